@@ -1,0 +1,59 @@
+//! The one door between HTTP and everything that answers it.
+//!
+//! A handler takes a request and gives a response, a *decline* (the router then tries the next best match), or an
+//! error that says whose fault it is. It knows neither the connection nor the router.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::http::{Request, Response, Status};
+
+/// What a handler's work comes to.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Outcome, HandlerError>> + Send + 'a>>;
+
+/// Something that answers requests: a static tree, an application, a redirect, the router that chooses among them.
+pub trait Handler: Send + Sync {
+    /// Answers `request`. Dropping the future abandons the request: its client is gone.
+    fn handle(&self, request: Request) -> Answering<'_>;
+}
+
+/// What a handler made of a request.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The answer.
+    Response(Response),
+    /// Not mine: the request comes back as it was, for the next best match.
+    Decline(Request),
+}
+
+/// Whose fault a failure is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// The request was wrong or its client went away.
+    Client,
+    /// An application, or a worker that ran it.
+    Worker,
+    /// Something of ours, or the machine under us.
+    Server,
+}
+
+/// A request that could not be answered by its handler.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct HandlerError {
+    /// What the client sees.
+    pub status: Status,
+    /// Whose fault it is.
+    pub fault: Fault,
+    /// What an operator reads: the thing that failed, and where.
+    pub message: String,
+    /// Seconds after which trying again makes sense (`Retry-After`, RFC 9110, section 10.2.3).
+    pub retry_after: Option<u32>,
+}
+
+impl HandlerError {
+    /// An error without `Retry-After`.
+    pub fn new(status: Status, fault: Fault, message: impl Into<String>) -> Self {
+        Self { status, fault, message: message.into(), retry_after: None }
+    }
+}

@@ -1,0 +1,170 @@
+//! The body of a request: at hand, or fed by the connection as the handler asks for it.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+
+/// Bytes that a [`BodyFeed`] holds before the connection stops reading from the client.
+const WINDOW: usize = 256 * 1024;
+
+/// Why a body ended before its time.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BodyError {
+    /// The client closed the connection or broke the framing.
+    #[error("the body was cut: {0}")]
+    Cut(&'static str),
+    /// It is longer than the route allows; a 413.
+    #[error("the body is longer than {0} bytes")]
+    TooLarge(u64),
+    /// It came too slowly; a 408.
+    #[error("the body came too slowly")]
+    Slow,
+    /// The producer of a response body failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// The body of a request.
+pub enum RequestBody {
+    /// There is none.
+    Empty,
+    /// It came with the head.
+    Full(Bytes),
+    /// It is still coming.
+    Coming(BodyReader),
+}
+
+impl RequestBody {
+    /// The length of all of it where the client said one.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Full(bytes) => Some(bytes.len() as u64),
+            Self::Coming(reader) => reader.length,
+        }
+    }
+
+    /// The next bytes, `None` at the end.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, BodyError>> {
+        std::future::poll_fn(|context| self.poll_chunk(context)).await
+    }
+
+    /// The next bytes, `None` at the end.
+    pub fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match std::mem::replace(self, Self::Empty) {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes))),
+            Self::Coming(reader) => {
+                let polled = reader.poll(context);
+                *self = Self::Coming(reader);
+                polled
+            }
+        }
+    }
+
+    /// Bytes that came in, counted without framing, for whoever wants to know before it is all there.
+    pub fn coming(length: Option<u64>) -> (BodyFeed, Self) {
+        let pipe = Arc::new(Mutex::new(Pipe::default()));
+        (BodyFeed { pipe: Arc::clone(&pipe) }, Self::Coming(BodyReader { pipe, length }))
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestBody({:?})", self.length())
+    }
+}
+
+/// The handler's end of a body that is still coming.
+pub struct BodyReader {
+    pipe: Arc<Mutex<Pipe>>,
+    length: Option<u64>,
+}
+
+impl BodyReader {
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let mut pipe = lock(&self.pipe);
+        if let Some(bytes) = pipe.chunks.pop_front() {
+            pipe.held -= bytes.len();
+            return Poll::Ready(Some(Ok(bytes)));
+        }
+        match &pipe.end {
+            Some(Ok(())) => Poll::Ready(None),
+            Some(Err(error)) => Poll::Ready(Some(Err(error.clone()))),
+            None => {
+                pipe.wanted = true;
+                pipe.reader = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for BodyReader {
+    fn drop(&mut self) {
+        lock(&self.pipe).abandoned = true;
+    }
+}
+
+/// The connection's end of a body that is still coming. Both ends live in one task; the connection polls the handler,
+/// sees that it [wants](Self::is_wanted) bytes, reads from the client and [pushes](Self::push) them.
+pub struct BodyFeed {
+    pipe: Arc<Mutex<Pipe>>,
+}
+
+impl BodyFeed {
+    /// Whether the handler has asked for bytes at least once and there is room for more. `Expect: 100-continue` is
+    /// answered when this turns true for the first time.
+    pub fn is_wanted(&self) -> bool {
+        let pipe = lock(&self.pipe);
+        pipe.wanted && pipe.end.is_none() && pipe.held < WINDOW
+    }
+
+    /// Whether the handler has dropped its end: what still comes is drained or the connection closed.
+    pub fn is_abandoned(&self) -> bool {
+        lock(&self.pipe).abandoned
+    }
+
+    /// Hands bytes on.
+    pub fn push(&self, bytes: Bytes) {
+        let mut pipe = lock(&self.pipe);
+        if !pipe.abandoned && !bytes.is_empty() {
+            pipe.held += bytes.len();
+            pipe.chunks.push_back(bytes);
+            pipe.wake();
+        }
+    }
+
+    /// Ends the body, well or not.
+    pub fn end(&self, result: Result<(), BodyError>) {
+        let mut pipe = lock(&self.pipe);
+        pipe.end.get_or_insert(result);
+        pipe.wake();
+    }
+}
+
+#[derive(Default)]
+struct Pipe {
+    chunks: VecDeque<Bytes>,
+    held: usize,
+    end: Option<Result<(), BodyError>>,
+    wanted: bool,
+    abandoned: bool,
+    reader: Option<Waker>,
+}
+
+impl Pipe {
+    fn wake(&mut self) {
+        if let Some(waker) = self.reader.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A panic while the lock was held left plain data behind: it can be used.
+fn lock(pipe: &Mutex<Pipe>) -> MutexGuard<'_, Pipe> {
+    pipe.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,240 @@
+//! The head of a request: views into the bytes that arrived, never a copy of each part.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+/// Version of the protocol that a request was sent with.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Version {
+    /// HTTP/1.0
+    Http10,
+    /// HTTP/1.1
+    Http11,
+}
+
+impl Version {
+    /// As it stands in a request line and in `SERVER_PROTOCOL` (RFC 3875, section 4.1.16).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+        }
+    }
+}
+
+/// The method of a request (RFC 9110, section 9): the ones whose meaning the server itself knows, and all others.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Method {
+    /// GET
+    Get,
+    /// HEAD
+    Head,
+    /// POST
+    Post,
+    /// PUT
+    Put,
+    /// DELETE
+    Delete,
+    /// OPTIONS
+    Options,
+    /// TRACE
+    Trace,
+    /// CONNECT
+    Connect,
+    /// Any other token; its text is [`RequestHead::method_name`].
+    Other,
+}
+
+impl Method {
+    /// The method of this name; names are case-sensitive.
+    pub fn from_name(name: &[u8]) -> Self {
+        match name {
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
+            b"CONNECT" => Self::Connect,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
+    pub fn is_idempotent(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
+    }
+}
+
+/// A part of the head's bytes. Heads are capped far below 4 GiB, so 32 bits do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// The head of a request, already found valid by the codec that read it: the method is a token, the target has no
+/// white space or control characters, the path starts with `/` (or is `*`), names are tokens, values hold no CR, LF
+/// or NUL and have no white space around them, and the host is the one that RFC 9112, section 3.2 determines.
+#[derive(Clone)]
+pub struct RequestHead {
+    bytes: Bytes,
+    version: Version,
+    method: Method,
+    method_name: Span,
+    target: Span,
+    path: Span,
+    query: Option<Span>,
+    host: Span,
+    fields: Vec<(Span, Span)>,
+}
+
+impl RequestHead {
+    /// The version it was sent with.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The method, as far as the server knows it.
+    pub fn method(&self) -> Method {
+        self.method
+    }
+
+    /// The method as it was sent.
+    pub fn method_name(&self) -> &str {
+        self.text(self.method_name)
+    }
+
+    /// The request target as it was sent.
+    pub fn target(&self) -> &[u8] {
+        self.view(self.target)
+    }
+
+    /// The path of the target, still percent-encoded; `*` for `OPTIONS *`.
+    pub fn raw_path(&self) -> &[u8] {
+        self.view(self.path)
+    }
+
+    /// The path as a slice that shares the head's memory.
+    pub fn raw_path_bytes(&self) -> Bytes {
+        self.bytes.slice(self.path.start as usize..self.path.end as usize)
+    }
+
+    /// What stands after the first `?`, still encoded; `None` where there is no `?`.
+    pub fn query(&self) -> Option<&[u8]> {
+        self.query.map(|span| self.view(span))
+    }
+
+    /// The host and, where it was sent, the port: from an absolute target, else from `Host`; empty for HTTP/1.0
+    /// without one.
+    pub fn authority(&self) -> &str {
+        self.text(self.host)
+    }
+
+    /// The host without its port. An IPv6 address keeps its brackets.
+    pub fn host(&self) -> &str {
+        let authority = self.authority();
+        match authority.rfind(':') {
+            Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
+            _ => authority,
+        }
+    }
+
+    /// All fields in the order in which they were sent. Names keep their case.
+    pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.fields.iter().map(|&(name, value)| (self.view(name), self.view(value)))
+    }
+
+    /// The first value of this field; `name` in any case.
+    pub fn field(&self, name: &str) -> Option<&[u8]> {
+        self.fields().find(|(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
+    }
+
+    /// Every value of this field, one for each line it was sent on; `name` in any case.
+    pub fn field_values<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.fields().filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
+    }
+
+    fn view(&self, span: Span) -> &[u8] {
+        &self.bytes[span.start as usize..span.end as usize]
+    }
+
+    /// Only for parts that the builder checked to be ASCII.
+    fn text(&self, span: Span) -> &str {
+        std::str::from_utf8(self.view(span)).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    /// Method and target only: fields carry credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.method_name(), self.target().escape_ascii())
+    }
+}
+
+/// Makes a [`RequestHead`] out of the bytes of a head and slices of them.
+///
+/// Each slice must lie within `bytes`; that is how a codec, which has parsed in place, says where the parts are.
+pub struct HeadBuilder {
+    base: usize,
+    head: RequestHead,
+}
+
+impl HeadBuilder {
+    /// Begins with the whole head, its version, method and target.
+    pub fn new(bytes: Bytes, version: Version, method: &[u8], target: &[u8]) -> Self {
+        let base = bytes.as_ptr() as usize;
+        let mut builder = Self {
+            base,
+            head: RequestHead {
+                bytes,
+                version,
+                method: Method::from_name(method),
+                method_name: Span::default(),
+                target: Span::default(),
+                path: Span::default(),
+                query: None,
+                host: Span::default(),
+                fields: Vec::with_capacity(16),
+            },
+        };
+        builder.head.method_name = builder.span(method);
+        builder.head.target = builder.span(target);
+        builder
+    }
+
+    /// The path and query of the target.
+    pub fn path(&mut self, path: &[u8], query: Option<&[u8]>) {
+        self.head.path = self.span(path);
+        self.head.query = query.map(|query| self.span(query));
+    }
+
+    /// The authority that counts for this request.
+    pub fn authority(&mut self, authority: &[u8]) {
+        self.head.host = self.span(authority);
+    }
+
+    /// One more field.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) {
+        let field = (self.span(name), self.span(value));
+        self.head.fields.push(field);
+    }
+
+    /// The head.
+    pub fn finish(self) -> RequestHead {
+        self.head
+    }
+
+    /// Where `part` lies within the head's bytes; an empty part may lie anywhere.
+    fn span(&self, part: &[u8]) -> Span {
+        if part.is_empty() {
+            return Span::default();
+        }
+        let start = (part.as_ptr() as usize).wrapping_sub(self.base);
+        let end = start.wrapping_add(part.len());
+        assert!(start <= end && end <= self.head.bytes.len(), "a part of a head lies within the head's bytes");
+        Span { start: start as u32, end: end as u32 }
+    }
+}

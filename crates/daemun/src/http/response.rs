@@ -1,0 +1,105 @@
+//! A response as handlers make it.
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{BodyError, Fields, Status};
+
+/// A response: status, fields and a body that may still be coming.
+#[derive(Debug)]
+pub struct Response {
+    /// The status.
+    pub status: Status,
+    /// The reason phrase where it is not the registered one.
+    pub reason: Option<Bytes>,
+    /// The fields but those of framing.
+    pub fields: Fields,
+    /// The body.
+    pub body: ResponseBody,
+    /// Where the time went, for the access log.
+    pub timing: Timing,
+}
+
+impl Response {
+    /// A response without fields or body.
+    pub fn new(status: Status) -> Self {
+        Self { status, reason: None, fields: Fields::new(), body: ResponseBody::Empty, timing: Timing::default() }
+    }
+
+    /// The same with these fields.
+    #[must_use]
+    pub fn with_fields(mut self, fields: Fields) -> Self {
+        self.fields = fields;
+        self
+    }
+
+    /// The same with this body.
+    #[must_use]
+    pub fn with_body(mut self, body: ResponseBody) -> Self {
+        self.body = body;
+        self
+    }
+}
+
+/// Where the time of a request went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Waiting for a free worker.
+    pub queue: Option<Duration>,
+    /// In the application, to the first byte.
+    pub application: Option<Duration>,
+}
+
+/// The body of a response.
+pub enum ResponseBody {
+    /// No bytes. `Content-Length: 0` where the status allows a body.
+    Empty,
+    /// All of it, at hand.
+    Full(Bytes),
+    /// A part of an open file.
+    File(FileBody),
+    /// No bytes are sent, but this length is told: the answer to HEAD.
+    LengthOnly(u64),
+    /// Bytes that are still coming.
+    Stream(Pin<Box<dyn BodyStream>>),
+}
+
+/// A part of an open regular file, sent with `sendfile` or read when it is small.
+#[derive(Clone, Debug)]
+pub struct FileBody {
+    /// The file; shared by all who are sending it.
+    pub file: Arc<OwnedFd>,
+    /// First byte.
+    pub offset: u64,
+    /// Bytes. If the file turns out shorter, the connection is cut: a short file never looks whole.
+    pub length: u64,
+}
+
+/// A body that is still coming.
+pub trait BodyStream: Send {
+    /// The next bytes, `None` at the end. An error cuts the connection: a broken body never looks whole.
+    fn poll_chunk(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
+
+    /// The length of all of it, where it is known before the first chunk.
+    fn length(&self) -> Option<u64> {
+        None
+    }
+}
+
+impl fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Full(bytes) => write!(f, "Full({})", bytes.len()),
+            Self::File(file) => write!(f, "File({})", file.length),
+            Self::LengthOnly(length) => write!(f, "LengthOnly({length})"),
+            Self::Stream(stream) => write!(f, "Stream({:?})", stream.length()),
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! One program for the whole way from browser to application.
+//!
+//! The way of a request, in the order of the rooms:
+//! 1. [`listener`]: a permit, then accept; the connection gets a task of its own.
+//! 2. [`connection`]: a head is read under a deadline and found valid by [`http::h1`].
+//! 3. [`router`]: the most specific rule for host and canonical path.
+//! 4. One [`handler`]: [`static_files`] sends a file; [`app`] sends the request to a worker process and streams the
+//!    answer back.
+//! 5. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
+
+pub mod app;
+pub mod config;
+pub mod connection;
+pub mod handler;
+pub mod http;
+pub mod listener;
+pub mod router;
+pub mod static_files;
+pub mod telemetry;

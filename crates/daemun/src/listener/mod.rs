@@ -1,0 +1,5 @@
+//! Listening sockets: bound by the supervisor, accepted by the front.
+
+mod settings;
+
+pub use settings::{Address, ListenerSettings};

@@ -1,0 +1,3 @@
+//! The `daemun` program.
+
+fn main() {}
