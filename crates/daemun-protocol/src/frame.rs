@@ -58,7 +58,7 @@ pub enum Kind {
     Cancel = 6,
     /// Worker to front, where no page could be shared: the application is being called.
     Started = 7,
-    /// Worker to front: status and fields; data follows.
+    /// Worker to front: `u32` microseconds that the application took to get here, then status and fields; data follows.
     Head = 8,
     /// Worker to front: a piece of the answer's body.
     Data = 9,
@@ -66,7 +66,8 @@ pub enum Kind {
     Done = 10,
     /// Worker to front: this request was taken back before the application was called.
     Skipped = 11,
-    /// Worker to front: a whole answer: `u32` length of the head, head, body.
+    /// Worker to front: a whole answer: `u32` microseconds that the application took, `u32` length of the head, head,
+    /// body.
     Answer = 12,
     /// Front to worker: finish what is in flight, then end.
     Retire = 13,
@@ -292,17 +293,40 @@ impl Welcome {
     }
 }
 
-/// Splits the payload of a [`Kind::Answer`] into head and body.
-pub fn split_answer(mut payload: Bytes) -> Result<(Bytes, Bytes), FrameError> {
+/// A whole answer, the payload of a [`Kind::Answer`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Answer {
+    /// Microseconds that the application took.
+    pub microseconds: u32,
+    /// Status and fields.
+    pub head: Bytes,
+    /// The whole body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// Splits the payload.
+    pub fn parse(mut payload: Bytes) -> Result<Self, FrameError> {
+        if payload.len() < 8 {
+            return Err(FrameError::Short(Kind::Answer));
+        }
+        let microseconds = payload.get_u32_le();
+        let length = payload.get_u32_le() as usize;
+        if payload.len() < length {
+            return Err(FrameError::Short(Kind::Answer));
+        }
+        let head = payload.split_to(length);
+        Ok(Self { microseconds, head, body: payload })
+    }
+}
+
+/// Splits the payload of a [`Kind::Head`] into microseconds and head.
+pub fn split_head(mut payload: Bytes) -> Result<(u32, Bytes), FrameError> {
     if payload.len() < 4 {
-        return Err(FrameError::Short(Kind::Answer));
+        return Err(FrameError::Short(Kind::Head));
     }
-    let length = payload.get_u32_le() as usize;
-    if payload.len() < length {
-        return Err(FrameError::Short(Kind::Answer));
-    }
-    let head = payload.split_to(length);
-    Ok((head, payload))
+    let microseconds = payload.get_u32_le();
+    Ok((microseconds, payload))
 }
 
 /// Reads the `u32` of a [`Kind::Credit`].
@@ -356,9 +380,10 @@ mod tests {
 
     #[test]
     fn an_answer_whose_head_is_longer_than_the_frame_is_refused() {
-        assert_eq!(split_answer(Bytes::from_static(&[9, 0, 0, 0, 1])).unwrap_err(), FrameError::Short(Kind::Answer));
-        assert_eq!(split_answer(Bytes::from_static(&[9])).unwrap_err(), FrameError::Short(Kind::Answer));
-        let (head, body) = split_answer(Bytes::from_static(b"\x02\0\0\0okbody")).unwrap();
-        assert_eq!((&head[..], &body[..]), (&b"ok"[..], &b"body"[..]));
+        let short = FrameError::Short(Kind::Answer);
+        assert_eq!(Answer::parse(Bytes::from_static(&[0, 0, 0, 0, 9, 0, 0, 0, 1])).unwrap_err(), short);
+        assert_eq!(Answer::parse(Bytes::from_static(&[9])).unwrap_err(), short);
+        let answer = Answer::parse(Bytes::from_static(b"\x07\0\0\0\x02\0\0\0okbody")).unwrap();
+        assert_eq!((answer.microseconds, &answer.head[..], &answer.body[..]), (7, &b"ok"[..], &b"body"[..]));
     }
 }

@@ -16,4 +16,5 @@ pub mod http;
 pub mod listener;
 pub mod router;
 pub mod static_files;
+pub mod sys;
 pub mod telemetry;

@@ -1,5 +1,29 @@
 //! Applications: pools of worker processes, each the application's own Python, and the way of a request to them.
+//!
+//! 1. [`handler`](Application): the body is spooled ([`spool`]), the environment written ([`environment`]).
+//! 2. [`pool`]: a worker's lane is chosen, or the request waits in a bounded queue with a deadline.
+//! 3. [`lane`]: frames are written to the worker and read from it, many at a time.
+//! 4. [`exchange`]: what comes back reaches the waiting task; [`answer`] makes a response of it.
+//!
+//! Knows frames and the settings of an application. Must not know routes, connections or how processes are started.
 
+mod answer;
+mod environment;
+mod exchange;
+mod handler;
+mod lane;
+mod pace;
+mod pool;
 mod settings;
+mod spool;
+mod worker;
 
+pub use environment::TrustedProxies;
+pub use handler::{Application, enter_event_loop};
+pub use lane::welcome;
+pub use pool::{Admission, Pool, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount};
+pub use spool::Spool;
+
+/// The program that application workers run: one file of plain Python, written out at start.
+pub const SHIM: &str = include_str!("shim.py");

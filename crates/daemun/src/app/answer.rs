@@ -1,0 +1,121 @@
+//! The head of an answer as a worker sends it: `200 OK`, then names and values, separated by NULs.
+
+use bytes::Bytes;
+
+use crate::http::{Fields, Status};
+
+/// Status and fields of an answer.
+#[derive(Debug)]
+pub(super) struct AnswerHead {
+    /// The status.
+    pub(super) status: Status,
+    /// The reason phrase where it is not the registered one.
+    pub(super) reason: Option<Bytes>,
+    /// The fields.
+    pub(super) fields: Fields,
+    /// What the application said the length of the body is.
+    pub(super) content_length: Option<u64>,
+}
+
+/// What an application may not send. The shim has looked already; the front does not rely on it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub(super) enum AnswerError {
+    /// The status line is not `ddd reason`.
+    #[error("the status is not three digits and a reason")]
+    Status,
+    /// A name without its value.
+    #[error("the fields are not pairs")]
+    Pairs,
+    /// A name or value that RFC 9110 does not allow.
+    #[error("a header is not allowed by RFC 9110, section 5")]
+    Field,
+    /// `Content-Length` is not a number.
+    #[error("Content-Length is not a number")]
+    Length,
+}
+
+impl AnswerHead {
+    /// Reads a head; fields share its memory.
+    pub(super) fn parse(head: &Bytes) -> Result<Self, AnswerError> {
+        let mut parts = Parts { head, at: 0 };
+        let line = parts.next().ok_or(AnswerError::Status)?;
+        let (status, reason) = status_line(&line)?;
+        let mut fields = Fields::new();
+        let mut content_length = None;
+        while let Some(name) = parts.next() {
+            let value = parts.next().ok_or(AnswerError::Pairs)?;
+            if name.eq_ignore_ascii_case(b"content-length") {
+                let text = std::str::from_utf8(&value).map_err(|_| AnswerError::Length)?;
+                content_length = Some(text.trim().parse().map_err(|_| AnswerError::Length)?);
+            } else if !fields.try_push(name, value) {
+                return Err(AnswerError::Field);
+            }
+        }
+        Ok(Self { status, reason, fields, content_length })
+    }
+}
+
+fn status_line(line: &Bytes) -> Result<(Status, Option<Bytes>), AnswerError> {
+    let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(AnswerError::Status)?;
+    let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
+    let status = Status::from_code(code).ok_or(AnswerError::Status)?;
+    let reason = match line.get(3) {
+        None => Bytes::new(),
+        Some(b' ') => line.slice(4..),
+        Some(_) => return Err(AnswerError::Status),
+    };
+    if reason.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
+        return Err(AnswerError::Status);
+    }
+    let registered = reason.is_empty() || reason == status.reason();
+    Ok((status, (!registered).then_some(reason)))
+}
+
+/// The parts between the NULs.
+struct Parts<'a> {
+    head: &'a Bytes,
+    at: usize,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let rest = self.head.get(self.at..)?;
+        let length = memchr::memchr(0, rest).unwrap_or(rest.len());
+        let part = self.head.slice(self.at..self.at + length);
+        self.at += length + 1;
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_with_its_own_reason_and_length() {
+        let head = Bytes::from_static(b"299 My Own Reason\0X-A\0b\0content-length\x0012\0X-Empty\0");
+        let head = AnswerHead::parse(&head).unwrap();
+        assert_eq!((head.status.code(), head.reason.as_deref()), (299, Some(&b"My Own Reason"[..])));
+        assert_eq!((head.content_length, head.fields.get("x-a")), (Some(12), Some(&b"b"[..])));
+        assert_eq!(head.fields.get("X-Empty"), Some(&b""[..]));
+        assert_eq!(AnswerHead::parse(&Bytes::from_static(b"200 OK")).unwrap().reason, None);
+    }
+
+    #[test]
+    fn what_would_split_a_response_is_refused() {
+        for (head, error) in [
+            (&b""[..], AnswerError::Status),
+            (b"20 OK", AnswerError::Status),
+            (b"200OK", AnswerError::Status),
+            (b"200 OK\r\nX: y", AnswerError::Status),
+            (b"200 OK\0X", AnswerError::Pairs),
+            (b"200 OK\0X\0a\r\nY: z", AnswerError::Field),
+            (b"200 OK\0X Y\0a", AnswerError::Field),
+            (b"200 OK\0Content-Length\0-1", AnswerError::Length),
+        ] {
+            assert_eq!(AnswerHead::parse(&Bytes::copy_from_slice(head)).unwrap_err(), error, "{}", head.escape_ascii());
+        }
+    }
+}

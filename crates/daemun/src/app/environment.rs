@@ -1,0 +1,224 @@
+//! The environment of a request (RFC 3875, section 4.1; PEP 3333, "environ Variables") as names and values, each ended
+//! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects.
+
+use std::net::IpAddr;
+
+use bytes::BufMut;
+
+use crate::http::{Endpoint, Request};
+
+/// Who may say where a request came from.
+#[derive(Clone, Debug, Default)]
+pub struct TrustedProxies(Vec<(IpAddr, u8)>);
+
+impl TrustedProxies {
+    /// Networks as address and prefix length.
+    pub fn new(networks: Vec<(IpAddr, u8)>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether forwarded fields of this client count. Peers on Unix sockets are trusted.
+    pub fn trusts(&self, endpoint: &Endpoint) -> bool {
+        let Some(client) = endpoint.client else { return true };
+        self.0.iter().any(|&(network, bits)| within(client.ip().to_canonical(), network, bits))
+    }
+}
+
+fn within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
+    match (address, network) {
+        (IpAddr::V4(address), IpAddr::V4(network)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            address.to_bits() & mask == network.to_bits() & mask
+        }
+        (IpAddr::V6(address), IpAddr::V6(network)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            address.to_bits() & mask == network.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+/// Writes the environment of `request` whose body has `length` bytes; `None` for a body that is streamed without one.
+///
+/// Left out: `Proxy` (httpoxy, CVE-2016-5385), names with an underscore, which would pass for their dashed twins
+/// (CVE-2015-0219), and hop-by-hop fields (RFC 9110, section 7.6.1).
+pub(super) fn write(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
+    let head = &request.head;
+    variable(out, b"REQUEST_METHOD", head.method_name().as_bytes());
+    variable(out, b"SCRIPT_NAME", b"");
+    out.put_slice(b"PATH_INFO\0");
+    decode_path(out, head.raw_path());
+    out.push(0);
+    variable(out, b"QUERY_STRING", head.query().unwrap_or_default());
+    variable(out, b"REQUEST_URI", head.target());
+    variable(out, b"RAW_URI", head.target());
+    variable(out, b"SERVER_PROTOCOL", head.version().as_str().as_bytes());
+    variable(out, b"SERVER_SOFTWARE", b"daemun");
+    variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");
+    addresses(out, request);
+    let forwarded = forwarding(request, trusted);
+    variable(out, b"wsgi.url_scheme", forwarded.scheme.as_bytes());
+    if forwarded.scheme == "https" {
+        variable(out, b"HTTPS", b"on");
+    }
+    fields(out, request, length);
+    variable(out, b"HTTP_X_FORWARDED_FOR", &forwarded.client);
+    variable(out, b"HTTP_X_FORWARDED_PROTO", forwarded.scheme.as_bytes());
+    variable(out, b"HTTP_X_FORWARDED_HOST", &forwarded.host);
+}
+
+fn variable(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.push(0);
+    out.put_slice(value);
+    out.push(0);
+}
+
+/// Decoded once, otherwise as it was sent. The codec has refused malformed encodings and NULs.
+fn decode_path(out: &mut Vec<u8>, raw: &[u8]) {
+    if memchr::memchr(b'%', raw).is_none() {
+        return out.put_slice(raw);
+    }
+    let mut rest = raw;
+    while let Some(percent) = memchr::memchr(b'%', rest) {
+        out.put_slice(&rest[..percent]);
+        let digits = rest.get(percent + 1..percent + 3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            Some(byte) if byte != 0 => {
+                out.push(byte);
+                rest = &rest[percent + 3..];
+            }
+            _ => {
+                out.push(b'%');
+                rest = &rest[percent + 1..];
+            }
+        }
+    }
+    out.put_slice(rest);
+}
+
+/// `SERVER_*` and `REMOTE_*`. `SERVER_NAME` is the name the client used, else our address, so that it is never empty.
+fn addresses(out: &mut Vec<u8>, request: &Request) {
+    let mut text = TextBuffer::new();
+    let Endpoint { client, server, .. } = *request.endpoint;
+    let host = request.head.host();
+    match server {
+        _ if !host.is_empty() => variable(out, b"SERVER_NAME", host.as_bytes()),
+        Some(address) => variable(out, b"SERVER_NAME", text.write(format_args!("{}", address.ip().to_canonical()))),
+        None => variable(out, b"SERVER_NAME", b"localhost"),
+    }
+    let port = server.map_or(if request.endpoint.scheme.as_str() == "https" { 443 } else { 80 }, |s| s.port());
+    variable(out, b"SERVER_PORT", text.write(format_args!("{port}")));
+    match client {
+        Some(address) => {
+            variable(out, b"REMOTE_ADDR", text.write(format_args!("{}", address.ip().to_canonical())));
+            variable(out, b"REMOTE_PORT", text.write(format_args!("{}", address.port())));
+        }
+        None => variable(out, b"REMOTE_ADDR", b""),
+    }
+}
+
+/// Room for one formatted address, so that none is allocated for each request.
+struct TextBuffer {
+    bytes: [u8; 64],
+}
+
+impl TextBuffer {
+    fn new() -> Self {
+        Self { bytes: [0; 64] }
+    }
+
+    fn write(&mut self, text: std::fmt::Arguments<'_>) -> &[u8] {
+        use std::io::Write as _;
+        let mut rest = &mut self.bytes[..];
+        // Addresses and ports are shorter than the buffer; what is cut would still be valid text.
+        let _ = rest.write_fmt(text);
+        let length = 64 - rest.len();
+        &self.bytes[..length]
+    }
+}
+
+/// What is true about where the request came from.
+struct Forwarded {
+    client: Vec<u8>,
+    scheme: &'static str,
+    host: Vec<u8>,
+}
+
+/// From the fields of a trusted proxy, else from the connection.
+fn forwarding(request: &Request, trusted: &TrustedProxies) -> Forwarded {
+    let head = &request.head;
+    let mut text = TextBuffer::new();
+    let peer = match request.endpoint.client {
+        Some(address) => text.write(format_args!("{}", address.ip().to_canonical())).to_vec(),
+        None => Vec::new(),
+    };
+    let scheme = request.endpoint.scheme.as_str();
+    let host = head.authority().as_bytes().to_vec();
+    if !trusted.trusts(&request.endpoint) {
+        return Forwarded { client: peer, scheme, host };
+    }
+    let mut client = head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]);
+    if !client.is_empty() && !peer.is_empty() {
+        client.extend_from_slice(b", ");
+    }
+    client.extend_from_slice(&peer);
+    let scheme = match head.field("x-forwarded-proto") {
+        Some(said) if said.eq_ignore_ascii_case(b"https") => "https",
+        Some(said) if said.eq_ignore_ascii_case(b"http") => "http",
+        _ => scheme,
+    };
+    let host = head.field("x-forwarded-host").map_or(host, <[u8]>::to_vec);
+    Forwarded { client, scheme, host }
+}
+
+/// The fields as `HTTP_*`; a name that was sent several times becomes one value (RFC 9110, section 5.3).
+fn fields(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
+    let head = &request.head;
+    let mut text = TextBuffer::new();
+    if let Some(length) = length
+        && (length > 0 || head.field("content-length").is_some())
+    {
+        variable(out, b"CONTENT_LENGTH", text.write(format_args!("{length}")));
+    }
+    if let Some(value) = head.field("content-type") {
+        variable(out, b"CONTENT_TYPE", value);
+    }
+    for (index, (name, value)) in head.fields().enumerate() {
+        if is_left_out(name) || head.fields().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        out.put_slice(b"HTTP_");
+        out.extend(name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
+        out.push(0);
+        out.put_slice(value);
+        // RFC 6265, section 5.4: cookies are joined by a semicolon.
+        let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
+        for (_, more) in head.fields().skip(index + 1).filter(|(later, _)| later.eq_ignore_ascii_case(name)) {
+            out.put_slice(separator);
+            out.put_slice(more);
+        }
+        out.push(0);
+    }
+}
+
+fn is_left_out(name: &[u8]) -> bool {
+    const NAMES: [&[u8]; 15] = [
+        b"content-length",
+        b"content-type",
+        b"connection",
+        b"keep-alive",
+        b"proxy",
+        b"proxy-connection",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"forwarded",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+    ];
+    name.contains(&b'_') || NAMES.iter().any(|left_out| name.eq_ignore_ascii_case(left_out))
+}

@@ -1,0 +1,152 @@
+//! One request on its way to a worker and back: what was asked, and a mailbox for what is answered.
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+use bytes::Bytes;
+use daemun_protocol::frame::{Answer, Ending};
+
+use super::spool::Payload;
+
+/// What comes back for a request.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// All of it at once.
+    Answer(Answer),
+    /// Microseconds to get here, status and fields; the body follows.
+    Head(u32, Bytes),
+    /// A piece of the body.
+    Data(Bytes),
+    /// The body is a part of this file.
+    File {
+        /// Checked to be a regular file.
+        file: OwnedFd,
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        length: u64,
+    },
+    /// The end.
+    Done(Ending),
+    /// There will be no more.
+    Failed(Failure),
+}
+
+/// Why a request got no answer, or only a part of one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Failure {
+    /// Too many were waiting already.
+    QueueFull,
+    /// No worker was free in time.
+    QueueTimeout,
+    /// The application did not answer in time.
+    Timeout,
+    /// Its worker died after the application had been called.
+    WorkerDied,
+    /// The server has no descriptor left for its body.
+    Resources,
+    /// There is no worker, and there will be none until the application can be imported.
+    Unavailable,
+}
+
+/// Where a request is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Place {
+    pub(super) serial: u32,
+    pub(super) thread: u16,
+    pub(super) id: u32,
+}
+
+/// A request and the mailbox for its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    /// The environment block of the request.
+    pub(super) environment: Vec<u8>,
+    /// Its body.
+    pub(super) body: Payload,
+    /// Method and target, for logs.
+    pub(super) what: String,
+    /// When it was handed to the pool.
+    pub(super) submitted: Instant,
+    /// Whether it may run twice (RFC 9110, section 9.2.2).
+    pub(super) idempotent: bool,
+    mailbox: Mutex<Mailbox>,
+}
+
+#[derive(Debug, Default)]
+struct Mailbox {
+    events: VecDeque<Event>,
+    waker: Option<Waker>,
+    place: Option<Place>,
+    sent: Option<Instant>,
+    tries: u8,
+}
+
+impl Exchange {
+    pub(super) fn new(environment: Vec<u8>, body: Payload, what: String, idempotent: bool) -> Arc<Self> {
+        Arc::new(Self {
+            environment,
+            body,
+            what,
+            submitted: Instant::now(),
+            idempotent,
+            mailbox: Mutex::new(Mailbox::default()),
+        })
+    }
+
+    /// Puts an event into the mailbox; the waker is to be woken once no lock is held.
+    pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) {
+        let mut mailbox = self.mailbox();
+        mailbox.events.push_back(event);
+        wakers.extend(mailbox.waker.take());
+    }
+
+    /// The next event.
+    pub(super) fn poll_event(&self, context: &Context<'_>) -> Poll<Event> {
+        let mut mailbox = self.mailbox();
+        if let Some(event) = mailbox.events.pop_front() {
+            return Poll::Ready(event);
+        }
+        match &mut mailbox.waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Remembers where the request was sent.
+    pub(super) fn sent_to(&self, place: Place, now: Instant) {
+        let mut mailbox = self.mailbox();
+        mailbox.place = Some(place);
+        mailbox.sent = Some(now);
+        mailbox.tries = mailbox.tries.saturating_add(1);
+    }
+
+    /// It waits again.
+    pub(super) fn taken_back(&self) {
+        self.mailbox().place = None;
+    }
+
+    /// Where it is; `None` while it waits.
+    pub(super) fn place(&self) -> Option<Place> {
+        self.mailbox().place
+    }
+
+    /// When it was last sent to a worker.
+    pub(super) fn sent(&self) -> Option<Instant> {
+        self.mailbox().sent
+    }
+
+    /// How often it was sent to a worker.
+    pub(super) fn tries(&self) -> u8 {
+        self.mailbox().tries
+    }
+
+    /// A panic while the lock was held left plain data behind: it can be used.
+    fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

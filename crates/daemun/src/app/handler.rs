@@ -1,0 +1,251 @@
+//! The door of an application: a request in, the application's answer out.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
+
+use super::answer::{AnswerError, AnswerHead};
+use super::environment::{self, TrustedProxies};
+use super::exchange::{Event, Exchange, Failure};
+use super::pool::Pool;
+use super::spool::{self, Spool};
+use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::http::{BodyError, BodyStream, FileBody, Request, Response, ResponseBody, Status, Timing};
+
+thread_local! {
+    static EVENT_LOOP: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Remembers which event loop this thread runs, so that requests prefer workers whose lanes live on it.
+pub fn enter_event_loop(number: usize) {
+    EVENT_LOOP.set(number);
+}
+
+/// Sends requests to the workers of one application.
+pub struct Application {
+    pool: Arc<Pool>,
+    spool: Arc<Spool>,
+    trusted: TrustedProxies,
+}
+
+impl Application {
+    /// A handler in front of `pool`.
+    pub fn new(pool: Arc<Pool>, spool: Arc<Spool>, trusted: TrustedProxies) -> Self {
+        Self { pool, spool, trusted }
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let body = std::mem::replace(&mut request.body, crate::http::RequestBody::Empty);
+        let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
+        let mut environment = Vec::with_capacity(1024);
+        environment::write(&mut environment, &request, Some(payload.length()), &self.trusted);
+        let what = format!("{} {}", request.head.method_name(), request.head.target().escape_ascii());
+        let exchange = Exchange::new(environment, payload, what, request.head.method().is_idempotent());
+        let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
+        submitted.map_err(|failure| self.failed(failure, &exchange))?;
+        let ticket = Ticket { pool: Arc::clone(&self.pool), exchange, finished: false };
+        self.respond(ticket).await.map(Outcome::Response)
+    }
+
+    /// Makes a response of the first events.
+    async fn respond(&self, mut ticket: Ticket) -> Result<Response, HandlerError> {
+        match ticket.next().await {
+            Event::Answer(Answer { microseconds, head, body }) => {
+                let timing = ticket.timing(microseconds);
+                let head = self.head(&head, &ticket.exchange)?;
+                Ok(Self::whole(head, body, &ticket.exchange, timing))
+            }
+            Event::Head(microseconds, head) => {
+                let timing = ticket.timing(microseconds);
+                let head = self.head(&head, &ticket.exchange)?;
+                self.streamed(ticket, head, timing).await
+            }
+            Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
+            Event::Done(_) | Event::Data(_) | Event::File { .. } => {
+                let message =
+                    format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what);
+                Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
+            }
+        }
+    }
+
+    fn head(&self, head: &Bytes, exchange: &Exchange) -> Result<AnswerHead, HandlerError> {
+        AnswerHead::parse(head).map_err(|error: AnswerError| {
+            let message = format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what);
+            HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message)
+        })
+    }
+
+    /// A one-shot answer. A body that is longer than the application said is cut to what it said; one that is shorter
+    /// can only be shown as broken (RFC 9112, section 6.3).
+    fn whole(head: AnswerHead, body: Bytes, exchange: &Exchange, timing: Timing) -> Response {
+        let without_body = exchange.what.starts_with("HEAD ") || head.status.is_bodiless();
+        let body = match head.content_length {
+            Some(length) if without_body => ResponseBody::LengthOnly(length),
+            None if exchange.what.starts_with("HEAD ") => ResponseBody::LengthOnly(body.len() as u64),
+            Some(length) if length < body.len() as u64 => ResponseBody::Full(body.slice(..length as usize)),
+            Some(length) if length > body.len() as u64 => {
+                ResponseBody::Stream(Box::pin(Short { body: Some(body), length }))
+            }
+            _ if body.is_empty() => ResponseBody::Empty,
+            _ => ResponseBody::Full(body),
+        };
+        response(head, body, timing)
+    }
+
+    /// An answer whose body is still coming, or is a file.
+    async fn streamed(&self, mut ticket: Ticket, head: AnswerHead, timing: Timing) -> Result<Response, HandlerError> {
+        if ticket.exchange.what.starts_with("HEAD ") || head.status.is_bodiless() {
+            // The rest is not wanted: dropping the ticket says so.
+            let body = head.content_length.map_or(ResponseBody::Empty, ResponseBody::LengthOnly);
+            return Ok(response(head, body, timing));
+        }
+        let first = match ticket.next().await {
+            Event::File { file, offset, length } => {
+                let length = head.content_length.map_or(length, |said| said.min(length));
+                ticket.finished = true;
+                let file = FileBody { file: Arc::new(file), offset, length };
+                return Ok(response(head, ResponseBody::File(file), timing));
+            }
+            event => event,
+        };
+        let length = head.content_length;
+        let body = AnswerBody { ticket, first: Some(first), length, consumed: 0 };
+        Ok(response(head, ResponseBody::Stream(Box::pin(body)), timing))
+    }
+
+    fn failed(&self, failure: Failure, exchange: &Exchange) -> HandlerError {
+        let (name, what) = (self.pool.name(), &exchange.what);
+        let settings = self.pool.settings();
+        let waited = exchange.submitted.elapsed().as_secs_f32();
+        let (status, retry_after, message) = match failure {
+            Failure::QueueFull => (
+                Status::SERVICE_UNAVAILABLE,
+                Some(1),
+                format!("{} requests wait already (`queue.max`)", settings.queue_max),
+            ),
+            Failure::QueueTimeout => (
+                Status::SERVICE_UNAVAILABLE,
+                Some(1),
+                format!("no worker was free within {waited:.1} s (`queue.timeout`)"),
+            ),
+            Failure::Timeout => (Status::GATEWAY_TIMEOUT, None, format!("no answer within {waited:.1} s (`timeout`)")),
+            Failure::WorkerDied => (Status::BAD_GATEWAY, None, String::from("its worker died")),
+            Failure::Resources => {
+                (Status::SERVICE_UNAVAILABLE, Some(1), String::from("the server has run out of file descriptors"))
+            }
+            Failure::Unavailable => {
+                (Status::SERVICE_UNAVAILABLE, Some(5), String::from("the application has no worker; see above why"))
+            }
+        };
+        let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+    }
+}
+
+impl Handler for Application {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        Box::pin(self.answer(request))
+    }
+}
+
+fn response(head: AnswerHead, body: ResponseBody, timing: Timing) -> Response {
+    let AnswerHead { status, reason, fields, .. } = head;
+    Response { status, reason, fields, body, timing }
+}
+
+/// A request that a pool has; dropping it tells the pool that nobody waits any more.
+struct Ticket {
+    pool: Arc<Pool>,
+    exchange: Arc<Exchange>,
+    finished: bool,
+}
+
+impl Ticket {
+    async fn next(&mut self) -> Event {
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&mut self, context: &Context<'_>) -> Poll<Event> {
+        let event = std::task::ready!(self.exchange.poll_event(context));
+        self.finished |= matches!(event, Event::Answer(_) | Event::Done(_) | Event::Failed(_));
+        Poll::Ready(event)
+    }
+
+    fn timing(&self, microseconds: u32) -> Timing {
+        let sent = self.exchange.sent().unwrap_or(self.exchange.submitted);
+        let queue = sent.saturating_duration_since(self.exchange.submitted);
+        Timing { queue: Some(queue), application: Some(Duration::from_micros(u64::from(microseconds))) }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.pool.cancel(&self.exchange);
+        }
+    }
+}
+
+/// The body of an answer while the worker makes it.
+struct AnswerBody {
+    ticket: Ticket,
+    first: Option<Event>,
+    length: Option<u64>,
+    consumed: u32,
+}
+
+impl BodyStream for AnswerBody {
+    fn poll_chunk(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let event = match self.first.take() {
+            Some(event) => event,
+            None => std::task::ready!(self.ticket.poll(context)),
+        };
+        Poll::Ready(match event {
+            Event::Data(bytes) => {
+                self.consumed += bytes.len() as u32;
+                if self.consumed >= INITIAL_CREDIT / 4 {
+                    self.ticket.pool.credit(&self.ticket.exchange, self.consumed);
+                    self.consumed = 0;
+                }
+                Some(Ok(bytes))
+            }
+            Event::Done(Ending::Clean) => None,
+            Event::Done(_) => Some(Err(BodyError::Failed(format!("{} failed midway", self.ticket.exchange.what)))),
+            Event::Failed(failure) => {
+                Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what))))
+            }
+            Event::Answer(_) | Event::Head(..) | Event::File { .. } => {
+                Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
+            }
+        })
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+}
+
+/// A body that is shorter than the application said: the connection is cut after it.
+struct Short {
+    body: Option<Bytes>,
+    length: u64,
+}
+
+impl BodyStream for Short {
+    fn poll_chunk(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let said = self.length;
+        Poll::Ready(Some(self.body.take().filter(|body| !body.is_empty()).ok_or_else(|| {
+            BodyError::Failed(format!("the body is shorter than the Content-Length of {said} that the application set"))
+        })))
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.length)
+    }
+}

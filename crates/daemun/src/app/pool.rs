@@ -1,0 +1,524 @@
+//! The pool of one application: which worker gets which request, and what waits.
+//!
+//! One lock guards the whole of it. It is held for a batch of frames or one submission, never across a system call,
+//! and tasks are woken after it is released.
+
+mod monitor;
+mod placing;
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use daemun_protocol::frame::{self, Answer, Ending, Frame, FrameError, Hello, Kind, LANE_PAGE};
+use rustix::fs::FileType;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc};
+
+use super::exchange::{Event, Exchange, Failure, Place};
+use super::lane::{LaneError, LaneKey, Signal};
+use super::pace::Pace;
+use super::settings::AppSettings;
+use super::spool::Arena;
+use super::worker::{Lane, Outgoing, Slot, SlotState, Worker};
+use crate::sys::SharedMemory;
+
+/// A worker that the supervisor started and that may connect.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Admission {
+    /// Its process id, checked against what the kernel says of the socket's other end.
+    pub pid: i32,
+    /// Its number.
+    pub serial: u32,
+    /// The generation of the application's code that it runs.
+    pub generation: u64,
+}
+
+/// What the pool tells the supervisor.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub enum WorkerReport {
+    /// All lanes of a worker are there.
+    Connected {
+        /// The worker.
+        serial: u32,
+    },
+    /// A lane was closed: the worker is gone, or will be.
+    Lost {
+        /// The worker.
+        serial: u32,
+        /// Requests that it has answered.
+        served: u64,
+        /// What it was serving, with the seconds since each was sent to it.
+        serving: Vec<(String, f32)>,
+        /// Why, as far as the front knows.
+        reason: String,
+    },
+    /// It has served its number of requests and should be replaced.
+    Replace {
+        /// The worker.
+        serial: u32,
+        /// Why.
+        reason: String,
+    },
+    /// One of its threads is stuck in a request that was answered 504; it gets nothing new and, once the others are
+    /// done, must be killed.
+    Stuck {
+        /// The worker.
+        serial: u32,
+        /// The request.
+        request: String,
+    },
+    /// All that is left on it is stuck.
+    Drained {
+        /// The worker.
+        serial: u32,
+    },
+    /// A process that is no worker of this application, or speaks another protocol, was refused.
+    Refused {
+        /// Its process id, where the kernel told it.
+        pid: Option<i32>,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Reports of all pools, each with the application's name, on their way to the supervisor.
+pub type Reports = mpsc::UnboundedSender<(String, WorkerReport)>;
+
+/// What a fresh lane is told.
+pub(super) struct Admitted {
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) page: u32,
+    pub(super) arena: u32,
+    pub(super) signal: Arc<Signal>,
+}
+
+/// The pool of one application.
+pub struct Pool {
+    name: String,
+    arena: Option<Arc<Arena>>,
+    event_loops: usize,
+    reports: Reports,
+    state: Mutex<State>,
+    monitor: Notify,
+    announced: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+struct State {
+    settings: Arc<AppSettings>,
+    admissions: HashMap<i32, Admission>,
+    workers: Vec<Worker>,
+    queue: VecDeque<Arc<Exchange>>,
+    pace: Pace,
+    /// Whether requests may wait although no worker is connected: one is coming.
+    expecting: bool,
+    watch: monitor::Watch,
+}
+
+impl Pool {
+    /// A pool without workers.
+    pub fn new(settings: AppSettings, event_loops: usize, reports: Reports) -> Arc<Self> {
+        Arc::new(Self {
+            name: settings.name.clone(),
+            // Without an arena bodies go the longer way.
+            arena: Arena::new().ok(),
+            event_loops: event_loops.max(1),
+            reports,
+            state: Mutex::new(State {
+                settings: Arc::new(settings),
+                admissions: HashMap::new(),
+                workers: Vec::new(),
+                queue: VecDeque::new(),
+                pace: Pace::new(Instant::now()),
+                expecting: true,
+                watch: monitor::Watch::Parked,
+            }),
+            monitor: Notify::new(),
+            announced: Notify::new(),
+        })
+    }
+
+    /// The application's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes new settings over; requests in flight keep the old ones.
+    pub fn configure(&self, settings: AppSettings) {
+        self.state().settings = Arc::new(settings);
+    }
+
+    /// Lets a worker connect.
+    pub fn expect(&self, admission: Admission) {
+        let mut state = self.state();
+        state.expecting = true;
+        state.admissions.insert(admission.pid, admission);
+        drop(state);
+        self.announced.notify_waiters();
+    }
+
+    /// Waits until the process of this id has been announced: a worker may be faster than the supervisor's word of it.
+    pub(super) async fn announced(&self, pid: Option<i32>) {
+        let announced = async {
+            loop {
+                let notified = self.announced.notified();
+                if pid.is_none_or(|pid| self.state().admissions.contains_key(&pid)) {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        // Whoever has not been announced by then is refused by name.
+        let _ = tokio::time::timeout(ANNOUNCEMENT, announced).await;
+    }
+
+    /// Nobody is coming: what waits is answered 503, and so is what comes.
+    pub fn give_up(&self) {
+        let mut wakers = Vec::new();
+        let mut state = self.state();
+        state.expecting = false;
+        if state.workers.iter().all(|worker| worker.retiring) {
+            for exchange in std::mem::take(&mut state.queue) {
+                exchange.post(Event::Failed(Failure::Unavailable), &mut wakers);
+            }
+        }
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Sends nothing new to the workers that `which` picks, and tells them to end when they are done.
+    pub fn retire(&self, which: impl Fn(u32, u64) -> bool) {
+        let mut wakers = Vec::new();
+        let mut state = self.state();
+        for worker in &mut state.workers {
+            if which(worker.serial, worker.generation) {
+                worker.retiring = true;
+                worker.retire_idle_lanes(&mut wakers);
+            }
+        }
+        state.admissions.retain(|_, admission| !which(admission.serial, admission.generation));
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Whether nothing waits and nothing is in flight.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state();
+        state.queue.is_empty() && state.workers.iter().all(|worker| worker.in_flight() == 0)
+    }
+
+    pub(super) fn settings(&self) -> Arc<AppSettings> {
+        Arc::clone(&self.state().settings)
+    }
+
+    pub(super) fn arena(&self) -> Option<&Arc<Arena>> {
+        self.arena.as_ref()
+    }
+
+    /// Admits a lane if its process is one that was announced.
+    pub(super) fn admit(&self, pid: Option<i32>, hello: Hello) -> Result<(LaneKey, usize, Admitted), String> {
+        if hello.version != frame::VERSION {
+            return Err(format!("it speaks version {} of the protocol, not {}", hello.version, frame::VERSION));
+        }
+        let pid = pid.ok_or("the kernel does not say which process it is")?;
+        let now = Instant::now();
+        let mut state = self.state();
+        let admission = *state.admissions.get(&pid).ok_or("it is no worker of this application")?;
+        let (serial, signal) = (admission.serial, Arc::new(Signal::default()));
+        let key = LaneKey { serial, thread: hello.thread };
+        let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::clone(&signal) };
+        if hello.thread == 0 {
+            let worker = self.new_worker(&state, admission, hello)?;
+            let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned();
+            admitted.page = worker.page.length() as u32;
+            admitted.descriptors.push(duplicate(worker.page.as_fd()).map_err(|error| error.to_string())?);
+            if let Some(arena) = &self.arena {
+                admitted.arena = arena.length();
+                admitted.descriptors.push(duplicate(arena.as_fd()).map_err(|error| error.to_string())?);
+            }
+            state.workers.retain(|worker| worker.serial != serial);
+            state.workers.push(worker);
+        }
+        let home = serial as usize % self.event_loops;
+        let worker = state.worker(serial).ok_or("its first lane is not there")?;
+        if worker.lanes.len() != hello.thread as usize {
+            return Err(format!("lane {} came out of turn", hello.thread));
+        }
+        worker.lanes.push(Lane::new(signal, now));
+        let complete = worker.lanes.len() == hello.threads.max(1) as usize;
+        let mut wakers = Vec::new();
+        state.dispatch(now, &mut wakers);
+        drop(state);
+        wake(wakers);
+        if complete {
+            self.report(WorkerReport::Connected { serial });
+        }
+        Ok((key, home, admitted))
+    }
+
+    fn new_worker(&self, state: &State, by: Admission, hello: Hello) -> Result<Worker, String> {
+        let length = (hello.threads.max(1) as usize * LANE_PAGE).next_multiple_of(4096);
+        let page = SharedMemory::new("daemun-worker", length, false).map_err(|error| error.to_string())?;
+        // Jitter by the serial, so that workers that started together are not replaced together.
+        let spread = |limit: u64| limit + limit / 10 * (u64::from(by.serial).wrapping_mul(0x9e37_79b9) % 16) / 16;
+        Ok(Worker {
+            serial: by.serial,
+            generation: by.generation,
+            home: by.serial as usize % self.event_loops,
+            lanes: Vec::new(),
+            page: Arc::new(page),
+            retiring: false,
+            served: 0,
+            lifetime: state.settings.max_requests.map(spread),
+        })
+    }
+
+    /// Says in the log that a process was turned away.
+    pub(super) fn refused(&self, pid: Option<i32>, reason: &str) {
+        self.report(WorkerReport::Refused { pid, reason: reason.to_owned() });
+    }
+
+    /// Hands a request to a worker, or lets it wait.
+    pub(super) fn submit(&self, exchange: &Arc<Exchange>, event_loop: usize) -> Result<(), Failure> {
+        let now = exchange.submitted;
+        let mut state = self.state();
+        let mut wakers = Vec::new();
+        let result = state.submit(exchange, event_loop, now, &mut wakers);
+        let hurry = state.watch_needed();
+        drop(state);
+        wake(wakers);
+        if hurry {
+            self.monitor.notify_one();
+        }
+        result
+    }
+
+    /// The client of this request is gone.
+    pub(super) fn cancel(&self, exchange: &Arc<Exchange>) {
+        let mut state = self.state();
+        let waker = match exchange.place() {
+            None => {
+                state.queue.retain(|waiting| !Arc::ptr_eq(waiting, exchange));
+                None
+            }
+            Some(place) => state.abandon(place),
+        };
+        drop(state);
+        wake(waker);
+    }
+
+    /// The client has taken this many bytes of the answer: the worker may send as many more.
+    pub(super) fn credit(&self, exchange: &Exchange, bytes: u32) {
+        let Some(place) = exchange.place() else { return };
+        let mut state = self.state();
+        let lane = state.worker(place.serial).and_then(|worker| worker.lanes.get_mut(place.thread as usize));
+        let waker = lane.and_then(|lane| lane.put(Kind::Credit, place.id, &bytes.to_le_bytes()));
+        drop(state);
+        wake(waker);
+    }
+
+    /// Moves what is to be written on a lane into `out`, which is empty; false when the lane is no longer wanted.
+    pub(super) fn take_outgoing(&self, key: LaneKey, out: &mut Outgoing) -> bool {
+        let mut state = self.state();
+        let lane = state.worker(key.serial).and_then(|worker| worker.lanes.get_mut(key.thread as usize));
+        lane.map(|lane| std::mem::swap(&mut lane.out, out)).is_some()
+    }
+
+    /// Takes what a worker's thread has sent.
+    pub(super) fn deliver(
+        &self,
+        key: LaneKey,
+        frames: Vec<Frame>,
+        descriptors: &mut Vec<OwnedFd>,
+        now: Instant,
+    ) -> Result<(), LaneError> {
+        let mut wakers = Vec::new();
+        let mut reports = Vec::new();
+        let mut state = self.state();
+        let mut result = Ok(());
+        for frame in frames {
+            result = state.take_frame(key, frame, descriptors, now, &mut wakers);
+            if result.is_err() {
+                break;
+            }
+        }
+        state.after_frames(key, now, &mut wakers, &mut reports);
+        drop(state);
+        wake(wakers);
+        for report in reports {
+            self.report(report);
+        }
+        result
+    }
+
+    /// A lane is gone, and with it the whole worker: what it had not started goes elsewhere, the rest has failed.
+    pub(super) fn lost(&self, key: LaneKey, reason: &str) {
+        let now = Instant::now();
+        let mut wakers = Vec::new();
+        let mut state = self.state();
+        let Some(index) = state.workers.iter().position(|worker| worker.serial == key.serial) else { return };
+        let worker = state.workers.swap_remove(index);
+        let serving = state.recover(&worker, now, &mut wakers);
+        state.dispatch(now, &mut wakers);
+        drop(state);
+        // Its other lanes find themselves unwanted.
+        wakers.extend(worker.lanes.iter().filter_map(|lane| lane.signal.take_waker()));
+        wake(wakers);
+        let (serial, served) = (worker.serial, worker.served);
+        self.report(WorkerReport::Lost { serial, served, serving, reason: reason.to_owned() });
+    }
+
+    fn report(&self, report: WorkerReport) {
+        // The receiver ends with the process.
+        let _ = self.reports.send((self.name.clone(), report));
+    }
+
+    /// A panic while the lock was held would have left slots behind, not broken memory: go on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn worker(&mut self, serial: u32) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.serial == serial)
+    }
+
+    /// Drops interest in a request that a worker has. The slot stays taken until the worker is done with it.
+    fn abandon(&mut self, place: Place) -> Option<Waker> {
+        let worker = self.worker(place.serial)?;
+        worker.slot(place.thread, place.id)?.state = SlotState::Abandoned;
+        worker.lanes[place.thread as usize].put(Kind::Cancel, place.id, &[])
+    }
+
+    fn take_frame(
+        &mut self,
+        key: LaneKey,
+        frame: Frame,
+        descriptors: &mut Vec<OwnedFd>,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), LaneError> {
+        let Frame { kind, request, payload } = frame;
+        let (event, last) = match kind {
+            Kind::Answer => {
+                let answer = Answer::parse(payload)?;
+                self.pace.record(answer.microseconds, now);
+                (Event::Answer(answer), true)
+            }
+            Kind::Head => {
+                let (microseconds, head) = frame::split_head(payload)?;
+                self.pace.record(microseconds, now);
+                (Event::Head(microseconds, head), false)
+            }
+            Kind::Data => (Event::Data(payload), false),
+            Kind::Done => {
+                let number = *payload.first().ok_or(FrameError::Short(kind))?;
+                (Event::Done(Ending::from_number(number)), true)
+            }
+            Kind::File => {
+                let (offset, length) = frame::file_range(&payload)?;
+                (Event::File { file: regular_file(descriptors)?, offset, length }, false)
+            }
+            Kind::Skipped => {
+                self.skipped(key, request);
+                return Ok(());
+            }
+            // Early hints reach the client once the connection can send 1xx; credit for streamed requests likewise.
+            Kind::Inform | Kind::Credit | Kind::Started => return Ok(()),
+            kind => return Err(LaneError::Unexpected(kind)),
+        };
+        self.hand_over(key, request, event, last, wakers);
+        Ok(())
+    }
+
+    /// Gives an event to the request it is for, unless that is gone, and frees the slot after the last one.
+    fn hand_over(&mut self, key: LaneKey, id: u32, event: Event, last: bool, wakers: &mut Vec<Waker>) {
+        let Some(worker) = self.worker(key.serial) else { return };
+        let Some(slot) = worker.slot(key.thread, id) else { return };
+        if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
+            slot.state = SlotState::Answering;
+            slot.exchange.post(event, wakers);
+        }
+        if last {
+            worker.release(key.thread, id);
+        }
+    }
+
+    /// A request was taken back before the application was called.
+    fn skipped(&mut self, key: LaneKey, id: u32) {
+        let Some(slot) = self.worker(key.serial).and_then(|worker| worker.release(key.thread, id)) else { return };
+        if matches!(slot.state, SlotState::Revoking(_) | SlotState::Held) {
+            slot.exchange.taken_back();
+            self.queue.push_front(slot.exchange);
+        }
+    }
+
+    /// After a batch: the lane was heard, there may be room, and its worker may be done.
+    fn after_frames(&mut self, key: LaneKey, now: Instant, wakers: &mut Vec<Waker>, reports: &mut Vec<WorkerReport>) {
+        if let Some(worker) = self.worker(key.serial) {
+            if let Some(lane) = worker.lanes.get_mut(key.thread as usize) {
+                lane.heard(now);
+            }
+            let serial = worker.serial;
+            if worker.lifetime.take_if(|limit| worker.served >= *limit).is_some() {
+                let reason = format!("it has served {} requests (`max_requests`)", worker.served);
+                reports.push(WorkerReport::Replace { serial, reason });
+            }
+            worker.retire_idle_lanes(wakers);
+            if worker.retiring && worker.in_flight() > 0 && worker.only_abandoned() {
+                reports.push(WorkerReport::Drained { serial });
+            }
+        }
+        self.dispatch(now, wakers);
+    }
+
+    /// What becomes of the requests of a worker that is gone. Returns what it was serving.
+    fn recover(&mut self, worker: &Worker, now: Instant, wakers: &mut Vec<Waker>) -> Vec<(String, f32)> {
+        let mut serving = Vec::new();
+        for (thread, lane) in worker.lanes.iter().enumerate() {
+            for Slot { exchange, id, sent, state } in lane.slots() {
+                if matches!(state, SlotState::Moved) {
+                    continue;
+                }
+                let started = worker.has_started(thread, *id);
+                if started {
+                    serving.push((exchange.what.clone(), now.saturating_duration_since(*sent).as_secs_f32()));
+                }
+                match state {
+                    SlotState::Abandoned => {}
+                    // Never called, or once more where that is the same as once: design of the hand-over.
+                    SlotState::Held | SlotState::Revoking(_)
+                        if !started || (exchange.idempotent && exchange.tries() < 2) =>
+                    {
+                        exchange.taken_back();
+                        self.queue.push_front(Arc::clone(exchange));
+                    }
+                    _ => exchange.post(Event::Failed(Failure::WorkerDied), wakers),
+                }
+            }
+        }
+        serving
+    }
+}
+
+/// A descriptor from a worker must be a regular file before the front touches it: a pipe could block it for ever.
+fn regular_file(descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, LaneError> {
+    if descriptors.is_empty() {
+        return Err(LaneError::Truncated);
+    }
+    let file = descriptors.remove(0);
+    let kind = FileType::from_raw_mode(rustix::fs::fstat(&file).map_err(std::io::Error::from)?.st_mode);
+    if kind.is_file() { Ok(file) } else { Err(LaneError::Unexpected(Kind::File)) }
+}
+
+fn wake(wakers: impl IntoIterator<Item = Waker>) {
+    wakers.into_iter().for_each(Waker::wake);
+}
+
+/// How long the supervisor may take to announce a worker that has connected already.
+const ANNOUNCEMENT: Duration = Duration::from_secs(5);

@@ -1,0 +1,67 @@
+//! Which lane gets the next request.
+
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+use super::State;
+use crate::app::exchange::{Event, Exchange, Failure};
+
+/// Requests by which a worker on another event loop must be less loaded before it is preferred to a local one: crossing
+/// costs two wake-ups between threads.
+const SPILL: usize = 2;
+
+impl State {
+    /// Sends a request or queues it.
+    pub(super) fn submit(
+        &mut self,
+        exchange: &Arc<Exchange>,
+        event_loop: usize,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), Failure> {
+        if self.queue.is_empty()
+            && let Some((worker, lane)) = self.place(Some(event_loop), now)
+        {
+            self.send(worker, lane, Arc::clone(exchange), now, wakers);
+            return Ok(());
+        }
+        if !self.expecting && self.workers.iter().all(|worker| worker.retiring) {
+            return Err(Failure::Unavailable);
+        }
+        if self.queue.len() >= self.settings.queue_max {
+            return Err(Failure::QueueFull);
+        }
+        self.queue.push_back(Arc::clone(exchange));
+        Ok(())
+    }
+
+    /// Sends what waits, as far as there is room.
+    pub(super) fn dispatch(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        while !self.queue.is_empty()
+            && let Some((worker, lane)) = self.place(None, now)
+            && let Some(exchange) = self.queue.pop_front()
+        {
+            self.send(worker, lane, exchange, now, wakers);
+        }
+    }
+
+    /// The least loaded worker that has a lane for one more request.
+    fn place(&self, event_loop: Option<usize>, now: Instant) -> Option<(usize, usize)> {
+        let depth = self.pace.depth();
+        let candidates = self.workers.iter().enumerate().filter(|(_, worker)| !worker.retiring);
+        let placed = candidates.filter_map(|(index, worker)| {
+            let lane = worker.lane_for(depth, now)?;
+            let distance = if event_loop.is_some_and(|home| home != worker.home) { SPILL } else { 0 };
+            Some((worker.in_flight() + distance, index, lane))
+        });
+        placed.min().map(|(_, index, lane)| (index, lane))
+    }
+
+    fn send(&mut self, worker: usize, lane: usize, exchange: Arc<Exchange>, now: Instant, wakers: &mut Vec<Waker>) {
+        match self.workers[worker].send(lane, exchange, now) {
+            Ok(waker) => wakers.extend(waker),
+            Err(exchange) => exchange.post(Event::Failed(Failure::Resources), wakers),
+        }
+    }
+}

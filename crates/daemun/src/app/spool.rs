@@ -1,0 +1,252 @@
+//! Request bodies, gathered before a worker is asked: in memory while small, then in the application's arena, then in
+//! an unlinked file. A slow client never holds a worker, and a request can be sent again.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{Mode, OFlags};
+
+use crate::handler::{Fault, HandlerError};
+use crate::http::{BodyError, RequestBody, Status};
+use crate::sys::SharedMemory;
+
+/// Bodies up to this many bytes travel in the frame. Beyond it the arena saves two copies through the socket.
+const INLINE: usize = 32 * 1024;
+
+/// Largest body in the arena.
+pub(super) const PLACE: usize = 1024 * 1024;
+
+/// Bodies that the arena of one application can hold at a time; more go to files.
+const PLACES: usize = 16;
+
+/// Bytes that are gathered before they are written to the file in one call.
+const WRITE: usize = 256 * 1024;
+
+/// Where bodies go that are too large for memory, and how much room they may take together.
+#[derive(Debug)]
+pub struct Spool {
+    folder: OwnedFd,
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl Spool {
+    /// A spool in `folder` that takes at most `limit` bytes.
+    pub fn new(folder: OwnedFd, limit: u64) -> Self {
+        Self { folder, limit, used: AtomicU64::new(0) }
+    }
+
+    fn reserve(&self, bytes: u64) -> bool {
+        let grown = |used: u64| used.checked_add(bytes).filter(|&sum| sum <= self.limit);
+        self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok()
+    }
+}
+
+/// A gathered body.
+#[derive(Debug)]
+pub(super) enum Payload {
+    None,
+    Inline(Bytes),
+    Arena(ArenaPart),
+    File(SpoolFile),
+}
+
+impl Payload {
+    /// Bytes.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Arena(part) => u64::from(part.length),
+            Self::File(file) => file.length,
+        }
+    }
+
+    /// An open of its own for one try, where the body is a file: the offset of a descriptor is shared by its copies.
+    pub(super) fn open(&self) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::File(file) => file.reopen().map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Gathers `body`.
+pub(super) async fn gather(
+    mut body: RequestBody,
+    arena: Option<&Arc<Arena>>,
+    spool: &Arc<Spool>,
+) -> Result<Payload, HandlerError> {
+    let announced = body.length();
+    let mut part = match announced {
+        Some(0) => return Ok(Payload::None),
+        Some(length) if length > INLINE as u64 && length <= PLACE as u64 => arena.and_then(Arena::take),
+        _ => None,
+    };
+    let mut memory = BytesMut::new();
+    let mut file: Option<SpoolFile> = None;
+    while let Some(chunk) = body.chunk().await {
+        let chunk = chunk.map_err(|error| refuse(&error))?;
+        if let Some(part) = &mut part {
+            part.append(&chunk);
+        } else if memory.is_empty() && file.is_none() && announced == Some(chunk.len() as u64) && chunk.len() <= INLINE
+        {
+            return Ok(Payload::Inline(chunk));
+        } else {
+            memory.extend_from_slice(&chunk);
+            if memory.len() >= WRITE || (file.is_some() && memory.len() > INLINE) {
+                file = Some(spill(file, memory.split(), spool).await?);
+            }
+        }
+    }
+    if let Some(part) = part {
+        return Ok(Payload::Arena(part));
+    }
+    if file.is_none() && memory.len() <= INLINE {
+        return Ok(if memory.is_empty() { Payload::None } else { Payload::Inline(memory.freeze()) });
+    }
+    spill(file, memory, spool).await.map(Payload::File)
+}
+
+/// What the client sees when its body cannot be read to the end.
+fn refuse(error: &BodyError) -> HandlerError {
+    let status = match error {
+        BodyError::TooLarge(_) => Status::CONTENT_TOO_LARGE,
+        BodyError::Slow => Status::REQUEST_TIMEOUT,
+        BodyError::Cut(_) | BodyError::Failed(_) => Status::BAD_REQUEST,
+    };
+    HandlerError::new(status, Fault::Client, error.to_string())
+}
+
+/// Appends to the file, which is made first where there is none; on the blocking pool, since disks can hang.
+async fn spill(file: Option<SpoolFile>, bytes: BytesMut, spool: &Arc<Spool>) -> Result<SpoolFile, HandlerError> {
+    let spool = Arc::clone(spool);
+    if !spool.reserve(bytes.len() as u64) {
+        let message = format!("request bodies on disk have reached `max_spool` ({} bytes)", spool.limit);
+        let mut error = HandlerError::new(Status::SERVICE_UNAVAILABLE, Fault::Server, message);
+        error.retry_after = Some(10);
+        return Err(error);
+    }
+    let write = move || -> io::Result<SpoolFile> {
+        let mut file = match file {
+            Some(file) => file,
+            None => SpoolFile::create(&spool)?,
+        };
+        // Counted before it is written, so that a failed write gives the room back.
+        file.length += bytes.len() as u64;
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let written = rustix::io::write(&*file.descriptor, rest)?;
+            rest = &rest[written..];
+        }
+        Ok(file)
+    };
+    let written = tokio::task::spawn_blocking(write).await;
+    written.map_err(io::Error::other).flatten().map_err(|error| {
+        let message = format!("cannot spool a request body in `spool`: {error}");
+        HandlerError::new(Status::INSUFFICIENT_STORAGE, Fault::Server, message)
+    })
+}
+
+/// A body in an unlinked file.
+#[derive(Debug)]
+pub(super) struct SpoolFile {
+    descriptor: Arc<OwnedFd>,
+    length: u64,
+    spool: Arc<Spool>,
+}
+
+impl SpoolFile {
+    fn create(spool: &Arc<Spool>) -> io::Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let descriptor = rustix::fs::openat(&spool.folder, ".", flags, Mode::RUSR | Mode::WUSR)?;
+        Ok(Self { descriptor: Arc::new(descriptor), length: 0, spool: Arc::clone(spool) })
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// Opens it again for reading only, from its start.
+    fn reopen(&self) -> io::Result<OwnedFd> {
+        let path = format!("/proc/self/fd/{}", crate::sys::number(&*self.descriptor));
+        Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        self.spool.used.fetch_sub(self.length, Ordering::Relaxed);
+    }
+}
+
+/// Memory that the front writes bodies into and the workers of one application read them from.
+#[derive(Debug)]
+pub(super) struct Arena {
+    memory: SharedMemory,
+    taken: Mutex<u32>,
+}
+
+impl Arena {
+    /// A fresh arena.
+    pub(super) fn new() -> io::Result<Arc<Self>> {
+        let memory = SharedMemory::new("daemun-bodies", PLACE * PLACES, true)?;
+        Ok(Arc::new(Self { memory, taken: Mutex::new(0) }))
+    }
+
+    /// Bytes of all of it.
+    pub(super) fn length(&self) -> u32 {
+        self.memory.length() as u32
+    }
+
+    /// A free place, the lowest, whose pages are the likeliest to be there already.
+    fn take(self: &Arc<Self>) -> Option<ArenaPart> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = taken.trailing_ones() as usize;
+        (place < PLACES).then(|| {
+            *taken |= 1 << place;
+            ArenaPart { arena: Arc::clone(self), place, length: 0 }
+        })
+    }
+}
+
+impl AsFd for Arena {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.memory.as_fd()
+    }
+}
+
+/// One body's place in the arena, given back on drop: once its answer has come or its worker is gone.
+#[derive(Debug)]
+pub(super) struct ArenaPart {
+    arena: Arc<Arena>,
+    place: usize,
+    length: u32,
+}
+
+impl ArenaPart {
+    pub(super) fn offset(&self) -> u32 {
+        (self.place * PLACE) as u32
+    }
+
+    pub(super) fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// Appends; the codec has already held the body to its announced length, which fits.
+    fn append(&mut self, bytes: &[u8]) {
+        let end = self.length as usize + bytes.len();
+        assert!(end <= PLACE, "a body stays within its announced length");
+        self.arena.memory.write(self.place * PLACE + self.length as usize, bytes);
+        self.length = end as u32;
+    }
+}
+
+impl Drop for ArenaPart {
+    fn drop(&mut self) {
+        *self.arena.taken.lock().unwrap_or_else(PoisonError::into_inner) &= !(1 << self.place);
+    }
+}

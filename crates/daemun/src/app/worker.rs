@@ -1,0 +1,231 @@
+//! One worker process as the front sees it: its lanes, their slots and the page that is shared with it.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
+
+use super::exchange::{Exchange, Place};
+use super::lane::Signal;
+use super::spool::Payload;
+use crate::sys::SharedMemory;
+
+/// A thread from which nothing was heard for this long while it had work is taken to be blocked in a call, and its
+/// siblings may run. Shorter would make threads fight over the interpreter's lock for calls that are nearly done.
+const SILENCE: Duration = Duration::from_micros(500);
+
+/// A connected worker process.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) serial: u32,
+    pub(super) generation: u64,
+    /// The event loop that its lanes live on.
+    pub(super) home: usize,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) page: Arc<SharedMemory>,
+    /// Gets no new requests; each lane is told to end when it is empty.
+    pub(super) retiring: bool,
+    pub(super) served: u64,
+    /// Requests after which it asks to be replaced.
+    pub(super) lifetime: Option<u64>,
+}
+
+/// One thread of a worker.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) signal: Arc<Signal>,
+    pub(super) out: Outgoing,
+    slots: Vec<Option<Slot>>,
+    free: u64,
+    generation: u32,
+    /// When its last sign of life came, or, if it had been idle, when it got work.
+    heard: Instant,
+    told_to_retire: bool,
+}
+
+/// Frames that wait to be written, and the descriptors that go with them.
+#[derive(Debug, Default)]
+pub(super) struct Outgoing {
+    pub(super) bytes: Vec<u8>,
+    /// Each with the offset of the frame it belongs to.
+    pub(super) descriptors: Vec<(usize, OwnedFd)>,
+}
+
+/// A place for one request in flight.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) exchange: Arc<Exchange>,
+    pub(super) id: u32,
+    pub(super) sent: Instant,
+    pub(super) state: SlotState,
+}
+
+/// What the front knows of a request in flight.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum SlotState {
+    /// Its answer is awaited.
+    Held,
+    /// Its head has come.
+    Answering,
+    /// `revoked` was stored at this moment; whether it was in time is not known yet.
+    Revoking(Instant),
+    /// It was taken back in time; what still comes for it is dropped.
+    Moved,
+    /// Its client is gone, or was told of a timeout; what still comes for it is dropped.
+    Abandoned,
+}
+
+impl Worker {
+    /// Requests in flight on all lanes.
+    pub(super) fn in_flight(&self) -> usize {
+        self.lanes.iter().map(Lane::in_flight).sum()
+    }
+
+    /// The lane that should get the next request, if one should: with `depth` 1 any idle one; with more, the one that
+    /// is at work, as long as it is heard from, so that threads of one process do not fight over the interpreter.
+    pub(super) fn lane_for(&self, depth: usize, now: Instant) -> Option<usize> {
+        let mut idle = None;
+        for (index, lane) in self.lanes.iter().enumerate() {
+            if lane.in_flight() == 0 {
+                idle = idle.or(Some(index));
+            } else if depth > 1 && !lane.is_blocked(now) {
+                return (lane.in_flight() < depth).then_some(index);
+            }
+        }
+        idle
+    }
+
+    /// Sends `exchange` down a lane that has a free slot. The waker of the lane's task is returned where it sleeps; the
+    /// exchange comes back when its body cannot be opened once more, because descriptors have run out.
+    pub(super) fn send(
+        &mut self,
+        index: usize,
+        exchange: Arc<Exchange>,
+        now: Instant,
+    ) -> Result<Option<Waker>, Arc<Exchange>> {
+        let Self { lanes, page, serial, .. } = self;
+        let Ok(body) = exchange.body.open() else { return Err(exchange) };
+        let lane = &mut lanes[index];
+        let slot = lane.free.trailing_zeros() as usize;
+        lane.free &= !(1 << slot);
+        lane.generation = lane.generation.wrapping_add(1);
+        let id = (lane.generation << 6) | slot as u32;
+        page.store(started(index, slot), 0);
+        page.store(revoked(index, slot), 0);
+        if lane.in_flight() == 1 {
+            lane.heard = now;
+        }
+        let was_empty = lane.out.bytes.is_empty();
+        lane.out.put_request(id, &exchange, body);
+        exchange.sent_to(Place { serial: *serial, thread: index as u16, id }, now);
+        lane.slots[slot] = Some(Slot { exchange, id, sent: now, state: SlotState::Held });
+        Ok(if was_empty { lane.signal.take_waker() } else { None })
+    }
+
+    /// The request of this id on this lane, unless it is gone.
+    pub(super) fn slot(&mut self, thread: u16, id: u32) -> Option<&mut Slot> {
+        let lane = self.lanes.get_mut(thread as usize)?;
+        lane.slots[id as usize % SLOTS].as_mut().filter(|slot| slot.id == id)
+    }
+
+    /// Frees the slot of this id.
+    pub(super) fn release(&mut self, thread: u16, id: u32) -> Option<Slot> {
+        let lane = self.lanes.get_mut(thread as usize)?;
+        let slot = lane.slots[id as usize % SLOTS].take_if(|slot| slot.id == id)?;
+        lane.free |= 1 << (id as usize % SLOTS);
+        self.served += 1;
+        Some(slot)
+    }
+
+    /// Whether the application was called for this request.
+    pub(super) fn has_started(&self, thread: usize, id: u32) -> bool {
+        self.page.load(started(thread, id as usize % SLOTS)) != 0
+    }
+
+    /// Asks for a request back; see [`SlotState::Revoking`].
+    pub(super) fn revoke(&mut self, thread: usize, id: u32, now: Instant) {
+        self.page.store(revoked(thread, id as usize % SLOTS), 1);
+        if let Some(slot) = self.slot(thread as u16, id) {
+            slot.state = SlotState::Revoking(now);
+        }
+    }
+
+    /// Tells idle lanes of a retiring worker to end. Wakers of their tasks are added to `wakers`.
+    pub(super) fn retire_idle_lanes(&mut self, wakers: &mut Vec<Waker>) {
+        for lane in self.lanes.iter_mut().filter(|_| self.retiring) {
+            if lane.in_flight() == 0 && !lane.told_to_retire {
+                lane.told_to_retire = true;
+                frame::put(&mut lane.out.bytes, Kind::Retire, 0, &[]);
+                wakers.extend(lane.signal.take_waker());
+            }
+        }
+    }
+}
+
+impl Lane {
+    pub(super) fn new(signal: Arc<Signal>, now: Instant) -> Self {
+        Self {
+            signal,
+            out: Outgoing::default(),
+            slots: (0..SLOTS).map(|_| None).collect(),
+            free: u64::MAX,
+            generation: 0,
+            heard: now,
+            told_to_retire: false,
+        }
+    }
+
+    /// Requests in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.free.count_zeros() as usize
+    }
+
+    /// Something came from the thread.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Whether it has had work for a while without a sign of life.
+    pub(super) fn is_blocked(&self, now: Instant) -> bool {
+        self.in_flight() > 0 && now.saturating_duration_since(self.heard) >= SILENCE
+    }
+
+    /// Everything in flight.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().flatten()
+    }
+
+    /// Appends a frame; the waker of the lane's task is returned where it sleeps.
+    pub(super) fn put(&mut self, kind: Kind, id: u32, payload: &[u8]) -> Option<Waker> {
+        frame::put(&mut self.out.bytes, kind, id, payload);
+        self.signal.take_waker()
+    }
+}
+
+impl Outgoing {
+    /// Appends a request; `file` is its own open of a spooled body.
+    fn put_request(&mut self, id: u32, exchange: &Exchange, file: Option<OwnedFd>) {
+        let (body, inline): (RequestBody, &[u8]) = match &exchange.body {
+            Payload::None => (RequestBody::None, &[]),
+            Payload::Inline(bytes) => (RequestBody::Inline, bytes),
+            Payload::Arena(part) => (RequestBody::Arena { offset: part.offset(), length: part.length() }, &[]),
+            Payload::File(file) => (RequestBody::File { length: file.length() }, &[]),
+        };
+        if let Some(descriptor) = file {
+            self.descriptors.push((self.bytes.len(), descriptor));
+        }
+        frame::put_request(&mut self.bytes, id, &exchange.environment, body, inline);
+    }
+}
+
+/// Where `started` of a slot is on the page.
+fn started(thread: usize, slot: usize) -> usize {
+    thread * LANE_PAGE + slot
+}
+
+/// Where `revoked` of a slot is on the page.
+fn revoked(thread: usize, slot: usize) -> usize {
+    started(thread, slot) + SLOTS
+}

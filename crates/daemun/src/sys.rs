@@ -1,0 +1,307 @@
+//! The one room with `unsafe`: shared memory, and what happens between `fork` and `exec`.
+//!
+//! Each block is a few lines long and says why it is sound. Everything here is Linux; where another system lacks a
+//! call the caller gets an error and takes its portable way.
+#![expect(unsafe_code, reason = "the one room for it: mapped memory, and children between fork and exec")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+
+/// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean
+/// zero or non-zero: whatever the other side writes, nothing here can be led astray.
+#[derive(Debug)]
+pub struct SharedMemory {
+    address: NonNull<u8>,
+    length: usize,
+    descriptor: OwnedFd,
+}
+
+// SAFETY: the mapping lives as long as the value, has no thread affinity, and is only touched through atomics or, for
+// the arena, through `write` on ranges that the caller owns alone.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as above.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Maps `length` fresh bytes of zeros that nobody can resize: a truncated mapping would kill us by SIGBUS.
+    ///
+    /// With `readers_only`, whoever else maps the descriptor can only read (Linux 5.1 and later).
+    pub fn new(name: &str, length: usize, readers_only: bool) -> io::Result<Self> {
+        let descriptor = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&descriptor, length as u64)?;
+        // SAFETY: a new mapping of a descriptor of that length, at an address that the kernel chooses.
+        let address = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                length,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &descriptor,
+                0,
+            )
+        }?;
+        let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Self { address, length, descriptor };
+        let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+        if readers_only {
+            seals |= SealFlags::FUTURE_WRITE;
+        }
+        rustix::fs::fcntl_add_seals(&memory.descriptor, seals)?;
+        Ok(memory)
+    }
+
+    /// Bytes.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The byte at `index`; 0 beyond the end.
+    pub fn load(&self, index: usize) -> u8 {
+        self.byte(index).map_or(0, |byte| byte.load(Ordering::SeqCst))
+    }
+
+    /// Stores a byte; nothing happens beyond the end.
+    pub fn store(&self, index: usize, value: u8) {
+        if let Some(byte) = self.byte(index) {
+            byte.store(value, Ordering::SeqCst);
+        }
+    }
+
+    /// Copies `bytes` to `offset`. The caller owns that range: nobody else writes to it at this time.
+    ///
+    /// # Panics
+    /// When the range does not lie within the memory.
+    pub fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset.checked_add(bytes.len()).is_some_and(|end| end <= self.length), "a write within the memory");
+        // SAFETY: the range was just checked, the source cannot overlap a mapping that no reference points into.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.as_ptr().add(offset), bytes.len()) }
+    }
+
+    fn byte(&self, index: usize) -> Option<&AtomicU8> {
+        // SAFETY: within the mapping, which lives as long as the reference; bytes have no alignment.
+        (index < self.length).then(|| unsafe { AtomicU8::from_ptr(self.address.as_ptr().add(index)) })
+    }
+}
+
+impl AsFd for SharedMemory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; no reference outlives `self`. A failure leaves memory behind.
+        let _ = unsafe { rustix::mm::munmap(self.address.as_ptr().cast(), self.length) };
+    }
+}
+
+/// Nobody of the same user may read our memory, our descriptors (`pidfd_getfd`) or our `/proc` entries.
+pub fn forbid_inspection() -> io::Result<()> {
+    // SAFETY: changes a flag of this process and touches no memory.
+    match unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Orphans below us become our children instead of init's.
+pub fn become_subreaper() -> io::Result<()> {
+    // SAFETY: changes a flag of this process and touches no memory.
+    match unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A child that ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Ended {
+    /// Its process id.
+    pub pid: i32,
+    /// Its exit code, where it exited.
+    pub code: Option<i32>,
+    /// The signal that killed it, where one did.
+    pub signal: Option<i32>,
+}
+
+/// Reaps one child that has ended, whoever's it was; `None` when there is none.
+pub fn reap() -> Option<Ended> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the result.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    (pid > 0).then(|| Ended {
+        pid,
+        code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+        signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
+    })
+}
+
+/// Takes ownership of a descriptor that this process inherited under a number it was told.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: only borrowed for this one call, which fails on a number that is not open.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
+    // SAFETY: open, as was just seen, and inherited: nothing else in this process owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// What a child is started with beyond its arguments.
+#[derive(Debug, Default)]
+pub struct ChildSetup {
+    /// Descriptors that the child finds as 3, 4, … in this order.
+    pub descriptors: Vec<OwnedFd>,
+    /// User and group to become, where we may choose.
+    pub identity: Option<Identity>,
+    /// Soft limit of open files to set; the hard limit caps it.
+    pub open_files: Option<u64>,
+    /// Whether the child may never gain privileges again (`no_new_privs`).
+    pub no_new_privileges: bool,
+    /// Whether it leads a process group of its own, so that a terminal's Ctrl-C does not reach it.
+    pub own_group: bool,
+}
+
+/// A user with all that belongs to it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// User id.
+    pub user: u32,
+    /// Primary group id.
+    pub group: u32,
+    /// Supplementary group ids.
+    pub groups: Vec<u32>,
+}
+
+/// Arranges what `setup` says to happen in the child, between `fork` and `exec`.
+pub fn prepare(command: &mut Command, setup: ChildSetup) {
+    let ChildSetup { descriptors, identity, open_files, no_new_privileges, own_group } = setup;
+    if own_group {
+        command.process_group(0);
+    }
+    let hook = move || {
+        place(&descriptors)?;
+        if let Some(limit) = open_files {
+            limit_open_files(limit);
+        }
+        if no_new_privileges {
+            rustix::thread::set_no_new_privs(true)?;
+        }
+        identity.as_ref().map_or(Ok(()), become_user)
+    };
+    // SAFETY: the hook only makes system calls on values made before the fork; it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(hook);
+    }
+}
+
+/// Puts the descriptors at 3, 4, …: first out of the way of those numbers, then into place, without CLOEXEC.
+fn place(descriptors: &[OwnedFd]) -> io::Result<()> {
+    const FIRST: RawFd = 3;
+    let above = FIRST + descriptors.len() as RawFd;
+    let mut moved = [-1; 16];
+    for (slot, descriptor) in moved.iter_mut().zip(descriptors) {
+        *slot = rustix::io::fcntl_dupfd_cloexec(descriptor, above)?.into_raw_fd();
+    }
+    for (number, &source) in (FIRST..above).zip(&moved) {
+        // SAFETY: both are numbers of this child; `source` was just made, `number` becomes the program's.
+        if unsafe { libc::dup2(source, number) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+fn limit_open_files(limit: u64) {
+    let mut current = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    current.current = Some(current.maximum.map_or(limit, |maximum| maximum.min(limit)));
+    // Best effort: without it the child has fewer descriptors, which it will say when it runs out.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, current);
+}
+
+fn become_user(identity: &Identity) -> io::Result<()> {
+    // SAFETY: plain system calls on memory made before the fork; the order is groups, group, user, since each needs
+    // the rights that the next gives away.
+    let failed = unsafe {
+        libc::setgroups(identity.groups.len(), identity.groups.as_ptr()) != 0
+            || libc::setresgid(identity.group, identity.group, identity.group) != 0
+            || libc::setresuid(identity.user, identity.user, identity.user) != 0
+    };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A user of the system, by name or number.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Account {
+    /// Ids.
+    pub identity: Identity,
+    /// Login name.
+    pub name: String,
+    /// Home folder.
+    pub home: String,
+}
+
+/// The soft limit of open files of this process.
+pub fn open_files() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
+/// Ends another process of ours.
+pub fn signal(pid: i32, signal: rustix::process::Signal) -> io::Result<()> {
+    let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// The number of a descriptor, for messages.
+pub fn number(descriptor: &impl AsRawFd) -> RawFd {
+    descriptor.as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_memory_cannot_be_resized_nor_written_by_a_later_mapping() {
+        let memory = SharedMemory::new("test", 4096, true).unwrap();
+        memory.write(10, b"abc");
+        assert_eq!((memory.load(10), memory.load(12), memory.load(13), memory.load(9999)), (b'a', b'c', 0, 0));
+        assert!(rustix::fs::ftruncate(&memory, 0).is_err(), "sealed against shrinking");
+        assert!(rustix::fs::ftruncate(&memory, 8192).is_err(), "sealed against growing");
+        // SAFETY: never dereferenced; the mapping must not come about.
+        let writable = unsafe {
+            rustix::mm::mmap(
+                std::ptr::null_mut(),
+                4096,
+                ProtFlags::READ | ProtFlags::WRITE,
+                MapFlags::SHARED,
+                &memory,
+                0,
+            )
+        };
+        assert!(writable.is_err(), "others can only read");
+    }
+
+    #[test]
+    fn a_child_finds_its_descriptors_in_order_and_nothing_else() {
+        use std::io::Read as _;
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "printf hello >&4; ls /proc/self/fd | tr '\\n' ' ' >&4"]);
+        let null = std::fs::File::open("/dev/null").unwrap();
+        prepare(&mut command, ChildSetup { descriptors: vec![null.into(), writer.into()], ..ChildSetup::default() });
+        let mut child = command.spawn().unwrap();
+        drop(command);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert!(child.wait().unwrap().success());
+        // 0-2, ours at 3 and 4, and the folder that ls itself reads.
+        assert_eq!(text, "hello0 1 2 3 4 5 ");
+    }
+}
