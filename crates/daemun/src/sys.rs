@@ -180,7 +180,11 @@ pub struct Identity {
 }
 
 /// Arranges what `setup` says to happen in the child, between `fork` and `exec`.
+///
+/// # Panics
+/// When there are more descriptors than a child can be given.
 pub fn prepare(command: &mut Command, setup: ChildSetup) {
+    assert!(setup.descriptors.len() <= MAX_DESCRIPTORS, "few descriptors; more go through a channel");
     let ChildSetup { descriptors, identity, open_files, no_new_privileges, own_group } = setup;
     if own_group {
         command.process_group(0);
@@ -201,14 +205,21 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
     }
 }
 
+/// Descriptors that a child can be started with.
+const MAX_DESCRIPTORS: usize = 16;
+
 /// Puts the descriptors at 3, 4, …: first out of the way of those numbers, then into place, without CLOEXEC.
 fn place(descriptors: &[OwnedFd]) -> io::Result<()> {
     const FIRST: RawFd = 3;
     let above = FIRST + descriptors.len() as RawFd;
-    let mut moved = [-1; 16];
+    let mut moved = [-1; MAX_DESCRIPTORS];
     for (slot, descriptor) in moved.iter_mut().zip(descriptors) {
         *slot = rustix::io::fcntl_dupfd_cloexec(descriptor, above)?.into_raw_fd();
     }
+    // What whoever started us left open must not reach a program either. An old kernel refuses: then only what is
+    // ours, which is CLOEXEC already, is kept from it.
+    // SAFETY: marks descriptors of this child and touches no memory.
+    unsafe { libc::syscall(libc::SYS_close_range, FIRST, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     for (number, &source) in (FIRST..above).zip(&moved) {
         // SAFETY: both are numbers of this child; `source` was just made, `number` becomes the program's.
         if unsafe { libc::dup2(source, number) } < 0 {
