@@ -247,17 +247,6 @@ fn become_user(identity: &Identity) -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// A user of the system, by name or number.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Account {
-    /// Ids.
-    pub identity: Identity,
-    /// Login name.
-    pub name: String,
-    /// Home folder.
-    pub home: String,
-}
-
 /// The soft limit of open files of this process.
 pub fn open_files() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current

@@ -1,0 +1,24 @@
+//! Starting processes and talking to them.
+//!
+//! * [`Channel`]: typed messages with descriptors over a socket pair.
+//! * [`account`]: users of the system.
+//! * [`spawn`]: a child with just the descriptors, user and limits that it should have.
+
+pub mod account;
+mod channel;
+
+use std::io;
+use std::process::{Command, Stdio};
+
+pub use account::{Account, AccountError};
+pub use channel::{Channel, ChannelError};
+
+use crate::sys::{self, ChildSetup};
+
+/// Starts `command` as `setup` says, with standard input from `/dev/null`; its process id. Whoever reaps children will
+/// learn of its end.
+pub fn spawn(mut command: Command, setup: ChildSetup) -> io::Result<i32> {
+    command.stdin(Stdio::null());
+    sys::prepare(&mut command, setup);
+    Ok(command.spawn()?.id() as i32)
+}
