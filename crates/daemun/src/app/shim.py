@@ -1,1 +1,1366 @@
-# arrives with the shim
+"""The Python half of daemun: imports a WSGI application once, forks workers from it, and serves it.
+
+The program carries this file inside itself and runs it with the application's own interpreter, `python shim.py
+CONTROL LIFELINE`: CPython 3.6 or later or PyPy 3, with nothing installed. The walk:
+
+1. `main` reads its orders from the supervisor, one JSON object a line on the inherited socket CONTROL.
+2. `Zygote.prepare` makes the process look like one that the application could have started, and imports it
+   (`load`); `ready` or `failed` goes back, with what `describe_django` found out.
+3. On `{"fork": serial}` the zygote forks twice, so that the supervisor becomes the worker's parent.
+4. A `Worker` binds its life to the supervisor's (`bind_to_supervisor`) and opens its lanes.
+5. A `Lane` is one thread and one connection to the front: read all that is there, call the application once for each
+   request, write. Lanes share no queue and no lock.
+6. An `Exchange` is one request: `start_response`, `write`, and the way of the answer into frames.
+
+The front decides, this file carries out: it parses no HTTP, and every CGI variable comes ready from the front. Frames
+and their numbers are those of `daemun-protocol/src/frame.rs`, whose module documentation is the reference.
+"""
+
+import ast
+import collections
+import difflib
+import faulthandler
+import fcntl
+import gc
+import inspect
+import io
+import json
+import mmap
+import os
+import re
+import select
+import signal
+import socket
+import stat
+import struct
+import sys
+import threading
+import time
+import traceback
+import warnings
+from _thread import start_new_thread
+
+VERSION = 1
+HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = 1, 2, 3, 4, 5, 6, 7, 8
+DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM = 9, 10, 11, 12, 13, 14, 15
+
+# How an answer ended, the payload of DONE.
+CLEAN, FAILED, INVALID, CUT = b"\0", b"\1", b"\2", b"\3"
+
+# Where a request's body is.
+NO_BODY, INLINE, IN_FILE, IN_ARENA, STREAMED = 0, 1, 2, 3, 4
+
+HEADER = struct.Struct("<IBI")
+REQUEST_START = struct.Struct("<BI")
+ANSWER_START = struct.Struct("<IBII")
+LANE_PAGE = 128
+SLOTS = 64
+MAX_PAYLOAD = 1024 * 1024
+INITIAL_CREDIT = 256 * 1024
+
+# A whole answer up to this size goes as one frame, and a stream goes in pieces of it: the front copies it once, and
+# no other request on its event loop waits behind more than that.
+PIECE = 64 * 1024
+
+# 64 KiB holds some 150 heads of a browser's size; above 128 KiB the allocator would map fresh pages for every call.
+RECEIVE = 64 * 1024
+ANCILLARY = socket.CMSG_SPACE(16 * struct.calcsize("i"))
+RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+
+# Finished answers may wait this long, in seconds, for others to be written with them.
+HOLD = 0.001
+
+# A lane whose front is gone looks for the new one this long, in seconds.
+RECONNECT = 30.0
+
+# After the last answer `atexit` functions and the application's own threads get this long, in seconds.
+LEAVE = 5.0
+
+SHIM_FILE = __file__
+
+
+def main():
+    control, lifeline = int(sys.argv[1]), int(sys.argv[2])
+    zygote = Zygote(control, lifeline)
+    zygote.prepare()
+    zygote.import_application()
+    worker = zygote.serve_forks()
+    # From here on this is a worker: the same process image, forked from the zygote.
+    worker.run()
+
+
+# === The zygote ===
+
+
+class Zygote:
+    """Imports the application and forks workers from it."""
+
+    def __init__(self, control, lifeline):
+        self.control = control
+        self.lifeline = lifeline
+        for descriptor in (control, lifeline):
+            os.set_inheritable(descriptor, False)
+        self.commands = io.open(control, "rb", closefd=False)
+        self.orders = json.loads(self.commands.readline().decode("utf-8"))
+        self.application = None
+
+    def prepare(self):
+        """Makes this look like a process that was started for the application alone."""
+        bind_to_supervisor(self.lifeline)
+        directory = self.orders["directory"]
+        os.chdir(directory)
+        here = os.path.dirname(os.path.abspath(SHIM_FILE))
+        if sys.path and os.path.abspath(sys.path[0]) == here:
+            sys.path[0] = directory
+        else:
+            sys.path.insert(0, directory)
+        sys.argv = [self.orders["mounts"][0][1]]
+        # A terminal's Ctrl-C and a service manager's TERM reach the whole group. A worker must finish what it does,
+        # and ends when the supervisor says so. Not SIG_IGN: programs that the application starts would inherit it.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, ignore_signal)
+        for stream in (sys.stdout, sys.stderr):
+            # What the application prints appears at once, also where it goes to a pipe.
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True)
+
+    def import_application(self):
+        """Imports what is mounted and says `ready`, or says `failed` and leaves."""
+        set_before = "DJANGO_SETTINGS_MODULE" in os.environ
+        reason = "DJANGO_SETTINGS_MODULE" if set_before else None
+        if not set_before and self.orders.get("settings_from") == "manage":
+            reason = adopt_settings_of_manage()
+        start = time.perf_counter()
+        mounts = []
+        try:
+            for path, target in self.orders["mounts"]:
+                callable_ = self.load_with_warning(target)
+                if reason is None and "DJANGO_SETTINGS_MODULE" in os.environ:
+                    reason = "set by " + module_file(target)
+                for middleware in reversed(self.orders.get("middleware") or []):
+                    callable_ = apply_middleware(middleware, callable_)
+                mounts.append((path, callable_))
+        except LoadError as error:
+            self.say({"event": "failed", "what": error.what, "hint": error.hint, "traceback": error.traceback})
+            leave(3)
+        self.application = mounts[0][1] if len(mounts) == 1 and not mounts[0][0] else Mounts(mounts)
+        seconds = time.perf_counter() - start
+        self.say(self.readiness(seconds, reason))
+
+    def load_with_warning(self, target):
+        """Loads one callable; when that takes long, the log says where it is."""
+        seconds = self.orders.get("import_warning") or 10
+        done = threading.Lock()
+        done.acquire()
+
+        def warn():
+            if not done.acquire(timeout=seconds):
+                text = "daemun: [%s %d] the import of %s is still running after %g s; it is here:\n"
+                write_log(text % (self.orders["name"], os.getpid(), target.partition(":")[0], seconds))
+
+        # Not a `threading.Thread`: the application may count threads, or patch that class while it is imported.
+        # The stack itself comes from faulthandler, which needs no turn at the interpreter.
+        start_new_thread(warn, ())
+        faulthandler.dump_traceback_later(seconds + 0.1, repeat=False, file=2)
+        try:
+            return load(target)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            done.release()
+
+    def readiness(self, seconds, reason):
+        version = ".".join(str(part) for part in sys.version_info[:3])
+        names = {"cpython": "CPython", "pypy": "PyPy"}
+        module = os.environ.get("DJANGO_SETTINGS_MODULE")
+        event = {
+            "event": "ready",
+            "python": version,
+            "implementation": names.get(sys.implementation.name, sys.implementation.name),
+            "executable": sys.executable,
+            "import_seconds": round(seconds, 3),
+            "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+            "settings_module": module,
+            "settings_reason": reason if module else None,
+            "django": None,
+        }
+        try:
+            event["django"] = describe_django()
+        except Exception as error:
+            # The site may well serve; it is only the static files that cannot be found out.
+            event["django_error"] = "%s: %s" % (type(error).__name__, error)
+        return event
+
+    def serve_forks(self):
+        """Forks when told; returns in each worker, never in the zygote."""
+        gc.collect()
+        if hasattr(gc, "freeze"):
+            # What is there now is shared by all workers as long as nobody writes to it, the collector included.
+            gc.freeze()
+        for line in self.commands:
+            order = json.loads(line.decode("utf-8"))
+            if "fork" in order:
+                serial = order["fork"]
+                close_database_connections()
+                flush_output()
+                try:
+                    pid = fork_twice()
+                except OSError as error:
+                    self.say({"event": "fork_failed", "serial": serial, "error": str(error)})
+                    continue
+                if pid is None:
+                    self.commands.close()
+                    os.close(self.control)
+                    return Worker(self.orders, self.application, serial, self.lifeline)
+                self.say({"event": "forked", "serial": serial, "pid": pid})
+            elif order.get("stop"):
+                break
+        leave(0)
+
+    def say(self, event):
+        data = (json.dumps(event, default=str) + "\n").encode("utf-8")
+        try:
+            while data:
+                data = data[os.write(self.control, data) :]
+        except OSError:
+            leave(0)
+
+
+def ignore_signal(_number, _frame):
+    pass
+
+
+def leave(status):
+    flush_output()
+    os._exit(status)
+
+
+def flush_output():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
+def fork_twice():
+    """Forks a grandchild. Returns its pid here and None in the grandchild."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+        if child == 0:
+            try:
+                grandchild = os.fork()
+            except OSError as error:
+                os.write(writer, ("!" + str(error)).encode("utf-8"))
+                os._exit(1)
+            if grandchild:
+                os.write(writer, b"%d" % grandchild)
+                os._exit(0)
+            os.close(reader)
+            os.close(writer)
+            return None
+    os.close(writer)
+    answer = os.read(reader, 4096).decode("utf-8")
+    os.close(reader)
+    try:
+        os.waitpid(child, 0)
+    except ChildProcessError:
+        pass  # The application ignores SIGCHLD, so the kernel has reaped it.
+    if not answer.isdigit():
+        raise OSError(answer.lstrip("!") or "the child died before it could fork")
+    return int(answer)
+
+
+def close_database_connections():
+    """A connection that two processes share mixes up both their answers."""
+    database = sys.modules.get("django.db")
+    if database is not None:
+        try:
+            database.connections.close_all()
+        except Exception:
+            pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
+
+
+def bind_to_supervisor(lifeline):
+    """Has the kernel kill this process when the supervisor, which holds the pipe's only write end, is gone.
+
+    Owner and signal belong to the open file, which all processes inherit, so each opens its own. Where that is
+    refused (the pipe belongs to another user) the parent's death does it, and failing that a thread.
+    """
+    set_signal = 10  # F_SETSIG; the module has no name for it before 3.12.
+    try:
+        own = os.open("/proc/self/fd/%d" % lifeline, os.O_RDONLY | os.O_NONBLOCK)
+        fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(own, set_signal, signal.SIGKILL)
+        fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
+    except (AttributeError, OSError):
+        own = lifeline
+        start_new_thread(watch_lifeline, (lifeline,))
+    poll = select.poll()
+    poll.register(own, 0)
+    if poll.poll(0):
+        os._exit(0)  # It died while we armed.
+
+
+def watch_lifeline(lifeline):
+    try:
+        os.read(lifeline, 1)
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+# === Finding the application ===
+
+
+class LoadError(Exception):
+    """Why there is no application: what failed, what to do about it, and where it happened."""
+
+    def __init__(self, what, hint, trace=""):
+        Exception.__init__(self, what)
+        self.what = what
+        self.hint = hint
+        self.traceback = trace
+
+
+def load(target):
+    """The callable that `module`, `module:name` or `module:factory()` means."""
+    name, _, expression = target.partition(":")
+    module = import_module(name)
+    if not expression:
+        expression = "application" if hasattr(module, "application") or not hasattr(module, "app") else "app"
+    path, call = parse_expression(target, expression)
+    found = module
+    for part in path:
+        if not hasattr(found, part):
+            raise missing_attribute(name, module, ".".join(path))
+        found = getattr(found, part)
+    if call is not None:
+        found = call_factory(target, found, call)
+    check_callable(target, found, called=call is not None)
+    return found
+
+
+def import_module(name):
+    what = "import of " + name
+    try:
+        __import__(name)
+        return sys.modules[name]
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if name == missing or name.startswith(missing + "."):
+            hint = "there is no module %s; looked in sys.path[0]=%s and the packages of %s" % (
+                missing,
+                sys.path[0],
+                sys.executable,
+            )
+            near = difflib.get_close_matches(missing.rpartition(".")[2], module_names(missing), 1)
+            if near:
+                hint += "; did you mean %s?" % near[0]
+        else:
+            hint = "%s is not installed for %s" % (missing, sys.executable)
+        raise LoadError(what, hint, format_exception(error))
+    except SystemExit as error:
+        hint = "the module called sys.exit(%s) while it was imported" % ("" if error.code is None else repr(error.code))
+        raise LoadError(what, hint, format_exception(error))
+    except BaseException as error:
+        raise LoadError(what, "%s: %s" % (type(error).__name__, error), format_exception(error))
+
+
+def module_names(missing):
+    """Modules beside the one that is missing, for the nearest name."""
+    parent = missing.rpartition(".")[0]
+    folders = list(getattr(sys.modules.get(parent), "__path__", [])) if parent else sys.path[:1]
+    names = set()
+    for folder in folders:
+        try:
+            entries = os.listdir(folder)
+        except OSError:
+            continue
+        names.update(entry[:-3] if entry.endswith(".py") else entry for entry in entries)
+    return sorted(name for name in names if name.isidentifier())
+
+
+def parse_expression(target, expression):
+    """`a.b` or `a.b(1, debug=False)` as the path of names and, for a call, its arguments."""
+    try:
+        tree = ast.parse(expression.strip(), mode="eval").body
+        call = None
+        if isinstance(tree, ast.Call):
+            arguments = [ast.literal_eval(argument) for argument in tree.args]
+            call = (arguments, {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords})
+            tree = tree.func
+        path = []
+        while isinstance(tree, ast.Attribute):
+            path.insert(0, tree.attr)
+            tree = tree.value
+        path.insert(0, tree.id)
+        return path, call
+    except (AttributeError, SyntaxError, TypeError, ValueError):
+        hint = "write module:name or module:factory(), with literal arguments"
+        raise LoadError("cannot read `%s`" % target, hint)
+
+
+def missing_attribute(name, module, path):
+    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    near = difflib.get_close_matches(path, public, 1, 0.5)
+    hint = "in %s" % getattr(module, "__file__", name)
+    if near:
+        hint = "did you mean %s:%s? (%s)" % (name, near[0], hint)
+    elif public:
+        hint += " the callables are " + ", ".join(sorted(public)[:10])
+    return LoadError("no callable `%s` in %s" % (path, name), hint)
+
+
+def call_factory(target, factory, call):
+    try:
+        return factory(*call[0], **call[1])
+    except BaseException as error:
+        hint = "%s: %s" % (type(error).__name__, error)
+        raise LoadError("calling the factory of " + target, hint, format_exception(error))
+
+
+def check_callable(target, found, called=False):
+    """Names the common mistakes now; each would otherwise show as a 500 in the first request."""
+    subject = ("what %s returned" if called else "%s") % target
+    if not callable(found):
+        hint = "it is a %s; a WSGI application is called with environ and start_response" % type(found).__name__
+        raise LoadError("%s is not callable" % subject, hint)
+    plain = found
+    while hasattr(plain, "func") and hasattr(plain, "keywords"):
+        plain = plain.func  # functools.partial
+    call = getattr(type(plain), "__call__", None)
+    if inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call):
+        hint = "daemun serves WSGI; name the WSGI callable instead (Django: the project's wsgi module), or wrap it"
+        raise LoadError("%s is an ASGI application" % subject, hint)
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):
+        return
+    if fits(signature, 2):
+        return
+    hint = "a WSGI application takes (environ, start_response); this one takes %s" % signature
+    if fits(signature, 0) and not called:
+        hint += "; if it makes the application, write %s()" % target
+    elif fits(signature, 3) and "scope" in signature.parameters:
+        hint += "; that is an ASGI application, and daemun serves WSGI"
+    raise LoadError("%s has the wrong signature" % subject, hint)
+
+
+def fits(signature, count):
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def apply_middleware(target, application):
+    factory, wrapped = load_factory(target), None
+    try:
+        wrapped = factory(application)
+    except BaseException as error:
+        hint = "%s: %s" % (type(error).__name__, error)
+        raise LoadError("calling the middleware " + target, hint, format_exception(error))
+    check_callable(target, wrapped, called=True)
+    return wrapped
+
+
+def load_factory(target):
+    name, _, path = target.partition(":")
+    found = module = import_module(name)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise missing_attribute(name, module, path)
+        found = getattr(found, part)
+    return found
+
+
+class Mounts:
+    """Several applications in one process, told apart by the start of the path."""
+
+    def __init__(self, mounts):
+        # The longest first, so that the first that fits is the right one.
+        self.mounts = sorted(mounts, key=lambda mount: -len(mount[0]))
+
+    def __call__(self, environ, start_response):
+        path = environ.get("PATH_INFO", "")
+        for prefix, application in self.mounts:
+            rest = path[len(prefix) :]
+            if path.startswith(prefix) and (not rest or rest.startswith("/")):
+                environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
+                environ["PATH_INFO"] = rest
+                return application(environ, start_response)
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"No application is mounted here.\n"]
+
+
+def module_file(target):
+    module = sys.modules.get(target.partition(":")[0])
+    path = getattr(module, "__file__", None) or target
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+# === Asking Django ===
+
+
+def adopt_settings_of_manage():
+    """Sets the settings module that `manage.py` would set. Returns where it came from."""
+    try:
+        with io.open("manage.py", "rb") as file:
+            tree = ast.parse(file.read())
+    except (OSError, SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "setdefault":
+            try:
+                name, value = [ast.literal_eval(argument) for argument in node.args]
+            except ValueError:
+                continue
+            if name == "DJANGO_SETTINGS_MODULE":
+                os.environ[name] = value
+                return "set by manage.py"
+    return None
+
+
+def describe_django():
+    """What the front must know of a Django project, asked of the very settings the application uses."""
+    if "django" not in sys.modules or "django.conf" not in sys.modules:
+        return None
+    import django
+    from django.apps import apps
+    from django.conf import settings
+
+    if not settings.configured:
+        return None
+    installed = apps.ready and apps.is_installed("django.contrib.staticfiles")
+    information = {
+        "version": django.get_version(),
+        "debug": bool(settings.DEBUG),
+        "allowed_hosts": [str(host) for host in settings.ALLOWED_HOSTS],
+        "static_url": text_or_none(settings.STATIC_URL),
+        "static_root": text_or_none(settings.STATIC_ROOT),
+        "media_url": text_or_none(settings.MEDIA_URL),
+        "media_root": text_or_none(settings.MEDIA_ROOT),
+        "staticfiles_installed": bool(installed),
+        "finders": [],
+        "other_finders": [],
+        "dead_settings": [],
+        "whitenoise": any("whitenoise" in str(name).lower() for name in getattr(settings, "MIDDLEWARE", None) or []),
+    }
+    if django.VERSION >= (5, 1):
+        gone = ("STATICFILES_STORAGE", "DEFAULT_FILE_STORAGE")
+        information["dead_settings"] = [name for name in gone if settings.is_overridden(name)]
+    information.update(describe_settings_file())
+    information.update(describe_storage(settings))
+    if installed:
+        information.update(describe_finders())
+    return information
+
+
+def text_or_none(value):
+    return None if value is None or value == "" else str(value)
+
+
+def describe_storage(settings):
+    """The storage of `{% static %}`, and whether pages fail without its manifest."""
+    from django.contrib.staticfiles import storage as staticfiles
+    from django.core.files.storage import FileSystemStorage
+    from django.utils.module_loading import import_string
+
+    storages = getattr(settings, "STORAGES", None)
+    name = storages["staticfiles"]["BACKEND"] if storages else settings.STATICFILES_STORAGE
+    found = {
+        "storage": str(name),
+        "storage_needs_manifest": False,
+        "manifest_path": None,
+        "manifest_exists": False,
+        "manifest_strict": False,
+    }
+    kind = import_string(name)
+    if not issubclass(kind, staticfiles.ManifestFilesMixin):
+        return found
+    found["storage_needs_manifest"] = True
+    found["manifest_strict"] = bool(kind.manifest_strict)
+    if settings.STATIC_ROOT and issubclass(kind, FileSystemStorage):
+        # Only one that keeps its files on a disk is made here: others would ask the network.
+        storage = staticfiles.staticfiles_storage
+        found["manifest_strict"] = bool(storage.manifest_strict)
+        path = os.path.abspath(getattr(storage, "manifest_storage", storage).path(storage.manifest_name))
+        found["manifest_path"] = path
+        found["manifest_exists"] = os.path.isfile(path)
+    return found
+
+
+def describe_finders():
+    """Where static files lie before they are collected, in the order in which Django looks."""
+    from django.contrib.staticfiles import finders
+
+    folders, others = [], []
+    for finder in finders.get_finders():
+        kind = type(finder)
+        if kind.__dict__.keys() & {"find", "list"} and kind.__module__ != finders.__name__:
+            others.append(kind.__module__ + "." + kind.__name__)
+        elif isinstance(finder, finders.FileSystemFinder):
+            folders.extend((str(prefix), path) for prefix, path in finder.locations)
+        elif isinstance(finder, finders.AppDirectoriesFinder):
+            storages = [finder.storages[name] for name in finder.apps if name in finder.storages]
+            folders.extend((getattr(storage, "prefix", None) or "", storage.location) for storage in storages)
+        else:
+            others.append(kind.__module__ + "." + kind.__name__)
+    listed = [{"prefix": prefix, "path": os.path.abspath(str(path))} for prefix, path in folders]
+    return {"finders": listed, "other_finders": others}
+
+
+def describe_settings_file():
+    """The settings module's file and the lines of its assignments, for messages that name the place."""
+    module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
+    path = getattr(module, "__file__", None)
+    lines = {}
+    try:
+        with io.open(path or "", "rb") as file:
+            tree = ast.parse(file.read())
+        for node in ast.walk(tree):
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+            for target in targets:
+                if isinstance(target, ast.Name) and target.id.isupper():
+                    lines[target.id] = max(node.lineno, lines.get(target.id, 0))
+    except (OSError, SyntaxError, ValueError):
+        pass
+    return {"settings_file": os.path.abspath(path) if path else None, "lines": lines}
+
+
+# === The worker ===
+
+
+class Worker:
+    """One process that serves: its lanes, and what they share."""
+
+    def __init__(self, orders, application, serial, lifeline):
+        self.name = orders["name"]
+        self.path = orders["socket"]
+        self.threads = orders["threads"]
+        self.application = application
+        self.serial = serial
+        self.lifeline = lifeline
+        self.page = None
+        self.arena = None
+        # Counts the fronts this worker has seen; lanes after the first wait for it.
+        self.epoch = 0
+        self.forked = False
+        self.environ = {
+            "wsgi.version": (1, 0),
+            "wsgi.errors": Errors(),
+            "wsgi.multithread": self.threads > 1,
+            "wsgi.multiprocess": orders.get("processes", 1) > 1,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+        self.lanes = [Lane(self, number) for number in range(self.threads)]
+
+    def run(self):
+        bind_to_supervisor(self.lifeline)
+        if not faulthandler.is_enabled():
+            faulthandler.enable(file=2)  # A crash in C then names the Python line in the log.
+        if "random" in sys.modules:
+            sys.modules["random"].seed()
+        call_in_forked_children(self.after_fork)
+        others = [threading.Thread(target=lane.run, name="daemun-%d" % lane.number) for lane in self.lanes[1:]]
+        served = self.lanes[0].run(others)
+        if served:
+            for thread in others:
+                thread.join()
+        # A normal end, with `atexit` and the application's own threads, but not for ever.
+        start_new_thread(leave_after, (LEAVE, 0 if served else 1))
+        sys.exit(0 if served else 1)
+
+    def after_fork(self):
+        """A child that the application forked must never speak on a lane."""
+        self.forked = True
+        for lane in self.lanes:
+            lane.socket.close()
+
+    def end_forked_child(self):
+        write_log("daemun: [%s %d] ended a forked child that came back from the application\n" % (self.name, os.getpid()))
+        leave(0)
+
+
+def leave_after(seconds, status):
+    time.sleep(seconds)
+    os._exit(status)
+
+
+def call_in_forked_children(function):
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+        return
+    fork = os.fork
+
+    def fork_and_call():
+        pid = fork()
+        if pid == 0:
+            function()
+        return pid
+
+    os.fork = fork_and_call  # Python 3.6 has no hook.
+
+
+# === A lane ===
+
+
+class Disconnected(ConnectionError):
+    """The front or the client is gone: nobody waits for this answer."""
+
+
+class InvalidAnswer(Exception):
+    """The application broke PEP 3333."""
+
+
+class Lane:
+    """One thread's connection to the front."""
+
+    def __init__(self, worker, number):
+        self.worker = worker
+        self.number = number
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.page = None
+        self.epoch = 0
+        self.welcomed = False
+        self.retired = False
+        # The last time an answer was finished, how long the slowest of the recent ones took, and since when the
+        # first of `out` waits.
+        self.since = 0.0
+        self.slowest = 0.0
+        self.held_since = 0.0
+        self.rest = b""
+        self.descriptors = collections.deque()
+        self.pending = collections.deque()
+        self.bodies = {}
+        self.cancelled = set()
+        self.current = None
+        self.out = []
+
+    def run(self, others=()):
+        """Serves until told to retire, through any number of fronts. True if it was told, False if none is left."""
+        try:
+            while self.connect():
+                for thread in others:
+                    thread.daemon = True
+                    thread.start()
+                others = ()
+                try:
+                    self.serve()
+                    return True
+                except Disconnected:
+                    if self.retired:
+                        return True
+            return False
+        except Exception as error:
+            write_log("daemun: [%s %d] lane %d failed\n%s" % (self.worker.name, os.getpid(), self.number, format_exception(error)))
+            os._exit(70)
+        finally:
+            self.socket.close()
+
+    def connect(self):
+        """Connects to the front, the one that is there or the one that takes its place."""
+        deadline = time.monotonic() + RECONNECT
+        pause = 0.01
+        while True:
+            if self.worker.forked:
+                self.worker.end_forked_child()
+            self.forget()
+            if self.may_connect():
+                try:
+                    self.socket.connect(self.worker.path)
+                    self.socket.sendall(frame(HELLO, 0, struct.pack("<HHHI", VERSION, self.number, self.worker.threads, self.worker.serial)))
+                    while not self.welcomed:
+                        self.receive()
+                    return True
+                except OSError:
+                    pass
+            if self.number == 0 and time.monotonic() > deadline:
+                return False
+            time.sleep(pause)
+            pause = min(2 * pause, 0.2)
+
+    def may_connect(self):
+        """Lane 0 goes first with a new front: the shared page comes to it."""
+        if self.number == 0 or self.epoch != self.worker.epoch:
+            return True
+        try:
+            # Only this lane was closed, if the first one's connection still stands.
+            return self.worker.lanes[0].socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    def forget(self):
+        """Drops everything that belonged to the last connection."""
+        self.socket.close()
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.welcomed = False
+        self.rest = b""
+        for request in self.pending:
+            if request[2] == IN_FILE:
+                os.close(request[3])
+        self.pending.clear()
+        while self.descriptors:
+            os.close(self.descriptors.popleft())
+        self.bodies.clear()
+        self.cancelled.clear()
+        del self.out[:]
+
+    def serve(self):
+        pending = self.pending
+        while True:
+            while pending:
+                self.answer(*pending.popleft())
+            if self.retired:
+                self.flush()
+                return
+            self.receive()
+            self.since = time.perf_counter()
+
+    def receive(self, flags=0):
+        """Takes in all that the front has sent; waits for it unless `flags` say MSG_DONTWAIT."""
+        if self.out:
+            self.flush()
+        try:
+            data, ancillary, received, _ = self.socket.recvmsg(RECEIVE, ANCILLARY, RECEIVE_FLAGS | flags)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Disconnected(str(error))
+        if not data:
+            raise Disconnected("the front closed the connection")
+        if ancillary or received & socket.MSG_CTRUNC:
+            self.take_descriptors(ancillary, received)
+        if self.rest:
+            data = self.rest + data
+        place, end = 0, len(data)
+        while end - place >= 9:
+            length, kind, request = HEADER.unpack_from(data, place)
+            start, stop = place + 9, place + 9 + length
+            if stop > end:
+                if length > MAX_PAYLOAD:
+                    raise RuntimeError("frame of %d bytes from the front" % length)
+                break
+            if kind == REQUEST:
+                body_kind, size = REQUEST_START.unpack_from(data, start)
+                middle = start + 5 + size
+                body = data[middle:stop]
+                if body_kind > INLINE:
+                    body = self.prepare_body(request, body_kind, body)
+                self.pending.append((request, data[start + 5 : middle], body_kind, body))
+            else:
+                self.dispatch(kind, request, data[start:stop])
+            place = stop
+        self.rest = data[place:]
+
+    def take_descriptors(self, ancillary, flags):
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                size = len(data) - len(data) % 4
+                self.descriptors.extend(struct.unpack("%di" % (size // 4), data[:size]))
+        if flags & socket.MSG_CTRUNC:
+            raise RuntimeError("descriptors from the front were cut off")
+
+    def prepare_body(self, request, kind, payload):
+        """A body that is not in the frame: its descriptor, its place, or where its pieces will be gathered."""
+        if kind == IN_FILE:
+            return self.descriptors.popleft()
+        if kind == IN_ARENA:
+            return struct.unpack("<II", payload)
+        self.bodies[request] = body = Body(self, request)
+        return body
+
+    def dispatch(self, kind, request, payload):
+        """Frames other than requests."""
+        if kind == BODY:
+            if request in self.bodies:
+                self.bodies[request].add(payload)
+        elif kind == CREDIT:
+            if self.current is not None and self.current.request == request:
+                self.current.credit += struct.unpack("<I", payload[:4])[0]
+        elif kind == CANCEL:
+            self.cancelled.add(request)
+        elif kind == RETIRE:
+            self.retired = True
+        elif kind == WELCOME:
+            self.welcome(payload)
+        else:
+            raise RuntimeError("frame of kind %d from the front" % kind)
+
+    def welcome(self, payload):
+        version, _, page, arena = struct.unpack("<HBII", payload)
+        if version != VERSION:
+            raise RuntimeError("the front speaks version %d of the protocol, not %d" % (version, VERSION))
+        worker = self.worker
+        if self.number == 0:
+            worker.page = map_descriptor(self.descriptors.popleft(), page, mmap.ACCESS_WRITE) if page else None
+            worker.arena = map_descriptor(self.descriptors.popleft(), arena, mmap.ACCESS_READ) if arena else None
+            if page and page < LANE_PAGE * worker.threads:
+                raise RuntimeError("a page of %d bytes is too small for %d threads" % (page, worker.threads))
+            worker.epoch += 1
+        self.page = worker.page
+        self.epoch = worker.epoch
+        self.welcomed = True
+
+    def answer(self, request, block, body_kind, body):
+        """Calls the application once."""
+        fields = iter(block.decode("latin-1").split("\0"))
+        environ = dict(zip(fields, fields))
+        environ.update(self.worker.environ)
+        if not self.start(request):
+            self.skip(request, body_kind, body)
+            return
+        environ["wsgi.input"] = source = io.BytesIO(body) if body_kind <= INLINE else self.open_body(body_kind, body)
+        exchange = self.current = Exchange(self, request)
+        try:
+            result = self.worker.application(environ, exchange.start_response)
+            if self.worker.forked:
+                self.worker.end_forked_child()
+            if type(result) is list or type(result) is tuple:
+                exchange.send_list(result)
+            else:
+                exchange.send_iterable(result, environ)
+        except BaseException as error:
+            self.fail(exchange, block, error)
+        finally:
+            self.current = None
+            if body_kind > INLINE:
+                source.close()
+                self.bodies.pop(request, None)
+        now = time.perf_counter()
+        spent = now - self.since
+        self.since = now
+        self.slowest = spent if spent > self.slowest else 0.9 * self.slowest
+        if self.out:
+            # Held back only while the next call can be expected to be over before anybody notices.
+            if len(self.out) == 1:
+                self.held_since = now
+            if now - self.held_since + self.slowest >= HOLD:
+                self.flush()
+
+    def start(self, request):
+        """Says that the application is being called; False if the request was taken back first."""
+        if self.cancelled and request in self.cancelled:
+            return False
+        page = self.page
+        if page is None:
+            self.send(frame(STARTED, request, b""))
+            return True
+        place = LANE_PAGE * self.number + (request & 63)
+        page[place] = 1
+        return not page[place + SLOTS]
+
+    def skip(self, request, body_kind, body):
+        if body_kind == IN_FILE:
+            os.close(body)
+        self.bodies.pop(request, None)
+        self.cancelled.discard(request)
+        self.out.append(frame(SKIPPED, request, b""))
+
+    def open_body(self, kind, body):
+        if kind == IN_FILE:
+            return os.fdopen(body, "rb")
+        if kind == IN_ARENA:
+            offset, length = body
+            return io.BytesIO(self.worker.arena[offset : offset + length])
+        return io.BufferedReader(body)
+
+    def fail(self, exchange, block, error):
+        """The application raised, or the answer cannot be sent."""
+        if self.worker.forked:
+            self.worker.end_forked_child()
+        gone = isinstance(error, OSError) and exchange.is_cancelled()
+        if isinstance(error, Disconnected) and not gone:
+            raise error
+        if not gone:
+            log_error(self.worker.name, block, error)
+        if not exchange.ended:
+            ending = CUT if gone else INVALID if isinstance(error, InvalidAnswer) else FAILED
+            exchange.end(ending)
+
+    def send(self, data):
+        """Writes now, behind what was held back."""
+        if self.out:
+            self.out.append(data)
+            self.flush()
+        else:
+            try:
+                self.socket.sendall(data)
+            except OSError as error:
+                raise Disconnected(str(error))
+
+    def flush(self):
+        data = b"".join(self.out)
+        del self.out[:]
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Disconnected(str(error))
+
+
+def frame(kind, request, payload):
+    return HEADER.pack(len(payload), kind, request) + payload
+
+
+def map_descriptor(descriptor, size, access):
+    try:
+        return mmap.mmap(descriptor, size, access=access)
+    finally:
+        os.close(descriptor)
+
+
+# === One request ===
+
+
+class Exchange:
+    """The answer to one request, on its way from the application into frames."""
+
+    __slots__ = ("lane", "request", "head", "started", "ended", "credit")
+
+    def __init__(self, lane, request):
+        self.lane = lane
+        self.request = request
+        self.head = None
+        self.started = False
+        self.ended = False
+        self.credit = INITIAL_CREDIT
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info is not None:
+            try:
+                if self.started:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # Or the traceback would keep its own frame alive.
+        elif self.head is not None:
+            raise InvalidAnswer("start_response was called twice, the second time without exc_info")
+        self.head = encode_head(status, headers)
+        return self.write
+
+    def write(self, data):
+        """The callable that `start_response` returns."""
+        if not isinstance(data, bytes):
+            raise InvalidAnswer("write() takes bytes, not %s" % type(data).__name__)
+        if data:
+            self.send_piece(data)
+
+    def send_list(self, result):
+        """A list or tuple: the whole answer is known."""
+        try:
+            body = b"".join(result)
+        except TypeError as error:
+            raise InvalidAnswer("the application's list must hold bytes: %s" % error)
+        if not self.started and self.head is not None and len(body) <= PIECE:
+            self.send_answer(body)
+            return
+        if not self.started and self.head is not None and declared_length(self.head) is None:
+            self.head += b"\0Content-Length\0%d" % len(body)
+        if body:
+            self.send_piece(body)
+        self.end(CLEAN)
+
+    def send_answer(self, body):
+        """The whole answer in one frame, which may wait for others."""
+        head = self.head
+        start = ANSWER_START.pack(4 + len(head) + len(body), ANSWER, self.request, len(head))
+        self.lane.out.append(start + head + body)
+        self.started = self.ended = True
+
+    def send_iterable(self, result, environ):
+        """Anything else: a piece as soon as it is there."""
+        try:
+            if type(result) is FileWrapper and self.send_file(result):
+                return
+            for piece in result:
+                if not isinstance(piece, bytes):
+                    raise InvalidAnswer("the application must yield bytes, not %s" % type(piece).__name__)
+                if piece and not self.ended:
+                    self.send_first(piece) if not self.started else self.send_piece(piece)
+            if self.worker_forked():
+                self.lane.worker.end_forked_child()
+            if not self.ended:
+                if self.head is not None and not self.started:
+                    self.send_answer(b"")
+                else:
+                    self.end(CLEAN)
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+
+    def worker_forked(self):
+        return self.lane.worker.forked
+
+    def send_first(self, piece):
+        """The first piece. If the answer declares its length and this is all of it, it is a whole answer after all.
+
+        Most frameworks return an iterable of one piece: this saves them a second write and the front a wake-up.
+        """
+        if self.head is not None and len(piece) <= PIECE and declared_length(self.head) == len(piece):
+            self.send_answer(piece)
+            if self.lane.slowest >= HOLD:
+                self.lane.flush()
+        else:
+            self.send_piece(piece)
+
+    def send_piece(self, piece):
+        """Sends part of the body, after the head if that is still to go, as far as the front has given credit."""
+        parts = self.take_head()
+        rest = memoryview(piece)
+        while True:
+            while rest and self.credit > 0:
+                size = min(len(rest), PIECE, self.credit)
+                parts.append(HEADER.pack(size, DATA, self.request))
+                parts.append(rest[:size])
+                rest = rest[size:]
+                self.credit -= size
+            self.lane.send(b"".join(parts))
+            self.lane.receive(0 if rest else socket.MSG_DONTWAIT)
+            if self.is_cancelled():
+                raise Disconnected("the client is gone")
+            if not rest:
+                return
+            parts = []
+
+    def send_file(self, wrapper):
+        """Hands a regular file to the front as a descriptor; False where it has to be read instead."""
+        if self.started or self.head is None:
+            return False
+        found = regular_file(wrapper.filelike)
+        if found is None:
+            return False
+        descriptor, offset, length = found
+        declared = declared_length(self.head)
+        if declared is not None:
+            length = min(length, declared)
+        parts = self.take_head()
+        parts.append(frame(FILE, self.request, struct.pack("<QQ", offset, length)))
+        parts.append(frame(DONE, self.request, CLEAN))
+        if self.lane.out:
+            self.lane.flush()
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        data = b"".join(parts)
+        try:
+            sent = self.lane.socket.sendmsg([data], rights)
+            self.lane.socket.sendall(data[sent:])
+        except OSError as error:
+            raise Disconnected(str(error))
+        self.ended = True
+        return True
+
+    def take_head(self):
+        if self.started:
+            return []
+        if self.head is None:
+            raise InvalidAnswer("the body began before start_response was called")
+        self.started = True
+        return [frame(HEAD, self.request, self.head)]
+
+    def end(self, ending):
+        if ending == CLEAN and not self.started:
+            self.lane.out.extend(self.take_head())
+        self.lane.send(frame(DONE, self.request, ending))
+        self.ended = True
+
+    def is_cancelled(self):
+        return self.request in self.lane.cancelled
+
+
+# === What an application sees ===
+
+
+class Body(io.RawIOBase):
+    """A request body that is still on its way; `io.BufferedReader` makes `wsgi.input` of it."""
+
+    def __init__(self, lane, request):
+        io.RawIOBase.__init__(self)
+        self.lane = lane
+        self.request = request
+        self.pieces = collections.deque()
+        self.ended = False
+        self.taken = 0
+
+    def add(self, piece):
+        if piece:
+            self.pieces.append(piece)
+        else:
+            self.ended = True
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        while not self.pieces:
+            if self.ended:
+                return 0
+            if self.request in self.lane.cancelled:
+                raise Disconnected("the client is gone; its request is not complete")
+            self.lane.receive()
+        piece = self.pieces.popleft()
+        size = min(len(piece), len(buffer))
+        buffer[:size] = piece[:size]
+        if size < len(piece):
+            self.pieces.appendleft(piece[size:])
+        self.taken += size
+        if self.taken >= PIECE:
+            self.lane.send(frame(CREDIT, self.request, struct.pack("<I", self.taken)))
+            self.taken = 0
+        return size
+
+
+class FileWrapper:
+    """`wsgi.file_wrapper`: returned as it is, the front sends the file itself."""
+
+    def __init__(self, filelike, blksize=8192):
+        self.filelike = filelike
+        self.blksize = blksize
+        if hasattr(filelike, "close"):
+            self.close = filelike.close
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        data = self.filelike.read(self.blksize)
+        if not data:
+            raise StopIteration
+        return data
+
+
+def regular_file(filelike):
+    """Descriptor, position and remaining length of a plain file on a disk.
+
+    Only the types that `open` returns: others that have a descriptor may change what they read from it (gzip does).
+    """
+    if type(filelike) in (io.BufferedReader, io.BufferedRandom):
+        raw = filelike.raw
+    else:
+        raw = filelike
+    if type(raw) is not io.FileIO or not raw.readable():
+        return None
+    if type(filelike) is io.BufferedRandom:
+        filelike.flush()
+    status = os.fstat(raw.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    offset = filelike.tell()
+    return raw.fileno(), offset, max(0, status.st_size - offset)
+
+
+class Errors:
+    """`wsgi.errors`: standard error, whatever the application has made of it."""
+
+    def write(self, text):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+    def writelines(self, lines):
+        self.write("".join(lines))
+
+    def flush(self):
+        sys.stderr.flush()
+
+
+# === Heads ===
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
+STATUS = re.compile(r"[2-9][0-9][0-9] ")
+DECLARED_LENGTH = re.compile(br"\0content-length\0[ \t]*([0-9]+)[ \t]*(?:\0|\Z)", re.IGNORECASE)
+HOP_BY_HOP = frozenset(
+    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+)
+# What may stand in a head: all but control characters, of which the tab is one that may (RFC 9110, section 5.5).
+ALLOWED = bytes(byte for byte in range(256) if byte >= 32 and byte != 127 or byte == 9)
+
+# Names that were found to be in order. Applications use a few dozen; one that makes up names does not fill memory.
+known_names = set()
+MAX_KNOWN_NAMES = 1000
+
+
+def encode_head(status, headers):
+    """Status and headers as the front wants them, after checking that they are what PEP 3333 asks for."""
+    if not isinstance(status, str) or not STATUS.match(status):
+        raise InvalidAnswer("the status must be a str like '200 OK', not %r" % (status,))
+    parts = [status]
+    try:
+        for name, value in headers:
+            if name not in known_names:
+                check_name(name)
+            parts.append(name)
+            parts.append(value)
+        head = "\0".join(parts).encode("latin-1")
+    except (TypeError, ValueError) as error:
+        raise InvalidAnswer("the headers must be a list of pairs of latin-1 str: %s" % error)
+    if len(head.translate(None, ALLOWED)) != len(parts) - 1 or head.count(b"\0") != len(parts) - 1:
+        bad = [part for part in parts if part.encode("latin-1").translate(None, ALLOWED)]
+        raise InvalidAnswer("control characters in status or header: %r" % bad[0])
+    return head
+
+
+def check_name(name):
+    if not isinstance(name, str) or not TOKEN.match(name):
+        raise InvalidAnswer("not a header name: %r" % (name,))
+    if name.lower() in HOP_BY_HOP:
+        raise InvalidAnswer("%s concerns the connection, which is the server's alone" % name)
+    if len(known_names) < MAX_KNOWN_NAMES:
+        known_names.add(name)
+
+
+def declared_length(head):
+    found = DECLARED_LENGTH.search(head)
+    return int(found.group(1)) if found else None
+
+
+# === The log ===
+
+
+def log_error(name, block, error):
+    """One write, so that lines of other processes cannot come between."""
+    fields = iter(block.decode("latin-1").split("\0"))
+    environ = dict(zip(fields, fields))
+    target = environ.get("REQUEST_URI")
+    if not target:
+        query = environ.get("QUERY_STRING")
+        target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") + ("?" + query if query else "")
+    # What a client sent must not make lines of its own.
+    line = ascii(environ.get("REQUEST_METHOD", "-") + " " + target)[1:-1]
+    write_log("daemun: [%s %d] error in %s\n%s" % (name, os.getpid(), line, format_exception(error)))
+
+
+def format_exception(error):
+    """The traceback without the frames of this file and of the import system."""
+    summary = traceback.TracebackException(type(error), error, error.__traceback__)
+    seen = set()
+    todo = [summary]
+    while todo:
+        part = todo.pop()
+        if part is None or id(part) in seen:
+            continue
+        seen.add(id(part))
+        part.stack[:] = [
+            entry for entry in part.stack if entry.filename != SHIM_FILE and not entry.filename.startswith("<frozen imp")
+        ]
+        todo += [part.__cause__, part.__context__]
+        todo += getattr(part, "exceptions", None) or []
+    return "".join(summary.format())
+
+
+def write_log(text):
+    data = text.encode("utf-8", "backslashreplace")
+    try:
+        while data:
+            data = data[os.write(2, data) :]
+    except OSError:
+        pass  # Nobody is left to tell.
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Fixtures: a supervisor in the test's own folder, closed at its end."""
+
+import contextlib
+import textwrap
+
+import pytest
+import support
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`start(source, **orders)` writes `app.py` and starts a zygote for it."""
+    with contextlib.ExitStack() as stack:
+
+        def start_zygote(source="", **orders):
+            if source:
+                (tmp_path / "app.py").write_text(textwrap.dedent(source), "utf-8")
+            supervisor = support.Supervisor(tmp_path, **orders)
+            stack.callback(supervisor.close)
+            return supervisor
+
+        yield start_zygote
+
+
+@pytest.fixture
+def serve(start):
+    """`serve(source, **orders)` goes on to one worker and returns its lane 0 (`lane.supervisor` has the rest)."""
+
+    def serve_application(source, threads=1, arena=0, page=4096, **orders):
+        supervisor = start(source, threads=threads, **orders)
+        supervisor.ready()
+        supervisor.fork()
+        lanes = [supervisor.front.accept(page=page, arena=arena) for _ in range(threads)]
+        lanes[0].supervisor = supervisor
+        lanes[0].lanes = {lane.thread: lane for lane in lanes}
+        return lanes[0]
+
+    return serve_application
