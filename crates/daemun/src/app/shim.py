@@ -52,7 +52,8 @@ NO_BODY, INLINE, IN_FILE, IN_ARENA, STREAMED = 0, 1, 2, 3, 4
 
 HEADER = struct.Struct("<IBI")
 REQUEST_START = struct.Struct("<BI")
-ANSWER_START = struct.Struct("<IBII")
+ANSWER_START = struct.Struct("<IBIII")
+HEAD_START = struct.Struct("<IBII")
 LANE_PAGE = 128
 SLOTS = 64
 MAX_PAYLOAD = 1024 * 1024
@@ -1070,7 +1071,8 @@ class Exchange:
     def send_answer(self, body):
         """The whole answer in one frame, which may wait for others."""
         head = self.head
-        start = ANSWER_START.pack(4 + len(head) + len(body), ANSWER, self.request, len(head))
+        spent = int((time.perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
+        start = ANSWER_START.pack(8 + len(head) + len(body), ANSWER, self.request, spent, len(head))
         self.lane.out.append(start + head + body)
         self.started = self.ended = True
 
@@ -1162,7 +1164,8 @@ class Exchange:
         if self.head is None:
             raise InvalidAnswer("the body began before start_response was called")
         self.started = True
-        return [frame(HEAD, self.request, self.head)]
+        spent = int((time.perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
+        return [HEAD_START.pack(4 + len(self.head), HEAD, self.request, spent) + self.head]
 
     def end(self, ending):
         if ending == CLEAN and not self.started:
