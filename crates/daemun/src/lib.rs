@@ -17,5 +17,6 @@ pub mod listener;
 pub mod process;
 pub mod router;
 pub mod static_files;
+pub mod supervisor;
 pub mod sys;
 pub mod telemetry;

@@ -1,0 +1,253 @@
+//! A zygote: a process that has imported an application once and forks its workers.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::app::{AppSettings, InheritEnv};
+use crate::process::{self, Account};
+use crate::sys::ChildSetup;
+
+/// Longest line that a zygote may send: a project with thousands of static folders.
+const MAX_LINE: u64 = 4 * 1024 * 1024;
+
+/// Seconds after which an import that is still running is shown in the log with its stack.
+const IMPORT_WARNING: u32 = 10;
+
+/// What a zygote is started with, beyond its application's settings.
+pub struct Start<'a> {
+    /// The shim.
+    pub shim: &'a Path,
+    /// Where workers connect.
+    pub socket: &'a Path,
+    /// Who to run as; `None`: as we are.
+    pub account: Option<&'a Account>,
+    /// The end of a pipe that closes when the supervisor is gone.
+    pub lifeline: OwnedFd,
+    /// The limit of open files that we were started with.
+    pub open_files: Option<u64>,
+}
+
+/// A running zygote.
+pub struct Zygote {
+    /// Its process id.
+    pub pid: i32,
+    commands: OwnedWriteHalf,
+}
+
+/// What a zygote says.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ZygoteMessage {
+    /// The application is imported.
+    Ready(Box<Ready>),
+    /// It could not be.
+    Failed {
+        /// What failed.
+        what: String,
+        /// What may mend it.
+        #[serde(default)]
+        hint: Option<String>,
+        /// The traceback without frames of ours.
+        #[serde(default)]
+        traceback: Option<String>,
+    },
+    /// A worker was forked.
+    Forked {
+        /// Its number.
+        serial: u32,
+        /// Its process id.
+        pid: i32,
+    },
+    /// A worker could not be forked.
+    ForkFailed {
+        /// Its number.
+        serial: u32,
+        /// Why.
+        error: String,
+    },
+}
+
+/// What is known once an application is imported.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Ready {
+    /// Version of Python.
+    pub python: String,
+    /// CPython, PyPy.
+    pub implementation: String,
+    /// How long the import took.
+    #[serde(default)]
+    pub import_seconds: f64,
+    /// Threads that the import left running.
+    #[serde(default)]
+    pub threads: Vec<String>,
+    /// Django's settings module.
+    #[serde(default)]
+    pub settings_module: Option<String>,
+    /// Why that one.
+    #[serde(default)]
+    pub settings_reason: Option<String>,
+    /// What Django's settings say.
+    #[serde(default)]
+    pub django: Option<DjangoInfo>,
+    /// Why they could not be asked.
+    #[serde(default)]
+    pub django_error: Option<String>,
+}
+
+/// What a Django project's settings say about static files and hosts, asked inside the interpreter that runs it.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
+pub struct DjangoInfo {
+    /// Django's version.
+    pub version: String,
+    /// `DEBUG`.
+    pub debug: bool,
+    /// `ALLOWED_HOSTS`.
+    pub allowed_hosts: Vec<String>,
+    /// `STATIC_URL`.
+    pub static_url: Option<String>,
+    /// `STATIC_ROOT`.
+    pub static_root: Option<String>,
+    /// `MEDIA_URL`.
+    pub media_url: Option<String>,
+    /// `MEDIA_ROOT`.
+    pub media_root: Option<String>,
+    /// Whether `django.contrib.staticfiles` is installed.
+    pub staticfiles_installed: bool,
+    /// The storage class for static files.
+    pub storage: Option<String>,
+    /// Whether it needs a manifest.
+    pub storage_needs_manifest: bool,
+    /// Whether a name that is not in the manifest is an error.
+    pub manifest_strict: bool,
+    /// Where the manifest is.
+    pub manifest_path: Option<String>,
+    /// Whether it is there.
+    pub manifest_exists: bool,
+    /// Folders that the finders look through, in order.
+    pub finders: Vec<Finder>,
+    /// Finders that are no folders.
+    pub other_finders: Vec<String>,
+    /// The settings module's file.
+    pub settings_file: Option<String>,
+    /// Lines of that file on which settings are assigned.
+    pub lines: BTreeMap<String, u32>,
+    /// Settings that this version of Django ignores.
+    pub dead_settings: Vec<String>,
+    /// Whether whitenoise's middleware is in use.
+    pub whitenoise: bool,
+}
+
+/// A folder of static files.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+pub struct Finder {
+    /// What stands before the names in it.
+    pub prefix: String,
+    /// The folder.
+    pub path: String,
+}
+
+/// The first line that a zygote reads.
+#[derive(Serialize)]
+struct Orders<'a> {
+    name: &'a str,
+    mounts: Vec<(&'a str, &'a str)>,
+    middleware: &'a [String],
+    directory: &'a Path,
+    threads: u16,
+    processes: u32,
+    socket: &'a Path,
+    django: bool,
+    settings_from: &'static str,
+    import_warning: u32,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Order {
+    Fork(u32),
+    Stop(bool),
+}
+
+impl Zygote {
+    /// Starts the interpreter and gives it its orders. What it says is read from the second value.
+    pub async fn start(settings: &AppSettings, start: Start<'_>) -> std::io::Result<(Self, BufReader<OwnedReadHalf>)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut command = Command::new(&settings.python);
+        // -u: what the application prints appears at once and in order.
+        command.args(["-u"]).arg(start.shim).args(["3", "4"]);
+        environment(&mut command, settings, start.account);
+        let setup = ChildSetup {
+            descriptors: vec![theirs.into(), start.lifeline],
+            identity: start.account.map(|account| account.identity.clone()),
+            open_files: start.open_files,
+            ..ChildSetup::default()
+        };
+        let pid = process::spawn(command, setup)?;
+        let (reader, mut commands) = UnixStream::from_std(ours)?.into_split();
+        let orders = Orders {
+            name: &settings.name,
+            mounts: settings.mounts.iter().map(|mount| (&*mount.path, &*mount.callable)).collect(),
+            middleware: &settings.middleware,
+            directory: &settings.directory,
+            threads: settings.threads,
+            processes: settings.processes,
+            socket: start.socket,
+            django: settings.django,
+            settings_from: "wsgi",
+            import_warning: IMPORT_WARNING,
+        };
+        write_line(&mut commands, &orders).await?;
+        Ok((Self { pid, commands }, BufReader::new(reader)))
+    }
+
+    /// Asks for a worker; the answer is [`ZygoteMessage::Forked`] or [`ZygoteMessage::ForkFailed`].
+    pub async fn fork(&mut self, serial: u32) -> std::io::Result<()> {
+        write_line(&mut self.commands, &Order::Fork(serial)).await
+    }
+
+    /// Asks it to end. Its workers live on.
+    pub async fn stop(&mut self) {
+        // One that is gone already has ended too.
+        let _ = write_line(&mut self.commands, &Order::Stop(true)).await;
+    }
+}
+
+impl ZygoteMessage {
+    /// The next message; `None` when the zygote is gone or says something else.
+    pub async fn read(reader: &mut BufReader<OwnedReadHalf>) -> Option<Self> {
+        let mut line = Vec::new();
+        let read = reader.take(MAX_LINE).read_until(b'\n', &mut line).await.ok()?;
+        if read == 0 { None } else { serde_json::from_slice(&line).ok() }
+    }
+}
+
+async fn write_line(out: &mut OwnedWriteHalf, message: &impl Serialize) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(message)?;
+    line.push(b'\n');
+    out.write_all(&line).await
+}
+
+/// The environment of an application: what it inherits, who it is, and what is set for it.
+fn environment(command: &mut Command, settings: &AppSettings, account: Option<&Account>) {
+    let inherited = |name: &str| match &settings.inherit_env {
+        InheritEnv::All => !name.starts_with("DAEMUN_"),
+        InheritEnv::Nothing => false,
+        InheritEnv::Names(names) => names.iter().any(|wanted| wanted == name),
+    };
+    command.env_clear();
+    command.envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_none_or(inherited)));
+    if let Some(account) = account {
+        command.env("HOME", &account.home).env("USER", &account.name).env("LOGNAME", &account.name);
+    }
+    command.envs(&settings.env);
+}
