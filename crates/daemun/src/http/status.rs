@@ -9,6 +9,8 @@ impl Status {
     pub const CONTINUE: Self = Self(100);
     /// 200: OK.
     pub const OK: Self = Self(200);
+    /// 204: No Content.
+    pub const NO_CONTENT: Self = Self(204);
     /// 206: Partial Content.
     pub const PARTIAL_CONTENT: Self = Self(206);
     /// 301: Moved Permanently.

@@ -1,5 +1,226 @@
 //! Static files: contained below their root by construction.
+//!
+//! Knows folders that were opened for it, names, and what RFC 9110 says about files. Must not know routes, hosts, other
+//! handlers or absolute paths. The way of a request:
+//!
+//! 1. *Method* ([`answer`]): without a next route that may take it, a method that files do not have ends here.
+//! 2. *Name* ([`name`]): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
+//! 3. *Memory* ([`cache`]): what the name led to within the last second, ready to be sent, without a system call.
+//! 4. *Disk* ([`lookup`]), on the blocking pool: the first root that has the name, opened beneath it ([`tree`]), an
+//!    index for a folder; made ready ([`entry`]) with its type ([`content_type`]), and with how long it may be kept
+//!    ([`manifest`]).
+//! 5. *Missing*: the route's other path takes the name's place, once.
+//! 6. *Outcome*: absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
+//!    wants its slash; a file is sent.
+//! 7. *Preconditions* ([`conditional`]): 304, 412.
+//! 8. *Range* ([`range`]): 206, 416.
 
+mod answer;
+mod cache;
+mod conditional;
+mod content_type;
+mod entry;
+mod lookup;
+mod manifest;
+mod name;
+mod range;
 mod settings;
+#[cfg(test)]
+mod tests;
+mod tree;
 
+use std::future::ready;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use self::cache::{Cache, Sought};
+use self::entry::Keeping;
+use self::lookup::{Known, Lookup, LookupError};
+use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::http::{Method, Request, Status};
+
+pub use manifest::ManifestError;
 pub use settings::{Missing, Root, StaticSettings};
+
+/// The handler of a static route.
+#[derive(Debug)]
+pub struct StaticFiles {
+    lookup: Arc<Lookup>,
+    /// `None` where the sources are being edited.
+    cache: Option<Arc<Cache>>,
+    /// What answers for a name that is not there.
+    other: Option<Bytes>,
+    is_next_on_missing: bool,
+}
+
+/// Other folders were opened than the settings have roots.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{folders} folders were opened for {roots} roots")]
+pub struct RootsError {
+    /// Roots in the settings.
+    pub roots: usize,
+    /// Folders that were opened.
+    pub folders: usize,
+}
+
+impl StaticFiles {
+    /// A handler for these settings. `folders` are the roots in their order, opened by whoever may (`O_PATH` or
+    /// `O_DIRECTORY`): nothing is ever opened but relative to them.
+    pub fn new(settings: StaticSettings, folders: Vec<OwnedFd>) -> Result<Self, RootsError> {
+        if settings.roots.len() != folders.len() {
+            return Err(RootsError { roots: settings.roots.len(), folders: folders.len() });
+        }
+        let other = match &settings.missing {
+            Missing::File(path) => Some(Bytes::copy_from_slice(path.trim_start_matches('/').as_bytes())),
+            Missing::NotFound | Missing::Next => None,
+        };
+        Ok(Self {
+            cache: settings.cache.then(|| Arc::new(Cache::new())),
+            other,
+            is_next_on_missing: settings.missing == Missing::Next,
+            lookup: Arc::new(Lookup::new(settings, folders)),
+        })
+    }
+
+    /// What is wrong with the manifest; `None` where it is well or the route has none. Waits for the disk: for start-up
+    /// lines and the status page, not for an event loop.
+    pub fn manifest_fault(&self) -> Option<ManifestError> {
+        self.lookup.manifest_fault()
+    }
+
+    /// Steps 2, 3 and 5 as far as memory goes: what the request's name leads to, or the name to look for on the disk.
+    fn at_hand(&self, request: &Request) -> Result<Sought, Bytes> {
+        if !request.path.has_encoded_slash() {
+            let Some(own) = name::own_part(&request.path, request.prefix_length) else { return Ok(Sought::Folder) };
+            match self.recall(own, request.received) {
+                Some(Sought::Absent) => {}
+                Some(sought) => return Ok(sought),
+                None => return Err(Bytes::copy_from_slice(own)),
+            }
+        }
+        match &self.other {
+            Some(other) => self.recall(other, request.received).ok_or_else(|| other.clone()),
+            None => Ok(Sought::Absent),
+        }
+    }
+
+    fn recall(&self, name: &[u8], now: Instant) -> Option<Sought> {
+        self.cache.as_ref().and_then(|cache| cache.recall(name, now))
+    }
+
+    /// Steps 4 and 5.
+    async fn look_on_disk(&self, request: Request, name: Bytes) -> Result<Outcome, HandlerError> {
+        let mut sought = self.look_up(name.clone(), request.received).await?;
+        if let (Sought::Absent, Some(other)) = (&sought, &self.other)
+            && name != other
+        {
+            sought = match self.recall(other, request.received) {
+                Some(sought) => sought,
+                None => self.look_up(other.clone(), request.received).await?,
+            };
+        }
+        Ok(self.outcome(request, &sought))
+    }
+
+    async fn look_up(&self, name: Bytes, now: Instant) -> Result<Sought, HandlerError> {
+        let (lookup, cache) = (Arc::clone(&self.lookup), self.cache.clone());
+        let looking = tokio::task::spawn_blocking(move || {
+            let Some(cache) = cache else { return lookup.look_up(&name, Known { last: None, now }) };
+            let result = lookup.look_up(&name, Known { last: cache.last(&name).as_ref(), now });
+            match &result {
+                Ok(sought) => cache.remember(&name, sought, now),
+                Err(_) => cache.forget(&name),
+            }
+            result
+        });
+        match looking.await {
+            Ok(result) => result.map_err(|error| failure(&error)),
+            Err(error) => {
+                let message = format!("looking for a file: {error}");
+                Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message))
+            }
+        }
+    }
+
+    /// Step 6.
+    fn outcome(&self, request: Request, sought: &Sought) -> Outcome {
+        let method = request.head.method();
+        Outcome::Response(match sought {
+            Sought::Absent if self.is_next_on_missing => return Outcome::Decline(request),
+            Sought::Absent | Sought::Refused => answer::plain(Status::NOT_FOUND, method),
+            _ if method == Method::Options => answer::options(),
+            _ if !is_served(method) => answer::method_not_allowed(method),
+            Sought::Folder => {
+                let keeping = if self.cache.is_some() { Keeping::Unsaid } else { Keeping::Ask };
+                answer::to_folder(request.path.as_bytes(), request.head.query(), keeping)
+            }
+            Sought::File(entry) => answer::file(&request.head, entry),
+        })
+    }
+}
+
+impl Handler for StaticFiles {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        let method = request.head.method();
+        if !self.is_next_on_missing && !is_served(method) {
+            let response =
+                if method == Method::Options { answer::options() } else { answer::method_not_allowed(method) };
+            return Box::pin(ready(Ok(Outcome::Response(response))));
+        }
+        match self.at_hand(&request) {
+            Ok(sought) => Box::pin(ready(Ok(self.outcome(request, &sought)))),
+            Err(name) => Box::pin(self.look_on_disk(request, name)),
+        }
+    }
+}
+
+fn is_served(method: Method) -> bool {
+    matches!(method, Method::Get | Method::Head)
+}
+
+/// What the client sees of a failed lookup, and what the operator reads.
+fn failure(error: &LookupError) -> HandlerError {
+    const EXHAUSTED: [i32; 4] = [
+        rustix::io::Errno::MFILE.raw_os_error(),
+        rustix::io::Errno::NFILE.raw_os_error(),
+        rustix::io::Errno::NOMEM.raw_os_error(),
+        rustix::io::Errno::AGAIN.raw_os_error(),
+    ];
+    let (status, retry_after) = match error {
+        LookupError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => (Status::FORBIDDEN, None),
+        LookupError::Io { source, .. } if source.raw_os_error().is_some_and(|code| EXHAUSTED.contains(&code)) => {
+            (Status::SERVICE_UNAVAILABLE, Some(1))
+        }
+        LookupError::Io { .. } => (Status::INTERNAL_SERVER_ERROR, None),
+        LookupError::Changing { .. } => (Status::SERVICE_UNAVAILABLE, Some(1)),
+    };
+    HandlerError { status, fault: Fault::Server, message: error.to_string(), retry_after }
+}
+
+#[cfg(test)]
+mod failures {
+    use super::*;
+
+    #[test]
+    fn a_failed_lookup_is_our_fault_and_says_what_it_was_about() {
+        let io = |errno: rustix::io::Errno| LookupError::Io {
+            name: "a.txt".to_owned(),
+            root: "/srv".to_owned(),
+            source: io::Error::from(errno),
+        };
+        for (error, status, retry_after) in [
+            (io(rustix::io::Errno::ACCESS), Status::FORBIDDEN, None),
+            (io(rustix::io::Errno::MFILE), Status::SERVICE_UNAVAILABLE, Some(1)),
+            (io(rustix::io::Errno::AGAIN), Status::SERVICE_UNAVAILABLE, Some(1)),
+            (io(rustix::io::Errno::IO), Status::INTERNAL_SERVER_ERROR, None),
+        ] {
+            let failed = failure(&error);
+            assert_eq!((failed.status, failed.fault, failed.retry_after), (status, Fault::Server, retry_after));
+            assert!(failed.message.starts_with("a.txt below /srv: "), "{}", failed.message);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! What was found a moment ago, so that a hot file costs no system call.
+//!
+//! An answer is used for a second without looking at the disk. Then one request looks, and until it is back the others
+//! go on with what is there: a slow disk delays one client, and never sends a crowd after the same file. Three kinds of
+//! things are bounded apart, so that a flood of unknown names cannot push a file out.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::entry::Entry;
+
+/// Milliseconds for which the disk is not looked at: short enough that a deployment shows at once, long enough that a
+/// file asked for thousands of times a second is opened once.
+const FRESH: u64 = 1000;
+
+/// Bytes of small files in memory, for each static route.
+const MEMORY: usize = 16 * 1024 * 1024;
+
+/// What a file in memory costs besides its bytes: the name, the fields, the maps. So empty files are bounded too.
+const OVERHEAD: usize = 1024;
+
+/// Large files kept open, for each static route: far below what a process may open, and more than a page names.
+const DESCRIPTORS: usize = 256;
+
+/// Names remembered as absent, refused or folders.
+const VERDICTS: usize = 1024;
+
+/// Longer names are looked for each time: nobody's page has many, and a flood of them would cost memory.
+const LONGEST_NAME: usize = 512;
+
+/// What a name leads to.
+#[derive(Clone, Debug)]
+pub(super) enum Sought {
+    /// This file.
+    File(Arc<Entry>),
+    /// A folder that wants its slash.
+    Folder,
+    /// Something that may not be sent.
+    Refused,
+    /// Nothing.
+    Absent,
+}
+
+impl Sought {
+    fn class(&self) -> (usize, usize) {
+        match self {
+            Self::File(entry) => match entry.held() {
+                Some(bytes) => (0, OVERHEAD + bytes),
+                None => (1, 1),
+            },
+            Self::Folder | Self::Refused | Self::Absent => (2, 1),
+        }
+    }
+}
+
+/// What was found, by the handler's own part of the path.
+#[derive(Debug)]
+pub(super) struct Cache {
+    started: Instant,
+    shelves: RwLock<Shelves>,
+}
+
+impl Cache {
+    pub(super) fn new() -> Self {
+        Self { started: Instant::now(), shelves: RwLock::new(Shelves::new([MEMORY, DESCRIPTORS, VERDICTS])) }
+    }
+
+    /// What this name led to, if the disk need not be looked at. `now` is when the request came, which is at hand
+    /// without asking the clock; an earlier moment only makes the answer look older.
+    pub(super) fn recall(&self, name: &[u8], now: Instant) -> Option<Sought> {
+        let now = self.millis(now);
+        let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        let slot = shelves.slots.get(name)?;
+        let checked = slot.checked.load(Ordering::Relaxed);
+        let is_mine = now >= checked + FRESH
+            && slot.checked.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_mine {
+            return None;
+        }
+        // A plain load first: a line of memory that all event loops read is not fought over.
+        if !slot.used.load(Ordering::Relaxed) {
+            slot.used.store(true, Ordering::Relaxed);
+        }
+        Some(slot.sought.clone())
+    }
+
+    /// The file that this name led to, however long ago.
+    pub(super) fn last(&self, name: &[u8]) -> Option<Arc<Entry>> {
+        let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
+        match &shelves.slots.get(name)?.sought {
+            Sought::File(entry) => Some(Arc::clone(entry)),
+            _ => None,
+        }
+    }
+
+    /// Keeps what this name leads to, as it was found for a request that came at `now`.
+    pub(super) fn remember(&self, name: &[u8], sought: &Sought, now: Instant) {
+        if name.len() > LONGEST_NAME {
+            return;
+        }
+        let slot = Arc::new(Slot {
+            name: Bytes::copy_from_slice(name),
+            sought: sought.clone(),
+            checked: AtomicU64::new(self.millis(now)),
+            used: AtomicBool::new(false),
+        });
+        let evicted = self.shelves.write().unwrap_or_else(PoisonError::into_inner).insert(slot);
+        // Files are closed here, outside the lock: closing may wait for a network file system.
+        drop(evicted);
+    }
+
+    /// Forgets this name: looking at the disk failed.
+    pub(super) fn forget(&self, name: &[u8]) {
+        let evicted = self.shelves.write().unwrap_or_else(PoisonError::into_inner).remove(name);
+        drop(evicted);
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+#[derive(Debug)]
+struct Slot {
+    name: Bytes,
+    sought: Sought,
+    checked: AtomicU64,
+    used: AtomicBool,
+}
+
+/// The slots by name, and for each kind a ring in which the clock hand looks for one that was not used lately.
+#[derive(Debug)]
+struct Shelves {
+    slots: HashMap<Bytes, Arc<Slot>>,
+    rings: [Ring; 3],
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    slots: VecDeque<Arc<Slot>>,
+    held: usize,
+    capacity: usize,
+}
+
+impl Shelves {
+    fn new(capacities: [usize; 3]) -> Self {
+        Self {
+            slots: HashMap::new(),
+            rings: capacities.map(|capacity| Ring { slots: VecDeque::new(), held: 0, capacity }),
+        }
+    }
+
+    /// Puts a slot in its place and gives back what had to go.
+    fn insert(&mut self, slot: Arc<Slot>) -> Vec<Arc<Slot>> {
+        let mut evicted: Vec<_> = self.remove(&slot.name).into_iter().collect();
+        let (class, weight) = slot.sought.class();
+        self.slots.insert(slot.name.clone(), Arc::clone(&slot));
+        let ring = &mut self.rings[class];
+        ring.held += weight;
+        ring.slots.push_back(slot);
+        while ring.held > ring.capacity {
+            let Some(oldest) = ring.slots.pop_front() else { break };
+            // Second chance: one that was used since the hand was here last goes round once more.
+            if oldest.used.swap(false, Ordering::Relaxed) {
+                ring.slots.push_back(oldest);
+                continue;
+            }
+            ring.held -= oldest.sought.class().1;
+            self.slots.remove(&oldest.name);
+            evicted.push(oldest);
+        }
+        evicted
+    }
+
+    fn remove(&mut self, name: &[u8]) -> Option<Arc<Slot>> {
+        let slot = self.slots.remove(name)?;
+        let (class, weight) = slot.sought.class();
+        let ring = &mut self.rings[class];
+        if let Some(place) = ring.slots.iter().position(|other| Arc::ptr_eq(other, &slot)) {
+            ring.slots.remove(place);
+            ring.held -= weight;
+        }
+        Some(slot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn slot(name: &str) -> Arc<Slot> {
+        Arc::new(Slot {
+            name: Bytes::copy_from_slice(name.as_bytes()),
+            sought: Sought::Absent,
+            checked: AtomicU64::new(0),
+            used: AtomicBool::new(false),
+        })
+    }
+
+    #[test]
+    fn what_was_found_is_used_for_a_second_and_then_one_looks_again() {
+        let cache = Cache::new();
+        let now = Instant::now();
+        cache.remember(b"a", &Sought::Absent, now);
+        assert!(cache.recall(b"a", now + Duration::from_millis(900)).is_some());
+        let later = now + Duration::from_millis(1100);
+        assert!(cache.recall(b"a", later).is_none(), "the first one looks");
+        assert!(cache.recall(b"a", later).is_some(), "the others do not wait for it");
+        cache.forget(b"a");
+        assert!(cache.recall(b"a", later).is_none());
+    }
+
+    #[test]
+    fn a_flood_of_unknown_names_stays_bounded() {
+        let cache = Cache::new();
+        for number in 0..3 * VERDICTS {
+            cache.remember(format!("{number}").as_bytes(), &Sought::Absent, Instant::now());
+        }
+        cache.remember(&vec![b'x'; LONGEST_NAME + 1], &Sought::Absent, Instant::now());
+        let shelves = cache.shelves.read().unwrap();
+        assert_eq!((shelves.slots.len(), shelves.rings[2].slots.len()), (VERDICTS, VERDICTS));
+    }
+
+    #[test]
+    fn what_is_used_stays_and_what_is_not_goes() {
+        let mut shelves = Shelves::new([0, 0, 3]);
+        for name in ["a", "b", "c"] {
+            assert!(shelves.insert(slot(name)).is_empty());
+        }
+        shelves.slots[&b"a"[..]].used.store(true, Ordering::Relaxed);
+        let gone = shelves.insert(slot("d"));
+        assert_eq!(gone.iter().map(|slot| slot.name.clone()).collect::<Vec<_>>(), ["b"]);
+        assert!(shelves.slots.contains_key(&b"a"[..]));
+        // The same name again replaces, and nothing is counted twice.
+        shelves.insert(slot("a"));
+        assert_eq!((shelves.rings[2].held, shelves.rings[2].slots.len(), shelves.slots.len()), (3, 3, 3));
+    }
+}

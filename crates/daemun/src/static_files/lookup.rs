@@ -1,0 +1,246 @@
+//! From a name to what may be sent for it: the roots in their order, index names, what is refused, the manifest.
+//!
+//! Everything here waits for the disk, and so runs on the blocking pool only.
+
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cache::Sought;
+use super::entry::{Entry, Identity, Keeping};
+use super::manifest::{self, Manifest, ManifestError};
+use super::name;
+use super::settings::{Missing, StaticSettings};
+use super::tree::{Below, Tree};
+
+/// How often the manifest is looked at: the same second after which a file is.
+const MANIFEST_CHECK: Duration = Duration::from_secs(1);
+
+/// A lookup that failed: the machine's fault or the operator's, never the client's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookupError {
+    /// Opening or reading failed.
+    #[error("{name} below {root}: {source}")]
+    Io {
+        /// The name, as it was asked for.
+        name: String,
+        /// The root.
+        root: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It was written to, again and again.
+    #[error("{name} below {root} changes while it is read")]
+    Changing {
+        /// The name, as it was asked for.
+        name: String,
+        /// The root.
+        root: String,
+    },
+}
+
+/// What is known before the disk is looked at.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    /// What the name led to before: if that is still so, nothing is read.
+    pub(super) last: Option<&'a Arc<Entry>>,
+    /// When the request came.
+    pub(super) now: Instant,
+}
+
+/// The roots of a static route.
+#[derive(Debug)]
+pub(super) struct Lookup {
+    roots: Vec<RootTree>,
+    index: Vec<String>,
+    is_next_on_missing: bool,
+    allow_names: Vec<String>,
+    refuse_sources: bool,
+    is_edited: bool,
+    manifest: Option<Mutex<Watched>>,
+}
+
+#[derive(Debug)]
+struct RootTree {
+    tree: Tree,
+    prefix: Vec<u8>,
+    path: PathBuf,
+}
+
+/// The manifest as it was last read.
+#[derive(Debug)]
+struct Watched {
+    checked: Option<Instant>,
+    identity: Option<Identity>,
+    manifest: Arc<Manifest>,
+    fault: Option<ManifestError>,
+}
+
+impl Lookup {
+    /// The roots of these settings, with the folders that were opened for them in the same order.
+    pub(super) fn new(settings: StaticSettings, folders: Vec<OwnedFd>) -> Self {
+        let roots = settings.roots.into_iter().zip(folders).map(|(root, folder)| RootTree {
+            tree: Tree::new(folder),
+            prefix: root.prefix.trim_matches('/').as_bytes().to_vec(),
+            path: root.path,
+        });
+        let watched = Watched { checked: None, identity: None, manifest: Arc::default(), fault: None };
+        Self {
+            roots: roots.collect(),
+            index: settings.index,
+            is_next_on_missing: settings.missing == Missing::Next,
+            allow_names: settings.allow_names,
+            refuse_sources: settings.refuse_sources,
+            is_edited: !settings.cache,
+            manifest: settings.manifest.then(|| Mutex::new(watched)),
+        }
+    }
+
+    /// What the own part of a path leads to.
+    pub(super) fn look_up(&self, own: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
+        let sought = self.in_roots(own, known)?;
+        // "Next" means that nothing of that name is there; a folder that would answer nothing is nothing.
+        if self.is_next_on_missing && matches!(sought, Sought::Folder) {
+            let with_slash = [own, b"/"].concat();
+            if matches!(self.in_roots(&with_slash, known)?, Sought::Absent) {
+                return Ok(Sought::Absent);
+            }
+        }
+        Ok(sought)
+    }
+
+    /// What is wrong with the manifest, as far as it was looked at.
+    pub(super) fn manifest_fault(&self) -> Option<ManifestError> {
+        self.current_manifest(Instant::now());
+        self.manifest.as_ref().and_then(|watched| lock(watched).fault.clone())
+    }
+
+    fn in_roots(&self, own: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
+        let is_folder = own.is_empty() || own.ends_with(b"/");
+        for root in &self.roots {
+            let Some(name) = root.below(own) else { continue };
+            let sought = if is_folder {
+                self.index_of(root, own, name, known)?
+            } else if name.is_empty() {
+                Sought::Folder
+            } else {
+                self.named(root, own, name, known)?
+            };
+            if !matches!(sought, Sought::Absent) {
+                return Ok(sought);
+            }
+        }
+        Ok(Sought::Absent)
+    }
+
+    /// The file that answers for a folder.
+    fn index_of(&self, root: &RootTree, own: &[u8], folder: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
+        for index in &self.index {
+            let index = index.as_bytes();
+            match self.named(root, &[own, index].concat(), &[folder, index].concat(), known)? {
+                // A folder called index.html answers for nothing.
+                Sought::Absent | Sought::Folder => {}
+                found => return Ok(found),
+            }
+        }
+        Ok(Sought::Absent)
+    }
+
+    /// What stands under `name` in this root, which is `own` in the route.
+    fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
+        let failed = |source| LookupError::Io { name: text(name), root: root.path.display().to_string(), source };
+        let below = root.tree.open(name).map_err(|errno| failed(io::Error::from(errno)));
+        if name::is_denied(own, &self.allow_names, self.refuse_sources) {
+            // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
+            return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
+        }
+        match below? {
+            Below::Nothing => Ok(Sought::Absent),
+            Below::Other => Ok(Sought::Refused),
+            Below::Folder => Ok(Sought::Folder),
+            Below::File(file, metadata) => {
+                let keeping = self.keeping(own, known.now);
+                if let Some(last) = known.last.filter(|last| last.is_still(&metadata, keeping)) {
+                    return Ok(Sought::File(Arc::clone(last)));
+                }
+                match Entry::load(name, file, metadata, keeping).map_err(failed)? {
+                    Some(entry) => Ok(Sought::File(Arc::new(entry))),
+                    None => Err(LookupError::Changing { name: text(name), root: root.path.display().to_string() }),
+                }
+            }
+        }
+    }
+
+    fn keeping(&self, own: &[u8], now: Instant) -> Keeping {
+        if self.is_edited {
+            return Keeping::Ask;
+        }
+        match self.current_manifest(now) {
+            None => Keeping::Unsaid,
+            Some(manifest) if manifest.is_hashed(own) => Keeping::Immutable,
+            Some(_) => Keeping::Minute,
+        }
+    }
+
+    /// The manifest, read again if it is another one than a second ago. `None` where the route has none.
+    fn current_manifest(&self, now: Instant) -> Option<Arc<Manifest>> {
+        let mut watched = lock(self.manifest.as_ref()?);
+        if watched.checked.is_none_or(|checked| now.saturating_duration_since(checked) >= MANIFEST_CHECK) {
+            watched.checked = Some(now);
+            watched.refresh(self.roots.first().map(|root| &root.tree));
+        }
+        Some(Arc::clone(&watched.manifest))
+    }
+}
+
+impl RootTree {
+    /// `own` as it is called in this root; `None` where the root's prefix stands against it.
+    fn below<'a>(&self, own: &'a [u8]) -> Option<&'a [u8]> {
+        if self.prefix.is_empty() {
+            return Some(own);
+        }
+        let rest = own.strip_prefix(self.prefix.as_slice())?;
+        // `vendor` is not the beginning of `vendors`.
+        if rest.is_empty() { Some(rest) } else { rest.strip_prefix(b"/") }
+    }
+}
+
+impl Watched {
+    fn refresh(&mut self, root: Option<&Tree>) {
+        let (identity, result) = match root.map(|tree| tree.open(manifest::NAME.as_bytes())) {
+            Some(Ok(Below::File(file, metadata))) => {
+                let identity = Identity::of(&metadata);
+                if self.identity == Some(identity) {
+                    return;
+                }
+                let mut bytes = Vec::new();
+                let read = file.take(manifest::LONGEST).read_to_end(&mut bytes);
+                let parsed = match read {
+                    Ok(_) => Manifest::parse(&bytes),
+                    Err(error) => Err(ManifestError::Unreadable(error.to_string())),
+                };
+                (Some(identity), parsed)
+            }
+            Some(Ok(Below::Nothing)) | None => (None, Err(ManifestError::Absent)),
+            Some(Ok(Below::Folder | Below::Other)) => (None, Err(ManifestError::Unreadable("not a file".to_owned()))),
+            Some(Err(errno)) => (None, Err(ManifestError::Unreadable(io::Error::from(errno).to_string()))),
+        };
+        self.identity = identity;
+        (self.manifest, self.fault) = match result {
+            Ok(manifest) => (Arc::new(manifest), None),
+            Err(fault) => (Arc::default(), Some(fault)),
+        };
+    }
+}
+
+/// A panic while the lock was held left plain data behind: it can be used.
+fn lock(watched: &Mutex<Watched>) -> MutexGuard<'_, Watched> {
+    watched.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A name for the log: any bytes, none of which can forge a line.
+fn text(name: &[u8]) -> String {
+    name.escape_ascii().to_string()
+}

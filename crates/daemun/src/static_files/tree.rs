@@ -1,0 +1,137 @@
+//! Opening below a root: the kernel resolves the name and never leaves the root (`openat2`, `RESOLVE_BENEATH`), so that
+//! there is no path to check and no time between check and use.
+//!
+//! Symbolic links are followed while they stay below the root; an absolute one leaves it, wherever it points. Where the
+//! kernel has no `openat2`, or a container's seccomp profile hides it, the name is walked component by component and
+//! no link is followed at all.
+
+use std::fs::{File, Metadata};
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+/// How often a resolution is repeated that was disturbed by a rename (`EAGAIN`, openat2(2)). Each needs a rename during
+/// some microseconds: eight in a row are an attack.
+const DISTURBED: usize = 8;
+
+/// What stands below a root under a name.
+#[derive(Debug)]
+pub(super) enum Below {
+    /// A regular file, open, and what `fstat` says of it: there is no time between the two.
+    File(File, Metadata),
+    /// A folder.
+    Folder,
+    /// Something that is never sent: a pipe, socket or device, or a link that leads out.
+    Other,
+    /// Nothing.
+    Nothing,
+}
+
+/// One root folder.
+#[derive(Debug)]
+pub(super) struct Tree {
+    root: OwnedFd,
+    opening: Opening,
+}
+
+/// How names are resolved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Opening {
+    /// By `openat2`.
+    Kernel,
+    /// Component by component.
+    Walk,
+}
+
+impl Tree {
+    /// The tree below an open folder. Whether the kernel can contain a name is asked once, here.
+    pub(super) fn new(root: OwnedFd) -> Self {
+        let opening = match open_beneath(&root, b".", OFlags::DIRECTORY) {
+            // Seccomp profiles older than the call answer EPERM.
+            Err(Errno::NOSYS | Errno::PERM) => Opening::Walk,
+            _ => Opening::Kernel,
+        };
+        Self { root, opening }
+    }
+
+    /// The same with names walked, for the tests of what a kernel without `openat2` gets.
+    #[cfg(test)]
+    pub(super) fn walked(root: OwnedFd) -> Self {
+        Self { root, opening: Opening::Walk }
+    }
+
+    /// What stands under `name`, which is relative, not empty, and has no slash at its end.
+    pub(super) fn open(&self, name: &[u8]) -> Result<Below, Errno> {
+        let opened = match self.opening {
+            Opening::Kernel => open_beneath(&self.root, name, OFlags::empty()),
+            Opening::Walk => walk(&self.root, name),
+        };
+        match opened {
+            Ok(file) => {
+                let file = File::from(file);
+                let metadata = file.metadata().map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+                Ok(if metadata.is_file() {
+                    Below::File(file, metadata)
+                } else if metadata.is_dir() {
+                    Below::Folder
+                } else {
+                    Below::Other
+                })
+            }
+            // No such name; a file where a folder is needed; longer than a name can be.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(Below::Nothing),
+            // Out of the root; a loop or, walked, a link; a socket or a device without a driver.
+            Err(Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Ok(Below::Other),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Never waits for the other end of a pipe, never becomes the terminal of the process, never reaches a child.
+const CALM: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+#[cfg(target_os = "linux")]
+fn open_beneath(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut result = Err(Errno::AGAIN);
+    for _ in 0..DISTURBED {
+        result = openat2(root, name, CALM | flags, Mode::empty(), resolve);
+        if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    result
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_beneath(_: &OwnedFd, _: &[u8], _: OFlags) -> Result<OwnedFd, Errno> {
+    Err(Errno::NOSYS)
+}
+
+/// One `openat` for each component, none of which may be a link.
+fn walk(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    let mut folder: Option<OwnedFd> = None;
+    let mut components = name.split(|&byte| byte == b'/').peekable();
+    while let Some(component) = components.next() {
+        if matches!(component, b"" | b"." | b"..") {
+            return Err(Errno::XDEV);
+        }
+        let at = folder.as_ref().map_or(root.as_fd(), AsFd::as_fd);
+        let is_last = components.peek().is_none();
+        let kind = if is_last { OFlags::empty() } else { OFlags::DIRECTORY };
+        let next = match rustix::fs::openat(at, component, CALM | OFlags::NOFOLLOW | kind, Mode::empty()) {
+            // A link where a folder is needed is there, but not followed.
+            Err(Errno::NOTDIR) if is_link(at, component) => return Err(Errno::LOOP),
+            other => other?,
+        };
+        folder = Some(next);
+    }
+    folder.ok_or(Errno::NOENT)
+}
+
+fn is_link(folder: impl AsFd, name: &[u8]) -> bool {
+    rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)
+        .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+}
