@@ -205,6 +205,11 @@ impl Pool {
         wake(wakers);
     }
 
+    /// Whether any worker is connected.
+    pub fn has_workers(&self) -> bool {
+        !self.state().workers.is_empty()
+    }
+
     /// Whether nothing waits and nothing is in flight.
     pub fn is_idle(&self) -> bool {
         let state = self.state();

@@ -1,0 +1,254 @@
+//! What a Django project's own settings make of the routes: its static and media files, and what will go wrong.
+//!
+//! The facts were asked for inside the interpreter that has imported the WSGI module, so routes and application cannot
+//! disagree. Nothing is read from the project here.
+
+use std::path::Path;
+
+use crate::config::{HandlerSettings, RouteSettings};
+use crate::router::{HostPattern, PathPattern, Rule};
+use crate::static_files::{Missing, Root, StaticSettings};
+use crate::supervisor::DjangoInfo;
+
+/// What the settings come to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Findings {
+    /// Routes beside the application's.
+    pub routes: Vec<RouteSettings>,
+    /// Warnings for the start-up lines: what is wrong, where, and the mend.
+    pub warnings: Vec<String>,
+}
+
+/// Works out routes and warnings for a project that answers below `mount`.
+pub fn examine(info: &DjangoInfo) -> Findings {
+    let mut findings = Findings::default();
+    warn_of_settings(info, &mut findings.warnings);
+    static_route(info, &mut findings);
+    media_route(info, &mut findings);
+    findings
+}
+
+/// `settings.py:28`, or the bare name where the line is not known.
+fn place(info: &DjangoInfo, setting: &str) -> String {
+    let file = info.settings_file.as_deref().map_or("settings", |file| {
+        Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file)
+    });
+    info.lines.get(setting).map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
+}
+
+fn warn_of_settings(info: &DjangoInfo, warnings: &mut Vec<String>) {
+    if info.debug {
+        let place = place(info, "DEBUG");
+        warnings.push(format!(
+            "{place}: DEBUG is True: errors show settings and code to everybody, and static files come straight from \
+             their sources; for production set DEBUG = False"
+        ));
+    } else if info.allowed_hosts.is_empty() {
+        let place = place(info, "ALLOWED_HOSTS");
+        warnings.push(format!(
+            "{place}: ALLOWED_HOSTS is empty and DEBUG is False: every page will be 400 (Bad Request); paste \
+             ALLOWED_HOSTS = [\"localhost\", \"127.0.0.1\"] with the names of your site added"
+        ));
+    }
+    for setting in &info.dead_settings {
+        let place = place(info, setting);
+        let alias = if setting == "DEFAULT_FILE_STORAGE" { "default" } else { "staticfiles" };
+        warnings.push(format!(
+            "{place}: {setting} is ignored by Django {}; paste STORAGES = {{\"{alias}\": {{\"BACKEND\": …}}}} instead",
+            info.version
+        ));
+    }
+}
+
+/// The path of `STATIC_URL` or `MEDIA_URL`, with slashes around it; `None` for one that would take the whole site.
+fn url_path(url: &str) -> Option<String> {
+    let path = match url.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("", |slash| &rest[slash..]),
+        None => url.strip_prefix("//").map_or(url, |rest| rest.find('/').map_or("", |slash| &rest[slash..])),
+    };
+    let path = path.trim_matches('/');
+    (!path.is_empty()).then(|| format!("/{path}/"))
+}
+
+fn static_route(info: &DjangoInfo, findings: &mut Findings) {
+    let Some(url) = info.static_url.as_deref() else { return };
+    let Some(prefix) = url_path(url) else {
+        findings.warnings.push(format!(
+            "{}: STATIC_URL is {url:?}: it needs a path of its own, such as \"static/\", for static files to be served",
+            place(info, "STATIC_URL")
+        ));
+        return;
+    };
+    let collected = info.static_root.as_deref().filter(|root| has_files(root));
+    let (roots, manifest, from) = match collected {
+        Some(root) if !info.debug && (!info.storage_needs_manifest || info.manifest_exists) => {
+            let roots = vec![Root { path: root.into(), prefix: String::new() }];
+            (roots, info.storage_needs_manifest, "STATIC_ROOT")
+        }
+        _ => (finder_roots(info), false, "the finders"),
+    };
+    if !info.debug && from == "the finders" {
+        findings.warnings.push(uncollected(info));
+    }
+    if !info.other_finders.is_empty() && from == "the finders" {
+        let names = info.other_finders.join(", ");
+        findings.warnings.push(format!("files of these finders are only served after collectstatic: {names}"));
+    }
+    if roots.is_empty() {
+        return;
+    }
+    let origin = format!("from Django: STATIC_URL, {}; files of {from}", place(info, "STATIC_URL"));
+    findings.routes.push(route(prefix, origin, files(roots, manifest, from == "STATIC_ROOT", false)));
+}
+
+/// Why files come from the finders although `DEBUG` is off, and what to do.
+fn uncollected(info: &DjangoInfo) -> String {
+    if info.storage_needs_manifest && !info.manifest_exists {
+        let storage = info.storage.as_deref().unwrap_or("the static files storage");
+        let manifest = info.manifest_path.as_deref().unwrap_or("staticfiles.json in STATIC_ROOT");
+        return format!(
+            "{}: {storage} needs a manifest and {manifest} is not there: every page that uses {{% static %}} will be \
+             500 (Missing staticfiles manifest entry); collect the files first: daemun serve --collect, or python \
+             manage.py collectstatic",
+            place(info, "STORAGES")
+        );
+    }
+    let why = match &info.static_root {
+        None => format!("{}: STATIC_ROOT is not set", place(info, "STATIC_URL")),
+        Some(root) => format!("{}: nothing has been collected to {root}", place(info, "STATIC_ROOT")),
+    };
+    format!("{why}: static files are served from their sources, without long caching; set STATIC_ROOT and run daemun \
+             serve --collect")
+}
+
+fn finder_roots(info: &DjangoInfo) -> Vec<Root> {
+    let finders = info.finders.iter().filter(|_| info.staticfiles_installed);
+    finders.map(|finder| Root { path: (&finder.path).into(), prefix: finder.prefix.clone() }).collect()
+}
+
+fn media_route(info: &DjangoInfo, findings: &mut Findings) {
+    let (Some(url), Some(root)) = (info.media_url.as_deref(), info.media_root.as_deref()) else { return };
+    let (Some(prefix), false) = (url_path(url), root.is_empty()) else { return };
+    let holds_project = info.settings_file.as_deref().is_some_and(|file| Path::new(file).starts_with(root));
+    if holds_project {
+        findings.warnings.push(format!(
+            "{}: MEDIA_ROOT is {root}, which holds the project itself: uploads there are not served; give them a folder \
+             of their own",
+            place(info, "MEDIA_ROOT")
+        ));
+        return;
+    }
+    let origin = format!("from Django: MEDIA_URL, {}; files of MEDIA_ROOT", place(info, "MEDIA_URL"));
+    let roots = vec![Root { path: root.into(), prefix: String::new() }];
+    findings.routes.push(route(prefix, origin, files(roots, false, true, true)));
+}
+
+fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) -> StaticSettings {
+    StaticSettings {
+        roots,
+        index: Vec::new(),
+        missing: Missing::NotFound,
+        manifest,
+        allow_names: Vec::new(),
+        refuse_sources,
+        cache,
+    }
+}
+
+fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {
+    let path = PathPattern::Prefix { prefix, suffix: String::new() };
+    RouteSettings {
+        rule: Rule { host: HostPattern::Any, path, origin },
+        handler: HandlerSettings::Static(settings),
+    }
+}
+
+fn has_files(folder: &str) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::supervisor::Finder;
+
+    fn project() -> DjangoInfo {
+        DjangoInfo {
+            version: String::from("5.2"),
+            static_url: Some(String::from("/static/")),
+            staticfiles_installed: true,
+            finders: vec![Finder { prefix: String::new(), path: String::from("/django/admin/static") }],
+            settings_file: Some(String::from("/srv/shop/shop/settings.py")),
+            lines: [(String::from("STATIC_URL"), 118), (String::from("ALLOWED_HOSTS"), 28)].into(),
+            ..DjangoInfo::default()
+        }
+    }
+
+    fn static_settings(findings: &Findings) -> &StaticSettings {
+        match &findings.routes[0].handler {
+            HandlerSettings::Static(settings) => settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_untouched_project_is_served_from_its_finders() {
+        let findings = examine(&DjangoInfo { debug: true, ..project() });
+        let settings = static_settings(&findings);
+        assert_eq!(settings.roots[0].path, Path::new("/django/admin/static"));
+        assert!(!settings.cache && !settings.manifest, "sources change while they are served");
+        assert_eq!(findings.routes[0].rule.origin, "from Django: STATIC_URL, settings.py:118; files of the finders");
+        assert!(findings.warnings[0].contains("DEBUG is True"));
+    }
+
+    #[test]
+    fn without_debug_an_empty_allowed_hosts_is_foretold_with_the_line_to_paste() {
+        let findings = examine(&project());
+        assert!(findings.warnings[0].starts_with("settings.py:28: ALLOWED_HOSTS is empty"));
+        assert!(findings.warnings[0].contains("paste ALLOWED_HOSTS = ["));
+        assert!(findings.warnings[1].contains("STATIC_ROOT is not set"));
+        assert_eq!(static_settings(&findings).roots[0].path, Path::new("/django/admin/static"));
+    }
+
+    #[test]
+    fn a_manifest_storage_without_its_manifest_is_named_as_the_cause_of_the_500() {
+        let info = DjangoInfo {
+            storage: Some(String::from("django.contrib.staticfiles.storage.ManifestStaticFilesStorage")),
+            storage_needs_manifest: true,
+            manifest_path: Some(String::from("/srv/shop/staticfiles/staticfiles.json")),
+            static_root: Some(String::from("/srv/shop/staticfiles")),
+            ..project()
+        };
+        let warning = examine(&info).warnings.remove(1);
+        assert!(warning.contains("ManifestStaticFilesStorage needs a manifest"), "{warning}");
+        assert!(warning.contains("will be 500") && warning.contains("--collect"), "{warning}");
+    }
+
+    #[test]
+    fn the_path_of_a_url_is_served_whatever_its_host() {
+        for (url, path) in [
+            ("/static/", Some("/static/")),
+            ("static/", Some("/static/")),
+            ("https://cdn.example.com/assets/", Some("/assets/")),
+            ("//cdn.example.com/assets/", Some("/assets/")),
+            ("https://cdn.example.com", None),
+            ("/", None),
+            ("", None),
+        ] {
+            assert_eq!(url_path(url).as_deref(), path, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_media_folder_that_holds_the_project_is_not_served() {
+        let media = |root: &str| DjangoInfo {
+            media_url: Some(String::from("/media/")),
+            media_root: Some(root.to_owned()),
+            ..project()
+        };
+        assert_eq!(examine(&media("/srv/media")).routes.len(), 2);
+        let findings = examine(&media("/srv/shop"));
+        assert_eq!(findings.routes.len(), 1);
+        assert!(findings.warnings.iter().any(|warning| warning.contains("holds the project itself")));
+    }
+}

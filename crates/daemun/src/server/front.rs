@@ -1,0 +1,303 @@
+//! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
+
+mod handlers;
+mod listening;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::plan::{FromFront, Plan, ToFront};
+use crate::app::{self, Admission, Pool, Reports, Spool, WorkerReport};
+use crate::connection::{Context, Phase, Serving};
+use crate::process::Channel;
+use crate::sys;
+use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
+use listening::Listening;
+
+/// How long the last lines of the logs may take to be written at the end.
+const LOG_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often a draining front looks whether it is done.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Threads for work that may block: cold files and spooled bodies.
+const BLOCKING_THREADS: usize = 16;
+
+/// Runs the front on the channel that was inherited as `descriptor`.
+pub fn run(descriptor: i32) -> ExitCode {
+    let result = start(descriptor);
+    if let Err(error) = &result {
+        eprintln!("daemun: front: {error}");
+    }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn start(descriptor: i32) -> io::Result<()> {
+    // Before anything else: no process of the same user may look into this one.
+    sys::forbid_inspection()?;
+    let channel = sys::inherited(descriptor)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut channel = Channel::from_descriptor(channel)?;
+        let (reports, reported) = mpsc::unbounded_channel();
+        let sender = channel.sender();
+        let forwarding = tokio::spawn(forward(reported, channel.sender()));
+        let mut front: Option<Front> = None;
+        // The end of the channel is the end of the supervisor, and of us.
+        while let Ok(Some((message, descriptors))) = channel.receive().await {
+            if let ToFront::Prepare(plan) = message {
+                let prepared = match &mut front {
+                    None => Front::new(*plan, descriptors, reports.clone()).map(|made| front = Some(made)),
+                    Some(front) => front.prepare(*plan, descriptors),
+                };
+                if let Err(error) = prepared {
+                    let _ = sender.send(&FromFront::Refused(error.to_string()), &[]).await;
+                }
+                continue;
+            }
+            let Some(front) = &mut front else { continue };
+            if front.obey(message, descriptors, &sender).await {
+                break;
+            }
+        }
+        if let Some(front) = front {
+            front.context.access.close(LOG_DEADLINE);
+            front.context.errors.close(LOG_DEADLINE);
+        }
+        forwarding.abort();
+        Ok(())
+    })
+}
+
+/// Passes reports of the pools on to the supervisor.
+async fn forward(mut reports: mpsc::UnboundedReceiver<(String, WorkerReport)>, channel: Channel<FromFront, ToFront>) {
+    while let Some((app, report)) = reports.recv().await {
+        if channel.send(&FromFront::Worker(app, report), &[]).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The state of the front.
+struct Front {
+    context: Arc<Context>,
+    event_loops: Vec<Handle>,
+    reports: Reports,
+    pools: BTreeMap<String, AppPool>,
+    listening: Listening,
+    prepared: Option<Prepared>,
+}
+
+/// A pool and the task that accepts its workers.
+struct AppPool {
+    pool: Arc<Pool>,
+    accepting: JoinHandle<()>,
+}
+
+/// What waits for the switch.
+struct Prepared {
+    plan: Plan,
+    serving: Serving,
+    sockets: Vec<Vec<OwnedFd>>,
+}
+
+impl Drop for AppPool {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl Front {
+    fn new(plan: Plan, descriptors: Vec<OwnedFd>, reports: Reports) -> io::Result<Self> {
+        let telemetry = plan.configuration.server.telemetry.clone();
+        let logs: Vec<OwnedFd> =
+            descriptors.iter().take(2).map(|log| log.as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
+        let [access, error] = <[OwnedFd; 2]>::try_from(logs).map_err(|_| io::ErrorKind::InvalidData)?;
+        let errors = match telemetry.error.sink {
+            Sink::Off => ErrorLogger::off(),
+            _ => ErrorLogger::start(error, telemetry.error.level)?,
+        };
+        let access = match telemetry.access.sink {
+            Sink::Off => AccessLogger::off(),
+            _ => AccessLogger::start(access, telemetry.access.format, errors.clone())?,
+        };
+        let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
+        let limits = plan.configuration.server.limits.clone();
+        let listening = Listening::new(limits.max_connections);
+        let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
+        let mut front = Self { context, event_loops, reports, pools: BTreeMap::new(), listening, prepared: None };
+        front.prepare(plan, descriptors)?;
+        Ok(front)
+    }
+
+    /// Builds everything that a plan needs, beside what is being served.
+    fn prepare(&mut self, plan: Plan, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let mut descriptors = descriptors.into_iter().skip(2);
+        let mut next = || descriptors.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
+        let spool = Arc::new(Spool::new(next()?, plan.configuration.server.max_spool));
+        let mut sockets = Vec::new();
+        for (_, _, count) in &plan.listeners {
+            sockets.push((0..*count).map(|_| next()).collect::<io::Result<Vec<_>>>()?);
+        }
+        let mut worker_sockets = HashMap::new();
+        for app in &plan.configuration.apps {
+            worker_sockets.insert(app.name.clone(), next()?);
+        }
+        self.prepare_pools(&plan, worker_sockets)?;
+        let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
+        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
+        let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
+        self.prepared = Some(Prepared { plan, serving, sockets });
+        Ok(())
+    }
+
+    /// Makes pools for applications that have none yet.
+    fn prepare_pools(&mut self, plan: &Plan, mut sockets: HashMap<String, OwnedFd>) -> io::Result<()> {
+        for settings in &plan.configuration.apps {
+            let Some(socket) = sockets.remove(&settings.name) else { continue };
+            if self.pools.contains_key(&settings.name) {
+                continue;
+            }
+            let pool = Pool::new(settings.clone(), self.event_loops.len(), self.reports.clone());
+            self.event_loops[0].spawn(Pool::watch(Arc::downgrade(&pool)));
+            let listener = std::os::unix::net::UnixListener::from(socket);
+            let accepting = self.event_loops[0].spawn(accept_workers(listener, Arc::clone(&pool), self.event_loops.clone()));
+            self.pools.insert(settings.name.clone(), AppPool { pool, accepting });
+        }
+        Ok(())
+    }
+
+    /// Carries a message out; true when that was the last one.
+    async fn obey(
+        &mut self,
+        message: ToFront,
+        descriptors: Vec<OwnedFd>,
+        supervisor: &Channel<FromFront, ToFront>,
+    ) -> bool {
+        match message {
+            ToFront::Prepare(_) => {}
+            ToFront::Expect(app, admission) => self.with_pool(&app, |pool| expect(pool, admission)),
+            ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
+            ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
+            ToFront::Switch(generations) => {
+                let answer = match self.switch(&generations) {
+                    Ok(()) => FromFront::Serving,
+                    Err(error) => FromFront::Refused(error.to_string()),
+                };
+                return supervisor.send(&answer, &[]).await.is_err();
+            }
+            ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
+            ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
+            ToFront::Drain => {
+                self.drain().await;
+                return true;
+            }
+        }
+        false
+    }
+
+    fn with_pool(&self, app: &str, act: impl FnOnce(&Pool)) {
+        if let Some(app) = self.pools.get(app) {
+            act(&app.pool);
+        }
+    }
+
+    /// Serves what was prepared.
+    fn switch(&mut self, generations: &BTreeMap<String, u64>) -> io::Result<()> {
+        let Some(Prepared { plan, serving, sockets }) = self.prepared.take() else { return Ok(()) };
+        self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context)?;
+        self.context.serving.store(Arc::new(serving));
+        for settings in plan.configuration.apps {
+            if let Some(app) = self.pools.get(&settings.name) {
+                let current = generations.get(&settings.name).copied().unwrap_or_default();
+                app.pool.configure(settings);
+                app.pool.retire(|_, generation| generation < current);
+            }
+        }
+        // An application that is no longer in the file finishes what it has.
+        for (name, app) in &self.pools {
+            if !generations.contains_key(name) {
+                app.pool.retire(|_, _| true);
+                app.pool.give_up();
+            }
+        }
+        self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
+        Ok(())
+    }
+
+    fn reopen(&self, access: bool, error: bool, descriptors: Vec<OwnedFd>) {
+        let mut descriptors = descriptors.into_iter();
+        if let Some(log) = access.then(|| descriptors.next()).flatten() {
+            self.context.access.reopen(log);
+        }
+        if let Some(log) = error.then(|| descriptors.next()).flatten() {
+            self.context.errors.reopen(log);
+        }
+    }
+
+    /// Stops accepting and returns when nothing is left. The supervisor ends us where that takes too long.
+    async fn drain(&mut self) {
+        self.listening.stop();
+        self.context.drain.advance(Phase::Draining);
+        while self.listening.connections() > 0 {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+        for app in self.pools.values() {
+            app.pool.retire(|_, _| true);
+        }
+        while self.pools.values().any(|app| app.pool.has_workers()) {
+            tokio::time::sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+
+fn expect(pool: &Pool, admission: Admission) {
+    pool.expect(admission);
+}
+
+/// One thread and one runtime for each event loop.
+fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
+    (0..count.max(1))
+        .map(|number| {
+            let runtime = Builder::new_current_thread()
+                .enable_all()
+                .max_blocking_threads(BLOCKING_THREADS)
+                .thread_keep_alive(Duration::from_secs(10))
+                .build()?;
+            let handle = runtime.handle().clone();
+            std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
+                app::enter_event_loop(number);
+                runtime.block_on(std::future::pending::<()>());
+            })?;
+            Ok(handle)
+        })
+        .collect()
+}
+
+/// Accepts lanes of an application's workers and runs each on the event loop that is its worker's home.
+async fn accept_workers(listener: std::os::unix::net::UnixListener, pool: Arc<Pool>, event_loops: Vec<Handle>) {
+    let Ok(listener) = UnixListener::from_std(listener) else { return };
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (pool, event_loops) = (Arc::clone(&pool), event_loops.clone());
+                tokio::spawn(async move {
+                    if let Some((home, lane)) = app::welcome(&pool, stream).await {
+                        event_loops[home % event_loops.len()].spawn(lane);
+                    }
+                });
+            }
+            // Out of descriptors: workers try again, and so do we.
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

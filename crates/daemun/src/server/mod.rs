@@ -1,0 +1,11 @@
+//! The whole: the supervisor's process and the front's, composed of the rooms.
+//!
+//! * [`master`]: the supervisor. Binds, starts the front and the zygotes, and carries out every change of
+//!   configuration or code: build the new, swap, stop the old.
+//! * [`front`]: the front. Builds handlers, pools and listeners from a [`plan`] and swaps them.
+//!
+//! Between them goes a channel of typed messages; everything that the front may open comes along as a descriptor.
+
+pub mod front;
+pub mod master;
+mod plan;

@@ -1,0 +1,112 @@
+//! What the supervisor and the front say to each other.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use crate::app::{Admission, WorkerReport};
+use crate::config::{Configuration, HandlerSettings};
+use crate::listener::{Address, Bound, ListenerSettings};
+use crate::static_files::StaticSettings;
+
+/// The supervisor's word.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) enum ToFront {
+    /// Build this, so that workers can connect, but serve what is served. Descriptors: those of [`Plan`].
+    Prepare(Box<Plan>),
+    /// This worker may connect.
+    Expect(String, Admission),
+    /// Serve what was prepared, and retire workers of generations before these.
+    Switch(BTreeMap<String, u64>),
+    /// This application will have no worker.
+    GiveUp(String),
+    /// Send nothing more to this worker.
+    Retire(String, u32),
+    /// Ask clients for close, but go on accepting.
+    AskForClose,
+    /// Stop accepting, finish what is in flight, retire the workers, end.
+    Drain,
+    /// Write logs to these from now on: access log, then error log, each where it is a file.
+    Reopen(bool, bool),
+}
+
+/// The front's word.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) enum FromFront {
+    /// What was prepared is being served.
+    Serving,
+    /// It cannot be: the old goes on.
+    Refused(String),
+    /// News of an application's worker.
+    Worker(String, WorkerReport),
+}
+
+/// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
+/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folder of each
+/// root of each static route.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Plan {
+    pub(super) configuration: Configuration,
+    /// Each listener as it was asked for, where it came to be, and with how many sockets.
+    pub(super) listeners: Vec<(ListenerSettings, Address, usize)>,
+}
+
+/// A plan with its descriptors.
+pub(super) struct Packed {
+    pub(super) plan: Plan,
+    pub(super) descriptors: Vec<OwnedFd>,
+}
+
+/// What is opened for the front whatever the routes are.
+pub(super) struct Openings<'a> {
+    pub(super) access_log: BorrowedFd<'a>,
+    pub(super) error_log: BorrowedFd<'a>,
+    pub(super) bound: &'a [Bound],
+    pub(super) worker_sockets: Vec<BorrowedFd<'a>>,
+}
+
+/// Opens what `configuration` names. Roots that are not there are left out; the supervisor looks for them again.
+pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) -> std::io::Result<Packed> {
+    let mut descriptors = Vec::new();
+    let mut add = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned().map(|owned| descriptors.push(owned));
+    add(openings.access_log)?;
+    add(openings.error_log)?;
+    let spool = open_folder(&configuration.server.spool).map_err(|error| {
+        std::io::Error::new(error.kind(), format!("spool {}: {error}", configuration.server.spool.display()))
+    })?;
+    add(spool.as_fd())?;
+    for socket in openings.bound.iter().flat_map(|bound| &bound.sockets) {
+        add(socket.as_fd())?;
+    }
+    for socket in &openings.worker_sockets {
+        add(*socket)?;
+    }
+    for route in &mut configuration.routes {
+        if let HandlerSettings::Static(settings) = &mut route.handler {
+            descriptors.extend(open_roots(settings));
+        }
+    }
+    let listeners = openings.bound.iter();
+    let listeners =
+        listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
+    Ok(Packed { plan: Plan { configuration, listeners }, descriptors })
+}
+
+fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {
+    let mut opened = Vec::new();
+    settings.roots.retain(|root| match open_folder(&root.path) {
+        Ok(folder) => {
+            opened.push(folder);
+            true
+        }
+        Err(_) => false,
+    });
+    opened
+}
+
+/// Opens a folder for looking names up below it. Not readable itself: the front never lists it through this.
+pub(super) fn open_folder(path: &std::path::Path) -> std::io::Result<OwnedFd> {
+    Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
+}
