@@ -27,7 +27,7 @@ pub(super) fn file(head: &RequestHead, entry: &Entry) -> Response {
             .with_fields(entry.whole())
             .with_body(ResponseBody::LengthOnly(entry.length()));
     }
-    let selected = match conditions.range(entry.validators(), SystemTime::now()) {
+    let selected = match conditions.range(entry.validators(), SystemTime::now) {
         Some(value) => range::select(value, entry.length()),
         None => Selected::Whole,
     };
