@@ -1,6 +1,7 @@
 //! The head of a request: views into the bytes that arrived, never a copy of each part.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -78,8 +79,12 @@ struct Span {
 /// The head of a request, already found valid by the codec that read it: the method is a token, the target has no
 /// white space or control characters, the path starts with `/` (or is `*`), names are tokens, values hold no CR, LF
 /// or NUL and have no white space around them, and the host is the one that RFC 9112, section 3.2 determines.
+///
+/// A clone shares everything: the connection keeps one for the access log and the error page.
 #[derive(Clone)]
-pub struct RequestHead {
+pub struct RequestHead(Arc<Parts>);
+
+struct Parts {
     bytes: Bytes,
     version: Version,
     method: Method,
@@ -94,43 +99,43 @@ pub struct RequestHead {
 impl RequestHead {
     /// The version it was sent with.
     pub fn version(&self) -> Version {
-        self.version
+        self.0.version
     }
 
     /// The method, as far as the server knows it.
     pub fn method(&self) -> Method {
-        self.method
+        self.0.method
     }
 
     /// The method as it was sent.
     pub fn method_name(&self) -> &str {
-        self.text(self.method_name)
+        self.text(self.0.method_name)
     }
 
     /// The request target as it was sent.
     pub fn target(&self) -> &[u8] {
-        self.view(self.target)
+        self.view(self.0.target)
     }
 
     /// The path of the target, still percent-encoded; `*` for `OPTIONS *`.
     pub fn raw_path(&self) -> &[u8] {
-        self.view(self.path)
+        self.view(self.0.path)
     }
 
     /// The path as a slice that shares the head's memory.
     pub fn raw_path_bytes(&self) -> Bytes {
-        self.bytes.slice(self.path.start as usize..self.path.end as usize)
+        self.0.bytes.slice(self.0.path.start as usize..self.0.path.end as usize)
     }
 
     /// What stands after the first `?`, still encoded; `None` where there is no `?`.
     pub fn query(&self) -> Option<&[u8]> {
-        self.query.map(|span| self.view(span))
+        self.0.query.map(|span| self.view(span))
     }
 
     /// The host and, where it was sent, the port: from an absolute target, else from `Host`; empty for HTTP/1.0
     /// without one.
     pub fn authority(&self) -> &str {
-        self.text(self.host)
+        self.text(self.0.host)
     }
 
     /// The host without its port. An IPv6 address keeps its brackets.
@@ -144,7 +149,7 @@ impl RequestHead {
 
     /// All fields in the order in which they were sent. Names keep their case.
     pub fn fields(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|&(name, value)| (self.view(name), self.view(value)))
+        self.0.fields.iter().map(|&(name, value)| (self.view(name), self.view(value)))
     }
 
     /// The first value of this field; `name` in any case.
@@ -158,7 +163,7 @@ impl RequestHead {
     }
 
     fn view(&self, span: Span) -> &[u8] {
-        &self.bytes[span.start as usize..span.end as usize]
+        &self.0.bytes[span.start as usize..span.end as usize]
     }
 
     /// Only for parts that the builder checked to be ASCII.
@@ -179,7 +184,7 @@ impl fmt::Debug for RequestHead {
 /// Each slice must lie within `bytes`; that is how a codec, which has parsed in place, says where the parts are.
 pub struct HeadBuilder {
     base: usize,
-    head: RequestHead,
+    head: Parts,
 }
 
 impl HeadBuilder {
@@ -188,7 +193,7 @@ impl HeadBuilder {
         let base = bytes.as_ptr() as usize;
         let mut builder = Self {
             base,
-            head: RequestHead {
+            head: Parts {
                 bytes,
                 version,
                 method: Method::from_name(method),
@@ -224,7 +229,7 @@ impl HeadBuilder {
 
     /// The head.
     pub fn finish(self) -> RequestHead {
-        self.head
+        RequestHead(Arc::new(self.head))
     }
 
     /// Where `part` lies within the head's bytes; an empty part may lie anywhere.

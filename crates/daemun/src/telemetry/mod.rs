@@ -1,5 +1,17 @@
 //! What the server says about itself: the access log and the error log.
+//!
+//! Descriptors 1 and 2 stay blocking, they are shared with the shell; so event loops never write. They append lines
+//! to a bounded buffer, and a thread for each log writes it out ([`writer`]). A log that nobody reads costs lines,
+//! never requests: what was lost is counted and told.
 
+mod access;
+mod error;
+mod escape;
 mod settings;
+mod time;
+mod writer;
 
+pub use access::{AccessLogger, Entry, RequestLine};
+pub use error::ErrorLogger;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
+pub use writer::LogWriter;

@@ -1,1 +1,59 @@
 //! The HTTP/1.1 codec (RFC 9112): bytes in, values out, and back. No socket and no clock.
+//!
+//! A message has one reading or none: whatever two servers could read differently is refused, and a refusal always
+//! ends the connection, because nobody can say where the next request would begin (RFC 9112, section 11.2).
+//!
+//! * [`HeadScan`] finds the end of a head as its bytes come in; [`parse_head`] reads it.
+//! * [`BodyDecoder`] takes the framing off a request's body.
+//! * [`plan`] says how a response is framed; [`encode_head`] and [`encode_chunk_size`] write it.
+
+mod authority;
+mod body;
+mod chunked;
+mod head;
+mod response;
+mod scan;
+
+pub use body::{BodyDecoder, Decoded};
+pub use chunked::ChunkedDecoder;
+pub use head::{Framing, ParsedHead, parse_head};
+pub use response::{
+    CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_head,
+    plan,
+};
+pub use scan::{HeadScan, Scanned};
+
+use super::Status;
+
+/// Caps of a head and of a trailer section.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeadLimits {
+    /// Bytes of a head, request line included; also of a trailer section.
+    pub max_head: usize,
+    /// Bytes of a request line.
+    pub max_request_line: usize,
+    /// Fields of a head or a trailer section, at most 256.
+    pub max_fields: usize,
+}
+
+/// A message that is not read further. The connection answers with the status and closes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refusal {
+    /// What the client sees.
+    pub status: Status,
+    /// Why, in a few words; goes to the client and to the log.
+    pub reason: &'static str,
+}
+
+impl Refusal {
+    /// A refusal with this status.
+    pub const fn new(status: Status, reason: &'static str) -> Self {
+        Self { status, reason }
+    }
+
+    /// A 400.
+    pub const fn bad(reason: &'static str) -> Self {
+        Self::new(Status::BAD_REQUEST, reason)
+    }
+}

@@ -1,0 +1,331 @@
+//! Writing a response as fast as its client takes it and its producer makes it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::buffers;
+use super::incoming::Incoming;
+use super::wire::Wire;
+use crate::http::h1::{ConnectionField, HeadPlan, LAST_CHUNK, Length, Outgoing, encode_chunk_size, encode_head, plan};
+use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, date};
+
+/// Files up to this length are read and written with the head; above, `sendfile` is cheaper (it halves the cost at
+/// 10 MiB, and costs a system call more below some tens of KiB).
+const SMALL_FILE: u64 = 32 * 1024;
+
+/// Bodies up to this length are copied behind the head: one plain write instead of a gathering one.
+const SMALL_BODY: usize = 16 * 1024;
+
+/// Bytes of a stream that are gathered into one write while they are at hand.
+const GATHER: usize = 32 * 1024;
+
+/// Bytes that one `sendfile` may send before other connections have their turn.
+const SENDFILE_STEP: u64 = 512 * 1024;
+
+/// Why a response did not end well. The connection is cut: a broken body never looks whole.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReplyError {
+    /// The client went away or took nothing for too long.
+    #[error("the client did not take the answer: {0}")]
+    Client(#[from] io::Error),
+    /// The body could not be made. Nothing was sent yet where `head_sent` is false.
+    #[error("{message}")]
+    Body {
+        /// What went wrong.
+        message: String,
+        /// Whether the client has seen the beginning.
+        head_sent: bool,
+    },
+}
+
+/// A response on its way out.
+pub(super) struct Reply<'a> {
+    pub(super) wire: &'a mut Wire,
+    pub(super) incoming: &'a mut Incoming,
+    /// Bytes of the body that were sent or handed to the socket, without framing.
+    pub(super) sent: u64,
+}
+
+/// How a response ended well.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Sent {
+    /// The connection can go on.
+    KeepAlive,
+    /// The client was told, or sees by it, that it ends.
+    Close,
+    /// The body was longer than it said; the rest was left out, and nobody should trust this connection.
+    Overlong,
+}
+
+impl Reply<'_> {
+    /// Sends `response`. `outgoing.length` is filled in from its body.
+    pub(super) async fn send(&mut self, response: Response, mut outgoing: Outgoing) -> Result<Sent, ReplyError> {
+        outgoing.length = length(&response.body);
+        let plan = plan(&outgoing);
+        self.incoming.withhold_continue();
+        if self.wire.output.capacity() == 0 {
+            self.wire.output = buffers::take_write();
+        }
+        let Response { status, reason, fields, body, .. } = response;
+        let date = date::now();
+        let head = move |out: &mut Vec<u8>| encode_head(out, plan, (status, reason.as_ref()), &fields, &date);
+        let close = if plan.connection == ConnectionField::Close { Sent::Close } else { Sent::KeepAlive };
+        match body {
+            ResponseBody::Full(bytes) if plan.sends_body => {
+                head(&mut self.wire.output);
+                self.sent = bytes.len() as u64;
+                self.write_with(bytes).await?;
+            }
+            ResponseBody::File(file) if plan.sends_body => self.send_file(&file, &head).await?,
+            ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
+            _ => {
+                head(&mut self.wire.output);
+                self.write_with(Bytes::new()).await?;
+            }
+        }
+        Ok(close)
+    }
+
+    async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
+        head(&mut self.wire.output);
+        if file.length <= SMALL_FILE {
+            read_behind(&mut self.wire.output, file).map_err(|message| {
+                self.wire.output.clear();
+                ReplyError::Body { message, head_sent: false }
+            })?;
+            self.sent = file.length;
+            return Ok(self.write_with(Bytes::new()).await?);
+        }
+        // With more to come; what the socket did not take follows plainly.
+        if let Ok(written) = self.wire.transport.try_write_more(&self.wire.output) {
+            self.wire.output.drain(..written);
+        }
+        self.write_with(Bytes::new()).await?;
+        while self.sent < file.length {
+            let step = (file.length - self.sent).min(SENDFILE_STEP);
+            let written = self.sendfile(file, file.offset + self.sent, step).await?;
+            if written == 0 {
+                let message = format!("a file was {} bytes shorter than when it was opened", file.length - self.sent);
+                return Err(ReplyError::Body { message, head_sent: true });
+            }
+            self.sent += written;
+            if written == SENDFILE_STEP {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sendfile(&mut self, file: &FileBody, offset: u64, step: u64) -> io::Result<u64> {
+        std::future::poll_fn(|context| {
+            loop {
+                match self.wire.poll_writable(context) {
+                    Poll::Ready(ready) => ready?,
+                    Poll::Pending => {
+                        ready!(self.incoming.poll(self.wire, context))?;
+                        continue;
+                    }
+                }
+                match self.wire.transport.try_sendfile(file.file.as_fd(), offset, step as usize) {
+                    Ok(written) => return Poll::Ready(Ok(written as u64)),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        })
+        .await
+    }
+
+    /// The head goes out with whatever is at hand; the next chunk is asked for when the last ones were written.
+    async fn send_stream(
+        &mut self,
+        mut stream: Pin<Box<dyn BodyStream>>,
+        plan: HeadPlan,
+        head: &impl Fn(&mut Vec<u8>),
+    ) -> Result<Sent, ReplyError> {
+        let mut head_sent = false;
+        loop {
+            // The first time what is at hand decides; from then on there is nothing to do but wait.
+            let begun = head_sent;
+            let mut gathered = Gathered { plan, sent: self.sent, head: (!begun).then_some(head), tail: Bytes::new() };
+            let step = std::future::poll_fn(|context| {
+                loop {
+                    match gathered.poll(stream.as_mut(), &mut self.wire.output, context) {
+                        Poll::Pending if begun => ready!(self.incoming.poll(self.wire, context))?,
+                        Poll::Pending => return Poll::Ready(Ok(Step::More)),
+                        Poll::Ready(step) => return Poll::Ready(Ok::<_, io::Error>(step)),
+                    }
+                }
+            })
+            .await?;
+            let Gathered { sent, tail, head: unsent_head, .. } = gathered;
+            if let Step::Failed(message) = step {
+                if head_sent || unsent_head.is_none() {
+                    self.write_with(tail).await?;
+                    return Err(ReplyError::Body { message, head_sent: true });
+                }
+                return Err(ReplyError::Body { message, head_sent: false });
+            }
+            if let Some(head) = unsent_head {
+                head(&mut self.wire.output);
+            }
+            if step == Step::End && plan.length == Length::Chunked && tail.is_empty() {
+                self.wire.output.extend_from_slice(LAST_CHUNK);
+            }
+            head_sent = true;
+            self.sent = sent;
+            self.write_with(tail).await?;
+            match step {
+                Step::End if plan.connection == ConnectionField::Close => return Ok(Sent::Close),
+                Step::End => return Ok(Sent::KeepAlive),
+                Step::Overlong => return Ok(Sent::Overlong),
+                Step::More | Step::Failed(_) => {}
+            }
+        }
+    }
+
+    /// Writes the output and `tail` behind it, and goes on feeding the handler's body meanwhile.
+    async fn write_with(&mut self, mut tail: Bytes) -> io::Result<()> {
+        if tail.len() <= SMALL_BODY {
+            self.wire.output.extend_from_slice(&tail);
+            tail = Bytes::new();
+        }
+        std::future::poll_fn(|context| {
+            loop {
+                match self.wire.poll_send(context, &mut tail) {
+                    Poll::Ready(result) => return Poll::Ready(result),
+                    Poll::Pending => ready!(self.incoming.poll(self.wire, context))?,
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// What a turn of a stream came to.
+#[derive(Debug, Eq, PartialEq)]
+enum Step {
+    /// Something is to be written, then more follows.
+    More,
+    /// It is over.
+    End,
+    /// It has given more than it said.
+    Overlong,
+    /// It broke.
+    Failed(String),
+}
+
+/// The chunks of one write.
+struct Gathered<'a, H> {
+    plan: HeadPlan,
+    sent: u64,
+    /// The head, until it was written before the first chunk.
+    head: Option<&'a H>,
+    /// A large chunk that is not copied; ends the gathering.
+    tail: Bytes,
+}
+
+impl<H: Fn(&mut Vec<u8>)> Gathered<'_, H> {
+    fn poll(
+        &mut self,
+        mut stream: Pin<&mut dyn BodyStream>,
+        output: &mut Vec<u8>,
+        context: &mut Context<'_>,
+    ) -> Poll<Step> {
+        let begin = self.sent;
+        loop {
+            let polled = catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll_chunk(context)));
+            let chunk = match polled {
+                Ok(Poll::Ready(Some(Ok(chunk)))) => chunk,
+                Ok(Poll::Ready(Some(Err(error)))) => return Poll::Ready(failed(&error)),
+                Ok(Poll::Ready(None)) => return Poll::Ready(self.end()),
+                Ok(Poll::Pending) if self.sent > begin => return Poll::Ready(Step::More),
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(panic) => return Poll::Ready(Step::Failed(format!("a response body panicked: {}", told(&*panic)))),
+            };
+            if chunk.is_empty() {
+                continue;
+            }
+            if let Some(head) = self.head.take() {
+                head(output);
+            }
+            let room = if let Length::Known(length) = self.plan.length { length - self.sent } else { u64::MAX };
+            let is_overlong = chunk.len() as u64 > room;
+            let chunk = if is_overlong { chunk.slice(..room as usize) } else { chunk };
+            self.put(chunk, output);
+            if is_overlong {
+                return Poll::Ready(Step::Overlong);
+            }
+            if output.len() >= GATHER || !self.tail.is_empty() {
+                return Poll::Ready(Step::More);
+            }
+        }
+    }
+
+    fn put(&mut self, chunk: Bytes, output: &mut Vec<u8>) {
+        self.sent += chunk.len() as u64;
+        let is_chunked = self.plan.length == Length::Chunked;
+        if is_chunked {
+            encode_chunk_size(output, chunk.len());
+        }
+        if chunk.len() > SMALL_BODY && !is_chunked {
+            self.tail = chunk;
+            return;
+        }
+        output.extend_from_slice(&chunk);
+        if is_chunked {
+            output.extend_from_slice(b"\r\n");
+        }
+    }
+
+    fn end(&self) -> Step {
+        match self.plan.length {
+            Length::Known(length) if self.sent < length => {
+                Step::Failed(format!("a response body was {} bytes shorter than it said", length - self.sent))
+            }
+            _ => Step::End,
+        }
+    }
+}
+
+/// What a panic said.
+pub(super) fn told(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing")
+}
+
+fn failed(error: &BodyError) -> Step {
+    Step::Failed(format!("a response body failed: {error}"))
+}
+
+fn length(body: &ResponseBody) -> Option<u64> {
+    match body {
+        ResponseBody::Empty => Some(0),
+        ResponseBody::Full(bytes) => Some(bytes.len() as u64),
+        ResponseBody::File(file) => Some(file.length),
+        ResponseBody::LengthOnly(length) => Some(*length),
+        ResponseBody::Stream(stream) => stream.length(),
+    }
+}
+
+/// Appends all of a small file.
+fn read_behind(output: &mut Vec<u8>, file: &FileBody) -> Result<(), String> {
+    let begin = output.len();
+    output.resize(begin + file.length as usize, 0);
+    let mut at = begin;
+    while at < output.len() {
+        match rustix::io::pread(&*file.file, &mut output[at..], file.offset + (at - begin) as u64) {
+            Ok(0) => return Err("a file became shorter while it was sent".to_owned()),
+            Ok(read) => at += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(format!("a file could not be read: {error}")),
+        }
+    }
+    Ok(())
+}

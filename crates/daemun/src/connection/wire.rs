@@ -1,0 +1,126 @@
+//! A socket with its buffers and its timer.
+
+use std::io;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use tokio::time::Instant;
+
+use super::alarm::Alarm;
+use super::buffers;
+use super::transport::Transport;
+
+/// How long a client may take nothing of a response before the connection is cut. As nginx's `send_timeout`: a phone
+/// in a tunnel comes back within a minute, and what is held for it is bounded.
+pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Bytes that are read ahead of a handler that does not ask for them: the next requests of a client that pipelines.
+pub(super) const MAX_AHEAD: usize = 64 * 1024;
+
+/// Spare bytes below which the input gets room again: fewer would make a system call for little.
+const MIN_ROOM: usize = 1024;
+
+/// A socket with its buffers and its timer.
+pub(super) struct Wire {
+    pub(super) transport: Transport,
+    /// What came in and was not yet understood.
+    pub(super) input: BytesMut,
+    /// What is to go out.
+    pub(super) output: Vec<u8>,
+    /// Bytes of `output` that went out.
+    written: usize,
+    pub(super) alarm: Alarm,
+    /// The client will send nothing more.
+    pub(super) is_ended: bool,
+    /// Since it took nothing: when it is cut.
+    stalled_until: Option<Instant>,
+}
+
+impl Wire {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            input: BytesMut::new(),
+            output: Vec::new(),
+            written: 0,
+            alarm: Alarm::default(),
+            is_ended: false,
+            stalled_until: None,
+        }
+    }
+
+    /// Reads what has come, at most some `room` bytes; 0 is the end. A buffer is taken only when something is there.
+    pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        ready!(self.transport.poll_read_ready(context))?;
+        if self.input.capacity() == 0 {
+            self.input = buffers::take_read();
+        }
+        if self.input.capacity() - self.input.len() < MIN_ROOM {
+            self.input.reserve(room);
+        }
+        let read = ready!(self.transport.poll_read(context, &mut self.input))?;
+        self.is_ended |= read == 0;
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads ahead while something else is waited for, so that a reset is seen. Ready only with an error: the client is
+    /// gone.
+    pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        while !self.is_ended && self.input.len() < MAX_AHEAD {
+            if let Err(error) = ready!(self.poll_fill(context, buffers::READ_SIZE)) {
+                return Poll::Ready(error);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Gives the buffers back while there is nothing in them.
+    pub(super) fn rest(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            buffers::give_read(std::mem::take(&mut self.input));
+        }
+        if self.output.is_empty() && self.output.capacity() > 0 {
+            buffers::give_write(std::mem::take(&mut self.output));
+        }
+    }
+
+    /// Writes `output` and `tail`, both to their end. Ends with `TimedOut` if the client takes nothing for too long.
+    pub(super) fn poll_send(&mut self, context: &mut Context<'_>, tail: &mut Bytes) -> Poll<io::Result<()>> {
+        while self.written < self.output.len() || !tail.is_empty() {
+            let head = &self.output[self.written..];
+            let head_length = head.len();
+            match self.transport.poll_write(context, [head, tail]) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.stalled_until = None;
+                    let of_head = written.min(head_length);
+                    self.written += of_head;
+                    tail.advance(written - of_head);
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stalled(context).map(Err),
+            }
+        }
+        self.output.clear();
+        self.written = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until a write would take something.
+    pub(super) fn poll_writable(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.transport.poll_write_ready(context) {
+            Poll::Ready(result) => {
+                self.stalled_until = None;
+                Poll::Ready(result)
+            }
+            Poll::Pending => self.poll_stalled(context).map(Err),
+        }
+    }
+
+    /// The client takes nothing: ready when that has lasted too long.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        let until = *self.stalled_until.get_or_insert_with(|| Instant::now() + SEND_TIMEOUT);
+        self.alarm.poll(context, until).map(|()| io::Error::from(io::ErrorKind::TimedOut))
+    }
+}
