@@ -13,7 +13,7 @@ PYTHON_SOURCES := python tests examples $(wildcard crates/daemun/src/app/*.py)
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## build, make a real Django site, serve it on port 8000 (or PORT)
