@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from conftest import Gate
+from gate import Gate
 from server import DEADLINE, Server, children, exchange
 
 
