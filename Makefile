@@ -1,0 +1,81 @@
+# Two targets do everything on a fresh Debian-like machine: `make demo` and `make test`. Both install what is missing
+# where the package manager can do so as root, and else say exactly what to run.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# What scripts/require installs for this tree alone lies in .tools.
+export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
+PYTHON := .tools/venv/bin/python
+PYTHON_SOURCES := python tests examples $(wildcard crates/daemun/src/app/*.py)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## build, make a real Django site, serve it on port 8000 (or PORT)
+	@scripts/require rust python
+	@scripts/demo
+
+.PHONY: demo-check
+demo-check: require-test build ## make the demo site, look at it with curl's eyes and a browser's; pictures in .demo/shots
+	@DEMO_SHOTS=$(CURDIR)/.demo/shots $(PYTHON) -m pytest tests/system/test_demo.py
+
+.PHONY: test
+test: require-test lint test-rust test-python ## everything: formatting, lints, dependencies, all tests
+
+.PHONY: require-test
+require-test:
+	@scripts/require rust lint venv chromium
+
+.PHONY: build
+build: ## the debug binary
+	cargo build --locked --workspace
+
+.PHONY: lint
+lint: ## formatting, lints, types, dependencies; a warning is an error
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
+	cargo deny --log-level error check bans licenses sources
+	$(PYTHON) -m ruff check $(PYTHON_SOURCES)
+	$(PYTHON) -m ruff format --check $(PYTHON_SOURCES)
+	$(PYTHON) -m mypy
+	bash -n scripts/require scripts/demo .ci/run
+
+.PHONY: test-rust
+test-rust: ## unit tests, wire tests, gates
+	cargo test --locked --workspace
+
+.PHONY: test-python
+test-python: build ## the shim's tests and the tests of the whole program
+	$(PYTHON) -m pytest
+
+.PHONY: acceptance
+acceptance: require-test build ## what a user types, with the real binary and real applications
+	$(PYTHON) -m pytest tests/system
+
+.PHONY: bench
+bench: ## figures; see bench/
+	@test -x bench/run || { echo "bench/run is not there yet"; exit 1; }
+	bench/run
+
+.PHONY: fmt
+fmt: ## format everything
+	@scripts/require rust lint venv
+	cargo fmt --all
+	$(PYTHON) -m ruff format $(PYTHON_SOURCES)
+	$(PYTHON) -m ruff check --fix $(PYTHON_SOURCES)
+
+.PHONY: wheel
+wheel: ## the wheel in dist/
+	@scripts/require rust venv
+	$(PYTHON) -m maturin build --release --out dist
+
+.PHONY: clean
+clean: ## remove what was built and the demo; .tools stays
+	cargo clean
+	rm -rf .demo dist .mypy_cache .ruff_cache .pytest_cache

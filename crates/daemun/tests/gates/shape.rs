@@ -1,0 +1,37 @@
+//! Every Rust file is short and begins by saying what it is.
+
+use crate::source::test_lines;
+use crate::{File, assert_none, files};
+
+/// Lines of a file, without what stands under `#[cfg(test)]`.
+const LONGEST: usize = 500;
+
+fn faults(path: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    let lines = text.lines().count() - test_lines(text);
+    if lines > LONGEST {
+        faults.push(format!("{path}: {lines} lines without tests, {LONGEST} are allowed"));
+    }
+    if !text.starts_with("//! ") {
+        faults.push(format!("{path}:1: does not begin with a module comment (`//! …`)"));
+    }
+    faults
+}
+
+#[test]
+fn every_file_is_short_and_says_what_it_is() {
+    let faults: Vec<String> =
+        files("crates", ".rs").iter().flat_map(|File { path, text }| faults(path, text)).collect();
+    assert_none(&faults);
+}
+
+#[test]
+fn a_long_file_and_a_silent_one_are_found() {
+    let long = format!("//! Long.\n{}", "fn f() {}\n".repeat(LONGEST));
+    assert_eq!(faults("a.rs", &long), ["a.rs: 501 lines without tests, 500 are allowed"]);
+    let comments = format!("//! Long.\n{}", "// x\n".repeat(LONGEST));
+    assert_eq!(faults("a.rs", &comments).len(), 1);
+    assert_eq!(faults("b.rs", "use a;\n"), ["b.rs:1: does not begin with a module comment (`//! …`)"]);
+    let tests = format!("//! Short.\n#[cfg(test)]\nmod tests {{\n{}}}\n", "fn f() {}\n".repeat(LONGEST));
+    assert_none(&faults("c.rs", &tests));
+}
