@@ -14,6 +14,7 @@ pub mod connection;
 pub mod handler;
 pub mod http;
 pub mod listener;
+pub mod respond;
 pub mod router;
 pub mod static_files;
 pub mod telemetry;
