@@ -15,6 +15,7 @@ pub mod handler;
 pub mod http;
 pub mod listener;
 pub mod process;
+pub mod respond;
 pub mod router;
 pub mod static_files;
 pub mod supervisor;

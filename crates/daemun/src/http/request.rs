@@ -43,6 +43,8 @@ pub struct Request {
     pub head: RequestHead,
     /// Where, canonical: what rules, routes and files are matched against.
     pub path: CanonicalPath,
+    /// Bytes of `path` that the matched rule's prefix covers; what follows is the handler's own part.
+    pub prefix_length: usize,
     /// The body.
     pub body: RequestBody,
     /// Who asked.
