@@ -252,19 +252,20 @@ class Answer:
     """What the front has got to know when an answer has ended."""
 
     def __init__(self, lane, request, credit):
-        self.status = self.head = self.ending = None
+        self.status = self.head = self.ending = self.microseconds = None
         self.headers, self.kinds, self.pieces, self.file = [], [], [], None
         while self.ending is None:
             kind, about, payload = lane.read()
             assert about == request, (kind, about, request)
             self.kinds.append(kind)
             if kind == ANSWER:
-                (length,) = struct.unpack_from("<I", payload)
-                self.take_head(payload[4 : 4 + length])
-                self.pieces.append(payload[4 + length :])
+                self.microseconds, length = struct.unpack_from("<II", payload)
+                self.take_head(payload[8 : 8 + length])
+                self.pieces.append(payload[8 + length :])
                 self.ending = CLEAN
             elif kind == HEAD:
-                self.take_head(payload)
+                (self.microseconds,) = struct.unpack_from("<I", payload)
+                self.take_head(payload[4:])
             elif kind == DATA:
                 self.pieces.append(payload)
                 if credit:

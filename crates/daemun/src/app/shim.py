@@ -39,6 +39,7 @@ import time
 import traceback
 import warnings
 from _thread import start_new_thread
+from time import perf_counter
 
 VERSION = 1
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = 1, 2, 3, 4, 5, 6, 7, 8
@@ -66,7 +67,9 @@ PIECE = 64 * 1024
 # 64 KiB holds some 150 heads of a browser's size; above 128 KiB the allocator would map fresh pages for every call.
 RECEIVE = 64 * 1024
 ANCILLARY = socket.CMSG_SPACE(16 * struct.calcsize("i"))
-RECEIVE_FLAGS = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+# Plain numbers: combining members of an enum takes a microsecond.
+RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
+AT_ONCE = RECEIVE_FLAGS | int(socket.MSG_DONTWAIT)
 
 # Finished answers may wait this long, in seconds, for others to be written with them.
 HOLD = 0.001
@@ -651,15 +654,16 @@ class Worker:
         # Counts the fronts this worker has seen; lanes after the first wait for it.
         self.epoch = 0
         self.forked = False
-        self.environ = {
-            "wsgi.version": (1, 0),
-            "wsgi.errors": Errors(),
-            "wsgi.multithread": self.threads > 1,
-            "wsgi.multiprocess": orders.get("processes", 1) > 1,
-            "wsgi.run_once": False,
-            "wsgi.input_terminated": True,
-            "wsgi.file_wrapper": FileWrapper,
-        }
+        # Names and values by turns: a request's environment is made of this and of what the front sent, in one go.
+        self.environ = [
+            *("wsgi.version", (1, 0)),
+            *("wsgi.errors", Errors()),
+            *("wsgi.multithread", self.threads > 1),
+            *("wsgi.multiprocess", orders.get("processes", 1) > 1),
+            *("wsgi.run_once", False),
+            *("wsgi.input_terminated", True),
+            *("wsgi.file_wrapper", FileWrapper),
+        ]
         self.lanes = [Lane(self, number) for number in range(self.threads)]
 
     def run(self):
@@ -725,7 +729,10 @@ class Lane:
 
     def __init__(self, worker, number):
         self.worker = worker
+        self.application = worker.application
+        self.environ = worker.environ
         self.number = number
+        self.page_start = LANE_PAGE * number
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.page = None
         self.epoch = 0
@@ -824,14 +831,14 @@ class Lane:
                 self.flush()
                 return
             self.receive()
-            self.since = time.perf_counter()
+            self.since = perf_counter()
 
-    def receive(self, flags=0):
-        """Takes in all that the front has sent; waits for it unless `flags` say MSG_DONTWAIT."""
+    def receive(self, flags=RECEIVE_FLAGS):
+        """Takes in all that the front has sent; waits for it unless `flags` are AT_ONCE."""
         if self.out:
             self.flush()
         try:
-            data, ancillary, received, _ = self.socket.recvmsg(RECEIVE, ANCILLARY, RECEIVE_FLAGS | flags)
+            data, ancillary, received, _ = self.socket.recvmsg(RECEIVE, ANCILLARY, flags)
         except BlockingIOError:
             return
         except OSError as error:
@@ -888,7 +895,11 @@ class Lane:
             if self.current is not None and self.current.request == request:
                 self.current.credit += struct.unpack("<I", payload[:4])[0]
         elif kind == CANCEL:
-            self.cancelled.add(request)
+            # It may have crossed with the end of the answer.
+            current = self.current
+            running = current is not None and current.request == request and not current.ended
+            if running or any(waiting[0] == request for waiting in self.pending):
+                self.cancelled.add(request)
         elif kind == RETIRE:
             self.retired = True
         elif kind == WELCOME:
@@ -913,33 +924,36 @@ class Lane:
 
     def answer(self, request, block, body_kind, body):
         """Calls the application once."""
-        fields = iter(block.decode("latin-1").split("\0"))
+        fields = iter(self.environ + block.decode("latin-1").split("\0"))
         environ = dict(zip(fields, fields))
-        environ.update(self.worker.environ)
         if not self.start(request):
             self.skip(request, body_kind, body)
             return
         environ["wsgi.input"] = source = io.BytesIO(body) if body_kind <= INLINE else self.open_body(body_kind, body)
         exchange = self.current = Exchange(self, request)
         try:
-            result = self.worker.application(environ, exchange.start_response)
+            result = self.application(environ, exchange.start_response)
             if self.worker.forked:
                 self.worker.end_forked_child()
             if type(result) is list or type(result) is tuple:
                 exchange.send_list(result)
             else:
-                exchange.send_iterable(result, environ)
+                exchange.send_iterable(result)
         except BaseException as error:
             self.fail(exchange, block, error)
         finally:
-            self.current = None
             if body_kind > INLINE:
                 source.close()
                 self.bodies.pop(request, None)
-        now = time.perf_counter()
+            if self.cancelled:
+                self.cancelled.discard(request)
+        now = perf_counter()
         spent = now - self.since
         self.since = now
-        self.slowest = spent if spent > self.slowest else 0.9 * self.slowest
+        if spent > self.slowest:
+            self.slowest = spent
+        else:
+            self.slowest *= 0.9
         if self.out:
             # Held back only while the next call can be expected to be over before anybody notices.
             if len(self.out) == 1:
@@ -949,15 +963,15 @@ class Lane:
 
     def start(self, request):
         """Says that the application is being called; False if the request was taken back first."""
-        if self.cancelled and request in self.cancelled:
-            return False
         page = self.page
         if page is None:
             self.send(frame(STARTED, request, b""))
-            return True
-        place = LANE_PAGE * self.number + (request & 63)
-        page[place] = 1
-        return not page[place + SLOTS]
+        else:
+            place = self.page_start + (request & 63)
+            page[place] = 1
+            if page[place + SLOTS]:
+                return False
+        return not self.cancelled or request not in self.cancelled
 
     def skip(self, request, body_kind, body):
         if body_kind == IN_FILE:
@@ -1024,15 +1038,15 @@ def map_descriptor(descriptor, size, access):
 class Exchange:
     """The answer to one request, on its way from the application into frames."""
 
-    __slots__ = ("lane", "request", "head", "started", "ended", "credit")
+    # Until something else is stored in the instance: each store there would cost every request.
+    head = None
+    started = False
+    ended = False
+    credit = INITIAL_CREDIT
 
     def __init__(self, lane, request):
         self.lane = lane
         self.request = request
-        self.head = None
-        self.started = False
-        self.ended = False
-        self.credit = INITIAL_CREDIT
 
     def start_response(self, status, headers, exc_info=None):
         if exc_info is not None:
@@ -1059,8 +1073,12 @@ class Exchange:
             body = b"".join(result)
         except TypeError as error:
             raise InvalidAnswer("the application's list must hold bytes: %s" % error)
-        if not self.started and self.head is not None and len(body) <= PIECE:
-            self.send_answer(body)
+        head = self.head
+        if head is not None and not self.started and len(body) <= PIECE:
+            size = len(head)
+            spent = int((perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
+            self.lane.out.append(ANSWER_START.pack(8 + size + len(body), ANSWER, self.request, spent, size) + head + body)
+            self.started = self.ended = True
             return
         if not self.started and self.head is not None and declared_length(self.head) is None:
             self.head += b"\0Content-Length\0%d" % len(body)
@@ -1068,15 +1086,7 @@ class Exchange:
             self.send_piece(body)
         self.end(CLEAN)
 
-    def send_answer(self, body):
-        """The whole answer in one frame, which may wait for others."""
-        head = self.head
-        spent = int((time.perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
-        start = ANSWER_START.pack(8 + len(head) + len(body), ANSWER, self.request, spent, len(head))
-        self.lane.out.append(start + head + body)
-        self.started = self.ended = True
-
-    def send_iterable(self, result, environ):
+    def send_iterable(self, result):
         """Anything else: a piece as soon as it is there."""
         try:
             if type(result) is FileWrapper and self.send_file(result):
@@ -1090,7 +1100,7 @@ class Exchange:
                 self.lane.worker.end_forked_child()
             if not self.ended:
                 if self.head is not None and not self.started:
-                    self.send_answer(b"")
+                    self.send_list(())
                 else:
                     self.end(CLEAN)
         finally:
@@ -1107,7 +1117,7 @@ class Exchange:
         Most frameworks return an iterable of one piece: this saves them a second write and the front a wake-up.
         """
         if self.head is not None and len(piece) <= PIECE and declared_length(self.head) == len(piece):
-            self.send_answer(piece)
+            self.send_list((piece,))
             if self.lane.slowest >= HOLD:
                 self.lane.flush()
         else:
@@ -1125,7 +1135,7 @@ class Exchange:
                 rest = rest[size:]
                 self.credit -= size
             self.lane.send(b"".join(parts))
-            self.lane.receive(0 if rest else socket.MSG_DONTWAIT)
+            self.lane.receive(RECEIVE_FLAGS if rest else AT_ONCE)
             if self.is_cancelled():
                 raise Disconnected("the client is gone")
             if not rest:
@@ -1164,7 +1174,7 @@ class Exchange:
         if self.head is None:
             raise InvalidAnswer("the body began before start_response was called")
         self.started = True
-        spent = int((time.perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
+        spent = int((perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
         return [HEAD_START.pack(4 + len(self.head), HEAD, self.request, spent) + self.head]
 
     def end(self, ending):
@@ -1280,18 +1290,19 @@ DECLARED_LENGTH = re.compile(br"\0content-length\0[ \t]*([0-9]+)[ \t]*(?:\0|\Z)"
 HOP_BY_HOP = frozenset(
     "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 )
-# What may stand in a head: all but control characters, of which the tab is one that may (RFC 9110, section 5.5).
-ALLOWED = bytes(byte for byte in range(256) if byte >= 32 and byte != 127 or byte == 9)
+# The tab is a control character that may stand in a head (RFC 9110, section 5.5).
+CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 
-# Names that were found to be in order. Applications use a few dozen; one that makes up names does not fill memory.
+# What was found to be in order. Applications use a few dozen; one that makes up names does not fill memory.
 known_names = set()
-MAX_KNOWN_NAMES = 1000
+known_statuses = set()
+MAX_KNOWN = 1000
 
 
 def encode_head(status, headers):
     """Status and headers as the front wants them, after checking that they are what PEP 3333 asks for."""
-    if not isinstance(status, str) or not STATUS.match(status):
-        raise InvalidAnswer("the status must be a str like '200 OK', not %r" % (status,))
+    if status not in known_statuses:
+        check_status(status)
     parts = [status]
     try:
         for name, value in headers:
@@ -1299,13 +1310,20 @@ def encode_head(status, headers):
                 check_name(name)
             parts.append(name)
             parts.append(value)
-        head = "\0".join(parts).encode("latin-1")
+        # The usual case first; what is not printable may still be a tab or a letter of another language.
+        if not "".join(parts).isprintable():
+            for part in parts:
+                check_text(part)
+        return "\0".join(parts).encode("latin-1")
     except (TypeError, ValueError) as error:
         raise InvalidAnswer("the headers must be a list of pairs of latin-1 str: %s" % error)
-    if len(head.translate(None, ALLOWED)) != len(parts) - 1 or head.count(b"\0") != len(parts) - 1:
-        bad = [part for part in parts if part.encode("latin-1").translate(None, ALLOWED)]
-        raise InvalidAnswer("control characters in status or header: %r" % bad[0])
-    return head
+
+
+def check_status(status):
+    if not isinstance(status, str) or not STATUS.match(status):
+        raise InvalidAnswer("the status must be a str like '200 OK', not %r" % (status,))
+    if len(known_statuses) < MAX_KNOWN:
+        known_statuses.add(status)
 
 
 def check_name(name):
@@ -1313,8 +1331,13 @@ def check_name(name):
         raise InvalidAnswer("not a header name: %r" % (name,))
     if name.lower() in HOP_BY_HOP:
         raise InvalidAnswer("%s concerns the connection, which is the server's alone" % name)
-    if len(known_names) < MAX_KNOWN_NAMES:
+    if len(known_names) < MAX_KNOWN:
         known_names.add(name)
+
+
+def check_text(text):
+    if CONTROL.search(text):
+        raise InvalidAnswer("control characters in status or header: %r" % text)
 
 
 def declared_length(head):

@@ -73,7 +73,7 @@ impl Connection {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(Request { head, path, body, endpoint, received: received.into_std() })
+        Ok(Request { head, path, body, endpoint, received: received.into_std(), prefix_length: 0 })
     }
 
     fn check(&self, current: &Current, outcome: Outcome) -> Response {

@@ -51,6 +51,4 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
-    /// Bytes of `path` that the matched rule's prefix covers; what follows is the handler's own part.
-    pub prefix_length: usize,
 }
