@@ -1,0 +1,301 @@
+//! The supervisor's process: one loop over signals, ended children and what the front and the zygotes say.
+//!
+//! Every change of configuration or code goes the same way, the start too:
+//! 1. [`change`]: bind what is new, start a zygote for each application, wait until each has imported its own.
+//! 2. The front is told to prepare; workers are forked and connect to it.
+//! 3. The front switches; zygotes and workers of the generation before end.
+//!
+//! Whatever goes wrong before 3 leaves the old in place.
+
+mod change;
+mod children;
+mod events;
+mod lines;
+mod logs;
+mod stopping;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use tokio::sync::mpsc;
+
+use super::plan::{FromFront, ToFront};
+use crate::app::{AppSettings, SHIM};
+use crate::config::Configuration;
+use crate::listener::Bound;
+use crate::process::{self, Account, Channel};
+use crate::supervisor::{Backoff, RuntimeFolder, Zygote};
+use crate::sys::{self, ChildSetup};
+use crate::telemetry::ErrorLogger;
+use change::Change;
+use events::Event;
+use logs::Logs;
+
+/// Reads the configuration anew; an error is the whole text for the log.
+pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
+
+/// Descriptors that the front may have open: connections, files and lanes.
+const FRONT_OPEN_FILES: u64 = 1 << 20;
+
+/// How long the last lines of the log may take to be written at the end.
+const LOG_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Runs the server until it is stopped.
+pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return lines::fail(&format!("cannot start: {error}")),
+    };
+    runtime.block_on(async {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        match Master::new(configuration, configure, sender) {
+            Ok(master) => master.run(receiver).await,
+            Err(error) => lines::fail(&error),
+        }
+    })
+}
+
+/// The state of the supervisor.
+struct Master {
+    configure: Configure,
+    /// What is being served, routes that were found included.
+    configuration: Configuration,
+    /// The same as it was configured, before Django was asked.
+    serving: bool,
+    logs: Logs,
+    errors: ErrorLogger,
+    bound: Vec<Bound>,
+    runtime: RuntimeFolder,
+    shim: PathBuf,
+    program: PathBuf,
+    /// Given to every zygote; it reads as closed once we are gone.
+    lifeline: OwnedFd,
+    _lifeline_kept: OwnedFd,
+    apps: BTreeMap<String, App>,
+    change: Option<Change>,
+    /// Another reload was asked for while one was under way.
+    again: bool,
+    front: Front,
+    phase: Phase,
+    events: mpsc::UnboundedSender<Event>,
+    open_files: Option<u64>,
+    next_serial: u32,
+    exit: ExitCode,
+}
+
+/// How far the end has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// Starting or serving.
+    Running,
+    /// Clients are asked to close.
+    AskingForClose,
+    /// What is in flight is being finished.
+    Draining,
+}
+
+/// The front's process.
+struct Front {
+    pid: i32,
+    epoch: u64,
+    started: Instant,
+    channel: Channel<ToFront, FromFront>,
+    backoff: Backoff,
+}
+
+/// The processes of an application.
+struct App {
+    settings: AppSettings,
+    account: Option<Account>,
+    socket_path: PathBuf,
+    socket: OwnedFd,
+    generation: u64,
+    zygote: Option<Zygote>,
+    zygote_started: Instant,
+    zygote_ready: bool,
+    workers: BTreeMap<u32, Worker>,
+    backoff: Backoff,
+    zygote_backoff: Backoff,
+}
+
+/// A worker process.
+struct Worker {
+    pid: i32,
+    generation: u64,
+    started: Instant,
+    connected: bool,
+    /// Its end is expected: it was told to retire.
+    leaving: bool,
+    /// What the front said when its lanes closed.
+    last_words: Option<LastWords>,
+    /// The worker that it replaces once it has connected.
+    replaces: Option<u32>,
+}
+
+/// What the front knows of a worker that is gone.
+struct LastWords {
+    served: u64,
+    serving: Vec<(String, f32)>,
+}
+
+impl Master {
+    fn new(
+        configuration: Configuration,
+        configure: Configure,
+        events: mpsc::UnboundedSender<Event>,
+    ) -> Result<Self, String> {
+        let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        // Resolved now: pip replaces the file under a running server.
+        let program = std::env::current_exe().map_err(text("cannot find the program itself"))?;
+        let open_files = sys::open_files();
+        sys::forbid_inspection().map_err(text("cannot protect the process"))?;
+        sys::become_subreaper().map_err(text("cannot become a subreaper"))?;
+        let logs = Logs::open(&configuration.server.telemetry)?;
+        let errors = logs.error_logger(&configuration.server.telemetry.error)?;
+        let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
+        let shim = runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
+        let (lifeline, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
+            .map_err(|errno| format!("cannot make a pipe: {errno}"))?;
+        events::watch_signals(&events).map_err(text("cannot watch signals"))?;
+        let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
+        Ok(Self {
+            configure,
+            configuration,
+            serving: false,
+            logs,
+            errors,
+            bound: Vec::new(),
+            runtime,
+            shim,
+            program,
+            lifeline,
+            _lifeline_kept: kept,
+            apps: BTreeMap::new(),
+            change: None,
+            again: false,
+            front,
+            phase: Phase::Running,
+            events,
+            open_files,
+            next_serial: 1,
+            exit: ExitCode::SUCCESS,
+        })
+    }
+
+    async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> ExitCode {
+        self.write_pid_file();
+        let begun = self.begin(self.configuration.clone()).await;
+        let mut stop = begun.is_err();
+        if let Err(error) = begun {
+            self.exit = lines::fail(&error);
+        }
+        while !stop && let Some(event) = events.recv().await {
+            stop = self.take(event).await;
+        }
+        self.end_everything();
+        if let Some(path) = &self.configuration.server.pid_file {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+        self.errors.close(LOG_DEADLINE);
+        self.exit
+    }
+
+    /// Acts on one event; true when that was the end.
+    async fn take(&mut self, event: Event) -> bool {
+        match event {
+            Event::Reload => self.reload().await,
+            Event::Reopen => self.reopen_logs().await,
+            Event::Stop { at_once } => return self.stop(at_once).await,
+            Event::Drain => self.drain().await,
+            Event::GraceOver => {
+                self.errors.warning(format_args!("grace is over: what is still in flight is cut"));
+                return true;
+            }
+            Event::ChildrenEnded => return self.reap().await,
+            Event::Front(epoch, message) if epoch == self.front.epoch => return self.front_said(message).await,
+            Event::Front(..) => {}
+            Event::Zygote(app, generation, message) => return self.zygote_said(&app, generation, message).await,
+            Event::Fork(app, generation) => self.fork_worker(&app, generation, None).await,
+            Event::RestartZygote(app) => self.restart_zygote(&app).await,
+            Event::RestartFront => self.restart_front().await,
+            Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
+            Event::ImportDeadline(number) => return self.import_deadline(number).await,
+            Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForRoots => self.look_for_roots().await,
+            Event::WorkerMore => self.resize(1).await,
+            Event::WorkerLess => self.resize(-1).await,
+        }
+        false
+    }
+
+    fn write_pid_file(&self) {
+        if let Some(path) = &self.configuration.server.pid_file
+            && let Err(error) = std::fs::write(path, format!("{}\n", std::process::id()))
+        {
+            self.errors.warning(format_args!("cannot write the pid file {}: {error}", path.display()));
+        }
+    }
+
+    /// Sends a message to the front. One that is gone gets everything anew when it is back.
+    async fn tell_front(&self, message: ToFront) {
+        let _ = self.front.channel.send(&message, &[]).await;
+    }
+
+    /// Lets an event come later.
+    fn later(&self, pause: Duration, event: Event) {
+        events::later(&self.events, pause, event);
+    }
+
+    /// Ends whatever is still there. The folder and the sockets go with the value.
+    fn end_everything(&mut self) {
+        let workers = self.apps.values().flat_map(|app| app.workers.values().map(|worker| worker.pid));
+        let zygotes = self.apps.values().filter_map(|app| app.zygote.as_ref().map(|zygote| zygote.pid));
+        let changing = self.change.iter().flat_map(Change::pids);
+        for pid in workers.chain(zygotes).chain(changing).chain([self.front.pid]) {
+            // Those that have ended already are not ours to signal any more: the kernel says so.
+            let _ = sys::signal(pid, Signal::KILL);
+        }
+        for bound in &self.bound {
+            if let crate::listener::Address::Unix(path) = &bound.address {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+    }
+}
+
+impl Front {
+    /// Starts a front; what it says becomes events of this epoch.
+    fn start(program: &std::path::Path, epoch: u64, events: &mpsc::UnboundedSender<Event>) -> io::Result<Self> {
+        let (mut channel, theirs) = Channel::pair()?;
+        let mut command = Command::new(program);
+        command.arg(super::FRONT_ROLE);
+        // It needs nothing of the environment, and secrets in it are not its own.
+        command.env_clear();
+        let identity = crate::supervisor::identity::is_root().then(process::account::unused_identity);
+        let setup = ChildSetup {
+            descriptors: vec![theirs],
+            identity,
+            open_files: Some(FRONT_OPEN_FILES),
+            no_new_privileges: true,
+            own_group: true,
+        };
+        let pid = process::spawn(command, setup)?;
+        let (sender, events) = (channel.sender(), events.clone());
+        tokio::spawn(async move {
+            loop {
+                let message = channel.receive().await.ok().flatten().map(|(message, _)| message);
+                let last = message.is_none();
+                if events.send(Event::Front(epoch, message)).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(Self { pid, epoch, started: Instant::now(), channel: sender, backoff: Backoff::default() })
+    }
+}

@@ -1,0 +1,492 @@
+//! A change of configuration or code: build the new beside the old, swap, stop the old. The start is the first one.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use super::events::Event;
+use super::{App, Master, Phase, lines};
+use crate::config::{Configuration, HandlerSettings};
+use crate::django;
+use crate::listener::{self, Bound};
+use crate::process::Account;
+use crate::server::plan::{self, Openings, ToFront};
+use crate::supervisor::{Backoff, Ready, Start, Zygote, ZygoteMessage, identity};
+
+/// How long an import may take.
+const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
+
+/// How long forked workers may take to connect.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How often folders are looked for that were not there, or have been replaced since.
+const ROOTS_LOOK: Duration = Duration::from_secs(2);
+
+/// A change that is under way.
+pub(super) struct Change {
+    number: u64,
+    configuration: Configuration,
+    bound: Vec<Bound>,
+    apps: BTreeMap<String, NewApp>,
+    stage: Stage,
+}
+
+/// An application's next generation.
+struct NewApp {
+    generation: u64,
+    account: Option<Account>,
+    zygote: Option<Zygote>,
+    started: Instant,
+    import: Import,
+}
+
+enum Import {
+    Running,
+    Done(Box<Ready>),
+    Failed(String),
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    Importing,
+    Connecting,
+    Switching,
+}
+
+impl Change {
+    /// Its zygotes.
+    pub(super) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.apps.values().filter_map(|app| app.zygote.as_ref().map(|zygote| zygote.pid))
+    }
+
+    fn is_importing(&self) -> bool {
+        self.apps.values().any(|app| matches!(app.import, Import::Running))
+    }
+
+    fn failures(&self) -> Vec<&str> {
+        let failed = |app: &'_ NewApp| matches!(app.import, Import::Failed(_));
+        let failed = self.apps.values().filter(|app| failed(app));
+        failed.filter_map(|app| if let Import::Failed(why) = &app.import { Some(&**why) } else { None }).collect()
+    }
+}
+
+impl Master {
+    /// HUP: everything anew, or nothing.
+    pub(super) async fn reload(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.change.is_some() {
+            // An import can last longer than the pause between two HUPs: one more round after this one is enough.
+            self.again = true;
+            return;
+        }
+        let begun = match (self.configure)() {
+            Ok(configuration) => self.begin(configuration).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = begun {
+            self.errors.error(format_args!("reload refused, the old configuration serves on: {error}"));
+        }
+    }
+
+    /// Begins a change: binds, and starts to import.
+    pub(super) async fn begin(&mut self, configuration: Configuration) -> Result<(), String> {
+        let event_loops = configuration.server.event_loops.max(1);
+        let mut bound = Vec::new();
+        for settings in &configuration.server.listeners {
+            if !self.bound.iter().any(|old| &old.settings == settings) {
+                bound.push(listener::bind(settings, event_loops).map_err(|error| error.to_string())?);
+            }
+        }
+        let number = self.next_number();
+        let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        for settings in change.configuration.apps.clone() {
+            let server = &change.configuration.server;
+            let user = settings.user.as_deref().or(server.user.as_deref());
+            let group = settings.group.as_deref().or(server.group.as_deref());
+            let chosen = identity::of_application(user, group, &settings.directory)
+                .map_err(|error| format!("[app.{}]: {error}", settings.name))?;
+            if let Some(warning) = chosen.warning.filter(|_| !self.serving) {
+                change.configuration.warnings.push(format!("{}: {warning}", settings.name));
+            }
+            self.ensure_app(&settings, chosen.account.as_ref()).map_err(|error| format!("{}: {error}", settings.name))?;
+            let generation = self.apps.get(&settings.name).map_or(1, |app| app.generation.max(number));
+            let zygote = self.start_zygote(&settings, generation, chosen.account.as_ref()).await?;
+            let app = NewApp {
+                generation,
+                account: chosen.account,
+                zygote: Some(zygote),
+                started: Instant::now(),
+                import: Import::Running,
+            };
+            change.apps.insert(settings.name, app);
+        }
+        let waits = change.is_importing();
+        self.change = Some(change);
+        self.later(IMPORT_DEADLINE, Event::ImportDeadline(number));
+        if !waits {
+            self.imported().await;
+        }
+        Ok(())
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.apps.values().map(|app| app.generation).max().unwrap_or(0).max(self.next_serial.into()) + 1
+    }
+
+    /// Makes the place for an application's processes, where it is new.
+    fn ensure_app(&mut self, settings: &crate::app::AppSettings, account: Option<&Account>) -> std::io::Result<()> {
+        if self.apps.get(&settings.name).is_some_and(|app| app.account.as_ref() == account) {
+            return Ok(());
+        }
+        let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
+        let app = App {
+            settings: settings.clone(),
+            account: account.cloned(),
+            socket_path,
+            socket,
+            generation: 0,
+            zygote: None,
+            zygote_started: Instant::now(),
+            zygote_ready: false,
+            workers: BTreeMap::new(),
+            backoff: Backoff::default(),
+            zygote_backoff: Backoff::default(),
+        };
+        self.apps.insert(settings.name.clone(), app);
+        Ok(())
+    }
+
+    /// Starts a zygote; what it says becomes events of this generation.
+    pub(super) async fn start_zygote(
+        &self,
+        settings: &crate::app::AppSettings,
+        generation: u64,
+        account: Option<&Account>,
+    ) -> Result<Zygote, String> {
+        let name = &settings.name;
+        let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
+        let lifeline = self.lifeline.try_clone().map_err(|error| error.to_string())?;
+        let start = Start {
+            shim: &self.shim,
+            socket: &app.socket_path,
+            account,
+            lifeline,
+            open_files: self.open_files,
+        };
+        let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
+            format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
+        })?;
+        let (events, name) = (self.events.clone(), name.clone());
+        tokio::spawn(async move {
+            loop {
+                let message = ZygoteMessage::read(&mut reader).await;
+                let last = message.is_none();
+                if events.send(Event::Zygote(name.clone(), generation, message)).is_err() || last {
+                    return;
+                }
+            }
+        });
+        Ok(zygote)
+    }
+
+    /// What a zygote of the change under way came to. True when the server must end.
+    pub(super) async fn import_ended(&mut self, app: &str, result: Result<Box<Ready>, String>) -> bool {
+        let Some(change) = &mut self.change else { return false };
+        let Some(new) = change.apps.get_mut(app) else { return false };
+        if !matches!(new.import, Import::Running) {
+            return false;
+        }
+        new.import = match result {
+            Ok(ready) => Import::Done(ready),
+            Err(why) => {
+                new.zygote = None;
+                Import::Failed(why)
+            }
+        };
+        if change.is_importing() { false } else { self.imported().await }
+    }
+
+    /// Imports that take too long have failed.
+    pub(super) async fn import_deadline(&mut self, number: u64) -> bool {
+        let Some(change) = self.change.as_ref().filter(|change| change.number == number) else { return false };
+        let late = change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Running));
+        let late: Vec<_> = late.map(|(name, app)| (name.clone(), app.zygote.as_ref().map(|zygote| zygote.pid))).collect();
+        let mut end = false;
+        for (name, pid) in late {
+            if let Some(pid) = pid {
+                self.kill_if_alive(pid);
+            }
+            let why = format!(
+                "{name}: the import has not ended within {} s; a module that starts a server of its own when it is \
+                 imported must do so below `if __name__ == \"__main__\":`",
+                IMPORT_DEADLINE.as_secs()
+            );
+            end |= self.import_ended(&name, Err(why)).await;
+        }
+        end
+    }
+
+    /// All imports are done: work out the routes, let the front prepare, fork. True when the server must end.
+    async fn imported(&mut self) -> bool {
+        let Some(change) = &mut self.change else { return false };
+        let failures: Vec<String> = change.failures().into_iter().map(str::to_owned).collect();
+        if !failures.is_empty() && (self.serving || failures.len() == change.apps.len()) {
+            return self.abandon(&failures.join("\n"));
+        }
+        for failure in &failures {
+            self.errors.error(format_args!("{failure}\nit answers 503 while the others serve"));
+        }
+        change.add_django_routes();
+        if !self.serving {
+            let ready = change.apps.iter();
+            let ready = ready.filter_map(|(name, app)| match &app.import {
+                Import::Done(ready) => Some((&**name, &**ready)),
+                _ => None,
+            });
+            lines::introduce(&change.configuration, ready);
+            for warning in &change.configuration.warnings {
+                lines::say(format_args!("warning: {warning}"));
+            }
+        }
+        change.stage = Stage::Connecting;
+        let (number, workers) = (change.number, change.workers_to_fork());
+        if let Err(error) = self.prepare_front().await {
+            return self.abandon(&error);
+        }
+        for (name, generation, processes) in &workers {
+            for _ in 0..*processes {
+                self.fork_worker(name, *generation, None).await;
+            }
+        }
+        if workers.is_empty() {
+            return self.switch().await;
+        }
+        self.later(CONNECT_DEADLINE, Event::ConnectDeadline(number));
+        false
+    }
+
+    /// Sends the plan of the change under way, or of what is being served.
+    pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
+        let (configuration, new): (_, &[Bound]) = match &self.change {
+            Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
+            _ => (&self.configuration, &[]),
+        };
+        let wanted = &configuration.server.listeners;
+        let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
+        let bound: Vec<Bound> = all.map(copy).collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
+        let worker_sockets = configuration.apps.iter().filter_map(|app| self.apps.get(&app.name));
+        let openings = Openings {
+            access_log: self.logs.access(),
+            error_log: self.logs.error(),
+            bound: &bound,
+            worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
+        };
+        let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
+        let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
+        // A front that is gone is prepared again when it is back.
+        let _ = self.front.channel.send(&ToFront::Prepare(Box::new(packed.plan)), &descriptors).await;
+        Ok(())
+    }
+
+    /// A worker has connected: switch as soon as enough have. At the start the first of each application is enough, in a
+    /// reload the old ones serve until all are there.
+    pub(super) async fn check_connected(&mut self) -> bool {
+        let Some(change) = self.change.as_ref().filter(|change| change.stage == Stage::Connecting) else { return false };
+        let enough = change.workers_to_fork().into_iter().all(|(name, generation, processes)| {
+            let workers = self.apps.get(&name).map(|app| &app.workers);
+            let connected = workers.map_or(0, |workers| {
+                workers.values().filter(|worker| worker.generation == generation && worker.connected).count()
+            });
+            connected >= if self.serving { processes as usize } else { 1 }
+        });
+        if enough { self.switch().await } else { false }
+    }
+
+    /// Workers that have not connected by now will not: what there is must do.
+    pub(super) async fn connect_deadline(&mut self, number: u64) -> bool {
+        let waiting = |change: &&Change| change.number == number && change.stage == Stage::Connecting;
+        let Some(change) = self.change.as_ref().filter(waiting) else { return false };
+        let without = change.workers_to_fork().into_iter().find(|(name, generation, _)| {
+            let app = self.apps.get(name);
+            !app.is_some_and(|app| app.workers.values().any(|worker| worker.generation == *generation && worker.connected))
+        });
+        match without {
+            Some((name, ..)) => {
+                let why = format!("{name}: no worker was ready within {} s", CONNECT_DEADLINE.as_secs());
+                self.abandon(&why)
+            }
+            None => self.switch().await,
+        }
+    }
+
+    async fn switch(&mut self) -> bool {
+        let Some(change) = &mut self.change else { return false };
+        change.stage = Stage::Switching;
+        let generations = change.generations();
+        self.tell_front(ToFront::Switch(generations)).await;
+        let Some(change) = &self.change else { return false };
+        for (name, _) in change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Failed(_))) {
+            self.tell_front(ToFront::GiveUp(name.clone())).await;
+        }
+        false
+    }
+
+    /// The front serves what was prepared: the old may go.
+    pub(super) async fn switched(&mut self) {
+        let Some(Change { configuration, bound, apps, .. }) = self.change.take_if(|change| change.stage == Stage::Switching)
+        else {
+            return;
+        };
+        self.bound.retain(|old| configuration.server.listeners.contains(&old.settings));
+        self.bound.extend(bound);
+        for (name, new) in apps {
+            let Some(app) = self.apps.get_mut(&name) else { continue };
+            if let Some(settings) = configuration.apps.iter().find(|settings| settings.name == name) {
+                app.settings = settings.clone();
+            }
+            app.generation = new.generation;
+            app.zygote_ready = new.zygote.is_some();
+            app.zygote_started = new.started;
+            app.account = new.account;
+            if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
+                old.stop().await;
+            }
+            self.retire_before(&name, new.generation);
+        }
+        self.drop_removed_apps(&configuration).await;
+        let first = !std::mem::replace(&mut self.serving, true);
+        self.configuration = configuration;
+        if first {
+            for bound in &self.bound {
+                lines::say(format_args!("listening on {}", bound.url()));
+            }
+            self.later(ROOTS_LOOK, Event::LookForRoots);
+        } else {
+            self.errors.info(format_args!("reloaded"));
+        }
+        if std::mem::take(&mut self.again) {
+            self.reload().await;
+        }
+    }
+
+    async fn drop_removed_apps(&mut self, configuration: &Configuration) {
+        let named = |name: &String| configuration.apps.iter().any(|app| &app.name == name);
+        let removed: Vec<String> = self.apps.keys().filter(|name| !named(name)).cloned().collect();
+        for name in removed {
+            self.retire_before(&name, u64::MAX);
+            if let Some(app) = self.apps.get_mut(&name) {
+                app.generation = u64::MAX;
+                if let Some(mut zygote) = app.zygote.take() {
+                    zygote.stop().await;
+                }
+            }
+        }
+    }
+
+    /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
+    pub(super) fn abandon(&mut self, why: &str) -> bool {
+        let Some(change) = self.change.take() else { return false };
+        for pid in change.pids() {
+            self.kill_if_alive(pid);
+        }
+        for (name, new) in &change.apps {
+            let Some(app) = self.apps.get_mut(name) else { continue };
+            let forked = app.workers.values_mut().filter(|worker| worker.generation == new.generation);
+            let pids: Vec<i32> = forked.map(|worker| std::mem::replace(&mut worker.leaving, true)).map(|_| 0).collect();
+            drop(pids);
+            let pids = app.workers.values().filter(|worker| worker.generation == new.generation).map(|worker| worker.pid);
+            for pid in pids.collect::<Vec<_>>() {
+                self.kill_if_alive(pid);
+            }
+        }
+        if !self.serving {
+            self.exit = lines::fail(why);
+            return true;
+        }
+        self.errors.error(format_args!("reload refused, the old code serves on: {why}"));
+        self.again = false;
+        false
+    }
+
+    /// Folders that were not there at the last plan, or that have been replaced since (`rm -r`, a release switched by a
+    /// symlink), are opened again and the routes swapped, without touching any worker.
+    pub(super) async fn look_for_roots(&mut self) {
+        self.later(ROOTS_LOOK, Event::LookForRoots);
+        if self.change.is_some() || self.phase != Phase::Running {
+            return;
+        }
+        let now = roots(&self.configuration);
+        if std::mem::replace(&mut self.roots, now.clone()) != now && self.prepare_front().await.is_ok() {
+            let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
+            let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
+            self.tell_front(ToFront::Switch(generations)).await;
+        }
+    }
+}
+
+impl Change {
+    fn generations(&self) -> BTreeMap<String, u64> {
+        self.apps.iter().map(|(name, app)| (name.clone(), app.generation)).collect()
+    }
+
+    /// Applications that were imported, with their generation and number of processes.
+    fn workers_to_fork(&self) -> Vec<(String, u64, u32)> {
+        let imported = self.apps.iter().filter(|(_, app)| matches!(app.import, Import::Done(_)));
+        let processes = |name: &String| {
+            self.configuration.apps.iter().find(|app| &app.name == name).map_or(1, |app| app.processes.max(1))
+        };
+        imported.map(|(name, app)| (name.clone(), app.generation, processes(name))).collect()
+    }
+
+    /// Whether the zygote of this application's generation has been imported.
+    pub(super) fn zygote(&mut self, app: &str, generation: u64) -> Option<&mut Zygote> {
+        let new = self.apps.get_mut(app).filter(|new| new.generation == generation)?;
+        new.zygote.as_mut()
+    }
+
+    /// Whether this application's next generation is this one.
+    pub(super) fn is_generation(&self, app: &str, generation: u64) -> bool {
+        self.apps.get(app).is_some_and(|new| new.generation == generation)
+    }
+
+    /// Adds what Django's settings say, where no route of the file says otherwise.
+    fn add_django_routes(&mut self) {
+        for (name, app) in &self.apps {
+            let Import::Done(ready) = &app.import else { continue };
+            if let Some(error) = &ready.django_error {
+                let text = format!("{name}: Django's settings could not be asked for static files: {error}");
+                self.configuration.warnings.push(text);
+            }
+            let Some(info) = &ready.django else { continue };
+            let findings = django::examine(info);
+            self.configuration.warnings.extend(findings.warnings);
+            for route in findings.routes {
+                let taken = |other: &crate::config::RouteSettings| {
+                    other.rule.path == route.rule.path && other.rule.host == route.rule.host
+                };
+                if !self.configuration.routes.iter().any(taken) {
+                    self.configuration.routes.push(route);
+                }
+            }
+        }
+    }
+}
+
+/// Which folder each static root is now: its device and inode; `None` where it is not there.
+pub(super) fn roots(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
+    use std::os::unix::fs::MetadataExt;
+    let routes = configuration.routes.iter();
+    let settings = routes.filter_map(|route| match &route.handler {
+        HandlerSettings::Static(settings) => Some(settings),
+        _ => None,
+    });
+    let paths = settings.flat_map(|settings| &settings.roots).map(|root| std::fs::metadata(&root.path).ok());
+    paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
+}
+
+fn copy(bound: &Bound) -> std::io::Result<Bound> {
+    let sockets = bound.sockets.iter().map(std::os::fd::OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
+    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), sockets })
+}

@@ -1,0 +1,401 @@
+//! Zygotes, workers and the front: started again when they end, with the reason in the log.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use super::events::Event;
+use super::{Front, LastWords, Master, Phase, Worker};
+use crate::app::{Admission, WorkerReport};
+use crate::server::plan::{FromFront, ToFront};
+use crate::supervisor::ZygoteMessage;
+use crate::sys::{self, Ended};
+
+/// How long a worker that is all but stuck may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Master {
+    /// Reaps every child that has ended, orphans of the applications too. True when the server must end.
+    pub(super) async fn reap(&mut self) -> bool {
+        let mut end = false;
+        while let Some(ended) = sys::reap() {
+            if ended.pid == self.front.pid {
+                end |= self.front_ended(ended);
+            } else {
+                self.child_ended(ended).await;
+            }
+        }
+        end || (self.phase == Phase::Draining && self.is_empty())
+    }
+
+    /// The front is gone: after a drain that is the plan, otherwise it is started again on the same sockets.
+    fn front_ended(&mut self, ended: Ended) -> bool {
+        self.front.pid = 0;
+        if self.phase == Phase::Draining {
+            return false;
+        }
+        let pause = self.front.backoff.pause_after(self.front.started, Instant::now());
+        let how = How(ended);
+        self.errors.error(format_args!("front (pid {}) {how}; it is started again", ended.pid));
+        if self.front.backoff.failures() > 5 && !self.serving {
+            self.exit = super::lines::fail("the front keeps failing; the reasons stand above");
+            return true;
+        }
+        self.later(pause, Event::RestartFront);
+        false
+    }
+
+    /// Starts a front and tells it all that the last one knew. The listeners were never closed, workers come by
+    /// themselves.
+    pub(super) async fn restart_front(&mut self) {
+        let backoff = std::mem::take(&mut self.front.backoff);
+        match Front::start(&self.program, self.front.epoch + 1, &self.events) {
+            Ok(front) => self.front = Front { backoff, ..front },
+            Err(error) => {
+                self.front.backoff = backoff;
+                self.errors.error(format_args!("cannot start the front: {error}"));
+                return self.later(Duration::from_secs(1), Event::RestartFront);
+            }
+        }
+        for worker in self.apps.values_mut().flat_map(|app| app.workers.values_mut()) {
+            worker.connected = false;
+        }
+        if let Err(error) = self.prepare_front().await {
+            return self.errors.error(format_args!("the new front cannot be told what to serve: {error}"));
+        }
+        for (name, app) in &self.apps {
+            for (&serial, worker) in app.workers.iter().filter(|(_, worker)| !worker.leaving) {
+                let admission = Admission { pid: worker.pid, serial, generation: worker.generation };
+                self.tell_front(ToFront::Expect(name.clone(), admission)).await;
+            }
+        }
+        if self.serving {
+            let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
+            let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
+            self.tell_front(ToFront::Switch(generations)).await;
+        }
+    }
+
+    async fn child_ended(&mut self, ended: Ended) {
+        let names: Vec<String> = self.apps.keys().cloned().collect();
+        for name in names {
+            let Some(app) = self.apps.get_mut(&name) else { continue };
+            if app.zygote.take_if(|zygote| zygote.pid == ended.pid).is_some() {
+                app.zygote_ready = false;
+                return self.zygote_ended(&name, ended);
+            }
+            let serial = app.workers.iter().find(|(_, worker)| worker.pid == ended.pid).map(|(&serial, _)| serial);
+            if let Some(serial) = serial {
+                return self.worker_ended(&name, serial, ended);
+            }
+        }
+        // A zygote of a change says why by itself; anybody else is an orphan of an application that fell to us.
+    }
+
+    fn zygote_ended(&mut self, name: &str, ended: Ended) {
+        let Some(app) = self.apps.get_mut(name).filter(|app| app.generation != u64::MAX) else { return };
+        if self.phase != Phase::Running {
+            return;
+        }
+        let pause = app.zygote_backoff.pause_after(app.zygote_started, Instant::now());
+        let how = How(ended);
+        self.errors.warning(format_args!("{name}: the zygote (pid {}) {how}; its workers serve on, and it is started again", ended.pid));
+        self.later(pause, Event::RestartZygote(name.to_owned()));
+    }
+
+    /// Imports the application once more, so that workers can be forked again.
+    pub(super) async fn restart_zygote(&mut self, name: &str) {
+        let Some(app) = self.apps.get(name).filter(|app| app.zygote.is_none() && app.generation != u64::MAX) else { return };
+        if self.phase != Phase::Running {
+            return;
+        }
+        let (settings, generation, account) = (app.settings.clone(), app.generation, app.account.clone());
+        let started = self.start_zygote(&settings, generation, account.as_ref()).await;
+        let Some(app) = self.apps.get_mut(name) else { return };
+        app.zygote_started = Instant::now();
+        match started {
+            Ok(zygote) => app.zygote = Some(zygote),
+            Err(error) => {
+                let pause = app.zygote_backoff.pause_after(app.zygote_started, app.zygote_started);
+                self.errors.error(format_args!("{error}"));
+                self.later(pause.max(Duration::from_secs(1)), Event::RestartZygote(name.to_owned()));
+            }
+        }
+    }
+
+    fn worker_ended(&mut self, name: &str, serial: u32, ended: Ended) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let Some(worker) = app.workers.remove(&serial) else { return };
+        if worker.leaving || self.phase == Phase::Draining {
+            return;
+        }
+        let certificate = Certificate { name, serial, ended, worker: &worker };
+        let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
+        if worker.generation != app.generation && !change {
+            return self.errors.warning(format_args!("{certificate}; it was about to end"));
+        }
+        let pause = app.backoff.pause_after(worker.started, Instant::now());
+        if pause.is_zero() {
+            self.errors.error(format_args!("{certificate}; it is replaced"));
+        } else {
+            let failures = app.backoff.failures();
+            self.errors.error(format_args!("{certificate}; {failures} in a row: the next one waits {pause:?}"));
+        }
+        self.later(pause, Event::Fork(name.to_owned(), worker.generation));
+    }
+
+    /// Asks for a worker of a generation that is current or becoming so.
+    pub(super) async fn fork_worker(&mut self, name: &str, generation: u64, replaces: Option<u32>) {
+        let serial = self.next_serial;
+        let changing = self.change.as_mut().and_then(|change| change.zygote(name, generation));
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let zygote = match changing {
+            Some(zygote) => zygote,
+            None if app.generation == generation && app.zygote_ready => match &mut app.zygote {
+                Some(zygote) => zygote,
+                None => return,
+            },
+            // The zygote is being started again: it forks what is missing when it is ready.
+            None => return,
+        };
+        self.next_serial += 1;
+        let worker = Worker {
+            pid: 0,
+            generation,
+            started: Instant::now(),
+            connected: false,
+            leaving: false,
+            last_words: None,
+            replaces,
+        };
+        app.workers.insert(serial, worker);
+        if zygote.fork(serial).await.is_err() {
+            // It is gone: its end brings a new one, which forks what is missing.
+            app.workers.remove(&serial);
+        }
+    }
+
+    /// Forks as many workers as are missing.
+    async fn fork_missing(&mut self, name: &str) {
+        let Some(app) = self.apps.get(name) else { return };
+        let (generation, wanted) = (app.generation, app.settings.processes.max(1) as usize);
+        let there = app.workers.values().filter(|worker| worker.generation == generation && !worker.leaving).count();
+        for _ in there..wanted {
+            self.fork_worker(name, generation, None).await;
+        }
+    }
+
+    /// A zygote said something. True when the server must end.
+    pub(super) async fn zygote_said(&mut self, name: &str, generation: u64, message: Option<ZygoteMessage>) -> bool {
+        let changing = self.change.as_ref().is_some_and(|change| change.is_generation(name, generation));
+        match message {
+            Some(ZygoteMessage::Ready(ready)) if changing => return self.import_ended(name, Ok(ready)).await,
+            Some(ZygoteMessage::Ready(_)) => {
+                if let Some(app) = self.apps.get_mut(name).filter(|app| app.generation == generation) {
+                    app.zygote_ready = true;
+                    self.fork_missing(name).await;
+                }
+            }
+            Some(ZygoteMessage::Failed { what, hint, traceback }) => {
+                let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+                let traceback = traceback.map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();
+                let why = format!("{name}: {what} failed{hint}{traceback}");
+                if changing {
+                    return self.import_ended(name, Err(why)).await;
+                }
+                self.errors.error(format_args!("{why}"));
+            }
+            Some(ZygoteMessage::Forked { serial, pid }) => self.forked(name, serial, pid).await,
+            Some(ZygoteMessage::ForkFailed { serial, error }) => {
+                self.errors.error(format_args!("{name}: cannot fork a worker: {error}"));
+                if let Some(app) = self.apps.get_mut(name) {
+                    app.workers.remove(&serial);
+                }
+                self.later(Duration::from_secs(1), Event::Fork(name.to_owned(), generation));
+            }
+            None if changing => {
+                let why = format!("{name}: the interpreter ended while it imported the application");
+                return self.import_ended(name, Err(why)).await;
+            }
+            None => {}
+        }
+        false
+    }
+
+    async fn forked(&mut self, name: &str, serial: u32, pid: i32) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        // A change that was given up has forgotten it.
+        let Some(worker) = app.workers.get_mut(&serial).filter(|worker| !worker.leaving) else {
+            return self.kill_if_alive(pid);
+        };
+        worker.pid = pid;
+        let admission = Admission { pid, serial, generation: worker.generation };
+        self.tell_front(ToFront::Expect(name.to_owned(), admission)).await;
+    }
+
+    /// The front said something. True when the server must end.
+    pub(super) async fn front_said(&mut self, message: Option<FromFront>) -> bool {
+        match message {
+            Some(FromFront::Serving) => {
+                self.switched().await;
+                false
+            }
+            Some(FromFront::Refused(why)) => self.abandon(&why),
+            Some(FromFront::Worker(app, report)) => self.worker_reported(&app, report).await,
+            // Its end as a process says more.
+            None => false,
+        }
+    }
+
+    async fn worker_reported(&mut self, name: &str, report: WorkerReport) -> bool {
+        let Some(app) = self.apps.get_mut(name) else { return false };
+        match report {
+            WorkerReport::Connected { serial } => {
+                let Some(worker) = app.workers.get_mut(&serial) else { return false };
+                worker.connected = true;
+                if let Some(old) = worker.replaces.take() {
+                    self.retire(name, old).await;
+                }
+                return self.check_connected().await;
+            }
+            WorkerReport::Lost { serial, served, serving, reason } => {
+                if let Some(worker) = app.workers.get_mut(&serial) {
+                    worker.last_words = Some(LastWords { served, serving });
+                    // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
+                    let pid = worker.pid;
+                    self.errors.debug(format_args!("{name}: worker {serial} (pid {pid}) is disconnected: {reason}"));
+                    self.later(Duration::from_secs(10), Event::Overdue(pid));
+                }
+            }
+            WorkerReport::Replace { serial, reason } => {
+                let generation = app.generation;
+                self.errors.info(format_args!("{name}: worker {serial} is replaced: {reason}"));
+                self.fork_worker(name, generation, Some(serial)).await;
+            }
+            WorkerReport::Stuck { serial, request } => {
+                let Some(worker) = app.workers.get_mut(&serial) else { return false };
+                let (pid, generation) = (worker.pid, worker.generation);
+                let first = !std::mem::replace(&mut worker.leaving, true);
+                self.errors.error(format_args!(
+                    "{name}: worker {serial} (pid {pid}) has not answered {request} in time (`timeout`); it is replaced \
+                     once its other requests are done"
+                ));
+                if first {
+                    self.fork_worker(name, generation, None).await;
+                }
+            }
+            WorkerReport::Drained { serial } => {
+                if let Some(worker) = app.workers.get(&serial) {
+                    let pid = worker.pid;
+                    self.later(PATIENCE, Event::Overdue(pid));
+                }
+            }
+            WorkerReport::Refused { pid, reason } => {
+                let pid = pid.map_or_else(|| String::from("unknown"), |pid| pid.to_string());
+                self.errors.warning(format_args!("{name}: a process (pid {pid}) was refused on the worker socket: {reason}"));
+            }
+        }
+        false
+    }
+
+    /// Sends nothing more to a worker; it ends when it is done.
+    async fn retire(&mut self, name: &str, serial: u32) {
+        let grace = self.configuration.server.grace;
+        let Some(worker) = self.apps.get_mut(name).and_then(|app| app.workers.get_mut(&serial)) else { return };
+        worker.leaving = true;
+        let pid = worker.pid;
+        self.later(grace, Event::Overdue(pid));
+        self.tell_front(ToFront::Retire(name.to_owned(), serial)).await;
+    }
+
+    /// Workers of earlier generations were told to end by the front: they get the grace to do so.
+    pub(super) fn retire_before(&mut self, name: &str, generation: u64) {
+        let grace = self.configuration.server.grace;
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let old = app.workers.values_mut().filter(|worker| worker.generation < generation);
+        let pids: Vec<i32> = old
+            .map(|worker| {
+                worker.leaving = true;
+                worker.pid
+            })
+            .collect();
+        for pid in pids {
+            self.later(grace, Event::Overdue(pid));
+        }
+    }
+
+    /// TTIN and TTOU: one process more or fewer of each application.
+    pub(super) async fn resize(&mut self, by: i32) {
+        if self.phase != Phase::Running || !self.serving {
+            return;
+        }
+        let names: Vec<String> = self.apps.keys().cloned().collect();
+        for name in names {
+            let Some(app) = self.apps.get_mut(&name).filter(|app| app.generation != u64::MAX) else { continue };
+            let processes = app.settings.processes.saturating_add_signed(by).max(1);
+            if processes == app.settings.processes {
+                continue;
+            }
+            app.settings.processes = processes;
+            let generation = app.generation;
+            let youngest = app.workers.iter().filter(|(_, worker)| !worker.leaving).map(|(&serial, _)| serial).max();
+            self.errors.info(format_args!("{name}: {processes} processes from now on"));
+            match youngest {
+                Some(serial) if by < 0 => self.retire(&name, serial).await,
+                _ => self.fork_worker(&name, generation, None).await,
+            }
+        }
+    }
+
+    /// Kills a process of ours that should have ended. One that has been reaped is not touched: its id may be another's.
+    pub(super) fn kill_if_alive(&mut self, pid: i32) {
+        let ours = |app: &super::App| {
+            app.zygote.as_ref().is_some_and(|zygote| zygote.pid == pid)
+                || app.workers.values().any(|worker| worker.pid == pid)
+        };
+        let changing = self.change.iter().flat_map(super::Change::pids).any(|other| other == pid);
+        if pid > 0 && (changing || self.apps.values().any(ours)) {
+            let _ = sys::signal(pid, Signal::KILL);
+        }
+    }
+}
+
+/// How a process ended, in words.
+struct How(Ended);
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ended { code: Some(code), .. } => write!(f, "exited with code {code}"),
+            Ended { signal: Some(number), .. } => {
+                let name = Signal::from_named_raw(number).map(|signal| format!("{signal:?}"));
+                write!(f, "was killed by signal {number} ({})", name.unwrap_or_default())
+            }
+            Ended { .. } => f.write_str("ended"),
+        }
+    }
+}
+
+/// What is known about a worker that is gone.
+struct Certificate<'a> {
+    name: &'a str,
+    serial: u32,
+    ended: Ended,
+    worker: &'a Worker,
+}
+
+impl fmt::Display for Certificate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, serial, ended, worker } = self;
+        let age = worker.started.elapsed().as_secs_f32();
+        write!(f, "{name}: worker {serial} (pid {}) {} after {age:.1} s", ended.pid, How(*ended))?;
+        let Some(LastWords { served, serving }) = &worker.last_words else { return Ok(()) };
+        write!(f, " and {served} requests")?;
+        for (index, (what, seconds)) in serving.iter().enumerate() {
+            let separator = if index == 0 { ", serving" } else { "," };
+            write!(f, "{separator} {what} for {seconds:.1} s")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! What the supervisor waits for.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::server::plan::FromFront;
+use crate::supervisor::ZygoteMessage;
+
+/// Something that happened.
+pub(super) enum Event {
+    /// HUP.
+    Reload,
+    /// USR1.
+    Reopen,
+    /// TERM, or INT (`at_once`: without the delay, and a second one at once).
+    Stop {
+        /// INT.
+        at_once: bool,
+    },
+    /// `drain_delay` is over.
+    Drain,
+    /// `grace` is over.
+    GraceOver,
+    /// CHLD: at least one child has ended.
+    ChildrenEnded,
+    /// The front of this epoch said something, or (`None`) is gone.
+    Front(u64, Option<FromFront>),
+    /// The zygote of an application's generation said something, or (`None`) is gone.
+    Zygote(String, u64, Option<ZygoteMessage>),
+    /// A worker of this generation is due.
+    Fork(String, u64),
+    /// A zygote is due.
+    RestartZygote(String),
+    /// The front is due.
+    RestartFront,
+    /// The workers of this change should be there.
+    ConnectDeadline(u64),
+    /// The imports of this change should be done.
+    ImportDeadline(u64),
+    /// This process should have ended.
+    Overdue(i32),
+    /// Folders may have appeared or been replaced.
+    LookForRoots,
+    /// TTIN.
+    WorkerMore,
+    /// TTOU.
+    WorkerLess,
+}
+
+/// Turns signals into events.
+pub(super) fn watch_signals(events: &mpsc::UnboundedSender<Event>) -> io::Result<()> {
+    let kinds: [(SignalKind, fn() -> Event); 8] = [
+        (SignalKind::hangup(), || Event::Reload),
+        (SignalKind::user_defined1(), || Event::Reopen),
+        (SignalKind::terminate(), || Event::Stop { at_once: false }),
+        (SignalKind::interrupt(), || Event::Stop { at_once: true }),
+        (SignalKind::quit(), || Event::Stop { at_once: true }),
+        (SignalKind::child(), || Event::ChildrenEnded),
+        (SignalKind::from_raw(libc::SIGTTIN), || Event::WorkerMore),
+        (SignalKind::from_raw(libc::SIGTTOU), || Event::WorkerLess),
+    ];
+    for (kind, event) in kinds {
+        let signals = signal(kind)?;
+        tokio::spawn(forward(signals, events.clone(), event));
+    }
+    Ok(())
+}
+
+async fn forward(mut signals: Signal, events: mpsc::UnboundedSender<Event>, event: fn() -> Event) {
+    while signals.recv().await.is_some() {
+        if events.send(event()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Lets an event come after a pause.
+pub(super) fn later(events: &mpsc::UnboundedSender<Event>, pause: Duration, event: Event) {
+    let events = events.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(pause).await;
+        // The receiver ends with the server.
+        let _ = events.send(event);
+    });
+}

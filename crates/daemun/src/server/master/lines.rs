@@ -1,0 +1,66 @@
+//! The lines that a person reads at the start: what was found, why, and what will go wrong.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+use crate::config::{Configuration, HandlerSettings, RouteSettings};
+use crate::router::{HostPattern, PathPattern};
+use crate::supervisor::Ready;
+
+/// One line to standard error.
+pub(super) fn say(line: impl Display) {
+    eprintln!("daemun: {line}");
+}
+
+/// The last line of a start that failed.
+pub(super) fn fail(line: impl Display) -> ExitCode {
+    say(line);
+    ExitCode::FAILURE
+}
+
+/// What was found and where it will be answered.
+pub(super) fn introduce<'a>(configuration: &Configuration, ready: impl Iterator<Item = (&'a str, &'a Ready)>) {
+    say(&configuration.target);
+    for (name, ready) in ready {
+        let Some(app) = configuration.apps.iter().find(|app| app.name == name) else { continue };
+        let python = format!("{} ({} {})", app.python.display(), ready.implementation, ready.python);
+        say(format_args!("{name}: python {python}: {}", app.python_reason));
+        if let Some(module) = &ready.settings_module {
+            let reason = ready.settings_reason.as_deref().unwrap_or("set by the application");
+            say(format_args!("{name}: settings {module}: {reason}"));
+        }
+    }
+    for route in &configuration.routes {
+        say(format_args!("route {}", describe(configuration, route)));
+    }
+}
+
+fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
+    let host = match &route.rule.host {
+        HostPattern::Any => String::new(),
+        HostPattern::Exact(host) => host.clone(),
+        HostPattern::Below(domain) => format!("*{domain}"),
+    };
+    let path = match &route.rule.path {
+        PathPattern::Exact(path) => path.clone(),
+        PathPattern::Prefix { prefix, suffix } => format!("{prefix}*{suffix}"),
+    };
+    let handler = match &route.handler {
+        HandlerSettings::Static(settings) => {
+            let roots: Vec<_> = settings.roots.iter().map(|root| root.path.display().to_string()).collect();
+            match &roots[..] {
+                [] => String::from("files (no folder is there yet)"),
+                [root] => format!("files of {root}"),
+                [first, rest @ ..] => format!("files of {first} and {} more folders", rest.len()),
+            }
+        }
+        HandlerSettings::App(name) => {
+            let app = configuration.apps.iter().find(|app| &app.name == name);
+            let (processes, threads) = app.map_or((0, 0), |app| (app.processes, app.threads));
+            format!("application {name}, {processes} processes of {threads} threads")
+        }
+        HandlerSettings::Redirect { to, status } => format!("redirect {status} to {to}"),
+        HandlerSettings::Respond { status, .. } => format!("respond {status}"),
+    };
+    format!("{host}{path} -> {handler} ({})", route.rule.origin)
+}

@@ -1,0 +1,86 @@
+//! TERM, INT and the end; logs that were rotated.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use super::events::Event;
+use super::logs::Logs;
+use super::{Master, Phase};
+use crate::server::plan::ToFront;
+use crate::telemetry::Sink;
+
+impl Master {
+    /// TERM, or INT (`at_once`): without the delay, and the second one ends everything. True when that is the end.
+    pub(super) async fn stop(&mut self, at_once: bool) -> bool {
+        if !self.serving {
+            return true;
+        }
+        let server = &self.configuration.server;
+        let (delay, grace) = (server.drain_delay, server.grace);
+        match self.phase {
+            Phase::Running => {
+                self.errors.info(format_args!("stopping: what is in flight has {} s", grace.as_secs_f32()));
+                // Counted from the signal, whatever the delay.
+                self.later(grace, Event::GraceOver);
+                if at_once || delay.is_zero() {
+                    self.drain().await;
+                } else {
+                    self.phase = Phase::AskingForClose;
+                    self.tell_front(ToFront::AskForClose).await;
+                    self.later(delay, Event::Drain);
+                }
+                false
+            }
+            Phase::AskingForClose if at_once => {
+                self.drain().await;
+                false
+            }
+            Phase::AskingForClose => false,
+            Phase::Draining => at_once,
+        }
+    }
+
+    /// Accepting ends. The front leaves when nothing is in flight, and tells its workers to; then we follow.
+    pub(super) async fn drain(&mut self) {
+        if self.phase == Phase::Draining {
+            return;
+        }
+        self.phase = Phase::Draining;
+        self.tell_front(ToFront::Drain).await;
+        for app in self.apps.values_mut() {
+            if let Some(zygote) = &mut app.zygote {
+                zygote.stop().await;
+            }
+        }
+    }
+
+    /// Whether no child is left that a stop waits for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.front.pid == 0 && self.apps.values().all(|app| app.workers.is_empty())
+    }
+
+    /// USR1: log files are opened anew under their names.
+    pub(super) async fn reopen_logs(&mut self) {
+        let settings = &self.configuration.server.telemetry;
+        let logs = match Logs::open(settings) {
+            Ok(logs) => logs,
+            Err(error) => return self.errors.error(format_args!("logs are not reopened: {error}")),
+        };
+        self.logs = logs;
+        let access = matches!(settings.access.sink, Sink::File(_));
+        let error = matches!(settings.error.sink, Sink::File(_));
+        let mut descriptors = Vec::new();
+        if access {
+            descriptors.push(self.logs.access());
+        }
+        if error {
+            descriptors.push(self.logs.error());
+            if let Ok(own) = self.logs.error().as_fd().try_clone_to_owned() {
+                self.errors.reopen(own);
+            }
+        }
+        let _ = self.front.channel.send(&ToFront::Reopen(access, error), &descriptors).await;
+        self.errors.info(format_args!("logs reopened"));
+        self.front.started = self.front.started.min(Instant::now());
+    }
+}
