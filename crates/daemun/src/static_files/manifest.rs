@@ -2,7 +2,7 @@
 //!
 //! `staticfiles.json` is `{"paths": {"a.css": "a.55e7cbb9ba48.css", …}, "version": "1.1", "hash": "…"}`. A name that
 //! carries the hash of its content can never mean another content: it may be kept for ever (RFC 8246). Bytes only; the
-//! reading is [`super::lookup`]'s.
+//! reading is `lookup`'s.
 
 use std::collections::{HashMap, HashSet};
 

@@ -3,17 +3,17 @@
 //! Knows folders that were opened for it, names, and what RFC 9110 says about files. Must not know routes, hosts, other
 //! handlers or absolute paths. The way of a request:
 //!
-//! 1. *Method* ([`answer`]): without a next route that may take it, a method that files do not have ends here.
-//! 2. *Name* ([`name`]): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
-//! 3. *Memory* ([`cache`]): what the name led to within the last second, ready to be sent, without a system call.
-//! 4. *Disk* ([`lookup`]), on the blocking pool: the first root that has the name, opened beneath it ([`tree`]), an
-//!    index for a folder; made ready ([`entry`]) with its type ([`content_type`]), and with how long it may be kept
-//!    ([`manifest`]).
+//! 1. *Method* (`answer`): without a next route that may take it, a method that files do not have ends here.
+//! 2. *Name* (`name`): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
+//! 3. *Memory* (`cache`): what the name led to within the last second, ready to be sent, without a system call.
+//! 4. *Disk* (`lookup`), on the blocking pool: the first root that has the name, opened beneath it (`tree`), an
+//!    index for a folder; made ready (`entry`) with its type (`content_type`), and with how long it may be kept
+//!    (`manifest`).
 //! 5. *Missing*: the route's other path takes the name's place, once.
 //! 6. *Outcome*: absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
 //!    wants its slash; a file is sent.
-//! 7. *Preconditions* ([`conditional`]): 304, 412.
-//! 8. *Range* ([`range`]): 206, 416.
+//! 7. *Preconditions* (`conditional`): 304, 412.
+//! 8. *Range* (`range`): 206, 416.
 
 mod answer;
 mod cache;
