@@ -108,7 +108,7 @@ def test_the_settings_are_those_of_the_wsgi_module(startproject: Startproject) -
     (package / "settings" / "production.py").write_text(f"from .base import *\n{DEPLOYED}STATIC_URL = '/files/'\n")
     for name, kind in [("manage.py", "local"), ("shop/wsgi.py", "production")]:
         file = project / name
-        file.write_text(file.read_text().replace("'shop.settings'", f"'shop.settings.{kind}'"))
+        file.write_text(file.read_text().replace("shop.settings", f"shop.settings.{kind}"))
     with Server(project, cwd=project) as server:
         assert "shop.settings.production" in server.start_up
         assert "shop.settings.local" not in server.start_up

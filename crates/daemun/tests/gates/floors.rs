@@ -10,6 +10,8 @@ use crate::{File, assert_none, files};
 const FLOORS: &[&[&str]] = &[
     &["http", "sys"],
     &["handler", "upstream", "telemetry", "process", "signals", "control"],
+    // The router itself answers `/static` with a redirect to `/static/`.
+    &["respond"],
     &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener"],
     &["connection"],
     &["config"],
@@ -103,7 +105,7 @@ fn an_import_goes_down_only() {
 #[test]
 fn an_import_that_goes_up_or_across_is_found_in_every_spelling() {
     for (path, text, want) in [
-        ("router.rs", "use crate::config::X;", "src/router.rs:1: `router` (floor 2) imports `config` (floor 4)"),
+        ("router.rs", "use crate::config::X;", "src/router.rs:1: `router` (floor 3) imports `config` (floor 5)"),
         (
             "http/h1/mod.rs",
             "\nfn f() { crate::router::g() }",
@@ -112,7 +114,7 @@ fn an_import_that_goes_up_or_across_is_found_in_every_spelling() {
         (
             "app/mod.rs",
             "use crate::{http::Head, static_files::{A, B}};",
-            "`app` (floor 2) imports `static_files` (floor 2)",
+            "`app` (floor 3) imports `static_files` (floor 3)",
         ),
         ("router.rs", "use super::server;", "imports `server`"),
         ("app/pool/mod.rs", "use super::super::connection;", "imports `connection`"),

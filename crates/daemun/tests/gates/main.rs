@@ -6,6 +6,7 @@
 mod conformance;
 mod floors;
 mod links;
+mod manual;
 mod shape;
 mod source;
 mod words;
