@@ -1,5 +1,31 @@
 //! What the whole server is to do: gathered from flags, environment, files and what is found, found valid, and handed
 //! to the rooms as their own settings.
+//!
+//! The way of a configuration, in the order of the steps of [`gather`]:
+//! 1. `target`: what there is to serve, by looking; or a file, and those it includes (`document`).
+//! 2. `server`, `app`, `route`: each reads its part of a file (`section`), telling every fault with its place.
+//! 3. `wishes`: options and `DAEMUN_*` variables on top, then what the platform says, then defaults.
+//! 4. `interpreter`: which Python, and why.
+//! 5. References and ties are checked across all of it.
+//!
+//! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
+
+mod app;
+mod document;
+mod environment;
+mod fault;
+mod gather;
+mod interpreter;
+mod route;
+mod section;
+mod server;
+mod suggest;
+mod target;
+#[cfg(test)]
+mod tests;
+mod units;
+mod variables;
+mod wishes;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,6 +38,12 @@ use crate::listener::ListenerSettings;
 use crate::router::Rule;
 use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
+
+pub use environment::Environment;
+pub use fault::{ConfigError, ConfigFault, Place};
+pub use gather::gather;
+pub use suggest::nearest;
+pub use wishes::{Wish, Wishes};
 
 /// Everything, valid.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
