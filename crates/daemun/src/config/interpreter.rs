@@ -148,3 +148,123 @@ fn is_program_name(text: &str) -> bool {
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Files that can be run; a name that ends in `/` becomes a folder.
+    fn tree(files: &[&str]) -> TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(if name.ends_with('/') { &path } else { path.parent().unwrap() }).unwrap();
+            if !name.ends_with('/') {
+                fs::write(&path, "").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            }
+        }
+        folder
+    }
+
+    fn decided(folder: &TempDir, variables: &[(&str, &str)], named: Option<&str>) -> String {
+        let root = folder.path().display().to_string();
+        let variables =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), value.replace("/T", &root))).collect();
+        let executable = Some(folder.path().join("own/bin/daemun"));
+        let environment = Environment { variables, directory: folder.path().to_path_buf(), executable, cores: 1 };
+        let named = named.map(|text| Named {
+            text: text.to_owned(),
+            folder: folder.path().to_path_buf(),
+            place: Place::named("--python"),
+            reason: "--python".to_owned(),
+        });
+        let choice = Choice {
+            named: named.as_ref(),
+            environment: &environment,
+            directory: &folder.path().join("project/src"),
+            module: Some("django"),
+            place: &Place::named("here"),
+        };
+        let told = match choice.decide() {
+            Ok((python, reason)) => format!("{} ({reason})", python.display()),
+            Err(fault) => fault.to_string(),
+        };
+        told.replace(&root, "/T")
+    }
+
+    #[test]
+    fn the_first_rule_that_applies_names_the_interpreter() {
+        let mut files = vec![
+            "named/bin/python",
+            "active/bin/python3",
+            "own/pyvenv.cfg",
+            "own/bin/python",
+            "project/src/.venv/bin/python",
+            "project/venv/bin/python",
+            "one/bin/python3",
+            "two/bin/python3",
+            "two/lib/python3.12/site-packages/django/",
+        ];
+        let path = ("PATH", "/T/one/bin::/T/two/bin");
+        let active = [path, ("VIRTUAL_ENV", "/T/active")];
+        let folder = tree(&files);
+        assert_eq!(decided(&folder, &active, Some("named/bin/python")), "/T/named/bin/python (--python)");
+        assert_eq!(decided(&folder, &active, Some("./named")), "/T/named/bin/python (--python)");
+        assert_eq!(decided(&folder, &active, Some("python3")), "/T/one/bin/python3 (--python)");
+        assert_eq!(decided(&folder, &active, None), "/T/active/bin/python3 (VIRTUAL_ENV)");
+        assert_eq!(
+            decided(&folder, &[path, ("CONDA_PREFIX", "/T/active")], None),
+            "/T/active/bin/python3 (CONDA_PREFIX)"
+        );
+        for want in [
+            "/T/own/bin/python (the environment that daemun is installed in)",
+            "/T/project/src/.venv/bin/python (project/src/.venv beside the target)",
+            "/T/project/venv/bin/python (project/venv beside the target)",
+            "/T/two/bin/python3 (python3 on PATH that has `django`)",
+            "/T/one/bin/python3 (python3 on PATH)",
+        ] {
+            assert_eq!(decided(&tree(&files), &[path], None), want);
+            let gone: &[&str] = match want {
+                _ if want.starts_with("/T/own") => &["own/pyvenv.cfg"],
+                _ if want.contains("src") => &["project/src/.venv/bin/python"],
+                _ if want.contains("venv") => &["project/venv/bin/python"],
+                _ => &["two/lib/python3.12/site-packages/django/"],
+            };
+            files.retain(|file| !gone.contains(file));
+        }
+        assert_eq!(
+            decided(&folder, &[("PATH", "/T/none")], None),
+            "/T/own/bin/python (the environment that daemun is installed in)"
+        );
+    }
+
+    #[test]
+    fn an_interpreter_that_is_gone_is_named() {
+        let folder = tree(&["project/.venv/pyvenv.cfg", "project/.venv/bin/", "bin/"]);
+        let path = [("PATH", "/T/bin")];
+        symlink("/none/python3.9", folder.path().join("project/.venv/bin/python")).unwrap();
+        assert_eq!(
+            decided(&folder, &path, None),
+            "here: /T/project/.venv is beside the target, but its interpreter is gone (/T/project/.venv/bin/python leads to \
+             /none/python3.9); make it anew, or name another with --python"
+        );
+        assert_eq!(
+            decided(&folder, &[("VIRTUAL_ENV", "/T/away")], None),
+            "here: VIRTUAL_ENV is /T/away, but its interpreter is gone (/T/away/bin/python); activate another, or name one with \
+             --python"
+        );
+        assert_eq!(decided(&folder, &path, Some("python3")), "--python: there is no `python3` on PATH");
+        assert_eq!(decided(&folder, &path, Some("./x")), "--python: there is no interpreter /T/x");
+        assert_eq!(decided(&folder, &path, Some("project/.venv/pyvenv.cfg")), "/T/project/.venv/pyvenv.cfg (--python)");
+        assert_eq!(
+            decided(&tree(&["bin/"]), &path, None),
+            "here: no Python was found: no virtual environment beside the target and no python3 on PATH; name one with --python"
+        );
+    }
+}
