@@ -6,12 +6,14 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::DeTable;
 
+use super::configuration::{Configuration, HandlerSettings, ServerSettings};
 use super::document::{Document, glob};
 use super::environment::Environment;
 use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
-use super::{Configuration, HandlerSettings, ServerSettings, Wishes, app, route, server, units};
+use super::wishes::{Wish, Wishes};
+use super::{app, route, server, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
@@ -34,8 +36,7 @@ pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuratio
     let report = Report::default();
     let mut draft = match find(wishes, environment)? {
         Target::Configuration(path) => {
-            let told =
-                wishes.config.as_ref().map_or_else(|| Place::named(environment.shown(&path)), super::Wish::place);
+            let told = wishes.config.as_ref().map_or_else(|| Place::named(environment.shown(&path)), Wish::place);
             read(&path, &told, environment, &report)?
         }
         Target::Application(application) => {

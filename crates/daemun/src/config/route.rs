@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
-use super::{HandlerSettings, RouteSettings};
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Rule};
 use crate::static_files::{Missing, Root, StaticSettings};

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ServerSettings;
+use super::configuration::ServerSettings;
 use super::environment::Environment;
 use super::section::{Entry, Keys, Section};
 use super::units;

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::app::{self, read_env_file};
+use super::configuration::{HandlerSettings, ServerSettings};
 use super::environment::{Environment, join};
 use super::fault::{Place, Report};
 use super::interpreter::Named;
 use super::route::{self, folder};
-use super::{HandlerSettings, ServerSettings, server, units, variables};
+use super::{server, units, variables};
 use crate::listener::ListenerSettings;
 use crate::telemetry::Sink;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Application, module_file, read};
+use super::module::{Application, is_identifier, module_file, read};
 use crate::config::section::list;
 
 /// Folders that hold other people's projects.
@@ -43,7 +43,7 @@ pub(super) fn settings_in(text: &str) -> Vec<String> {
         let after = after.trim_start_matches(|c: char| c.is_whitespace() || matches!(c, ']' | '=' | ','));
         let Some(quote) = after.chars().next().filter(|quote| matches!(quote, '"' | '\'')) else { continue };
         let value = after[1..].split(quote).next().unwrap_or_default();
-        if value.split('.').all(super::is_identifier) && !found.iter().any(|known| known == value) {
+        if value.split('.').all(is_identifier) && !found.iter().any(|known| known == value) {
             found.push(value.to_owned());
         }
     }

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use super::fault::{ConfigFault, Place};
 use super::section::list;
 use crate::app::Mount;
-use module::Scan;
+use module::{ASGI, module_file, read};
+
+pub(super) use module::{Application, callable};
 
 /// Files that may hold a WSGI callable, in the order in which they are looked for.
 const MODULES: [&str; 3] = ["wsgi.py", "app.py", "main.py"];
@@ -25,18 +27,6 @@ pub(super) enum Target {
     Application(Application),
     /// A folder of files.
     Files(PathBuf),
-}
-
-/// An application that was found.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) struct Application {
-    /// Working folder and first place of `sys.path`.
-    pub(super) directory: PathBuf,
-    pub(super) mounts: Vec<Mount>,
-    /// Whether a `manage.py` stands in the folder.
-    pub(super) django: bool,
-    /// For the start-up lines.
-    pub(super) description: String,
 }
 
 /// Where a target is looked for.
@@ -86,7 +76,7 @@ impl Looking<'_> {
             let callable = callable(target).map_err(wrong)?;
             return Ok(Target::Application(self.application(vec![Mount { path: String::new(), callable }])));
         }
-        let dotted = target.split('.').all(is_identifier);
+        let dotted = target.split('.').all(module::is_identifier);
         Err(wrong(if dotted && target.contains('.') {
             format!("there is no such file or folder; a module needs its callable: `{target}:application`")
         } else {
@@ -177,9 +167,6 @@ impl Looking<'_> {
     }
 }
 
-/// Said wherever only an ASGI callable is there.
-const ASGI: &str = "ASGI is not supported yet";
-
 fn described(mount: &Mount) -> String {
     match mount.path.as_str() {
         "" => mount.callable.clone(),
@@ -189,65 +176,6 @@ fn described(mount: &Mount) -> String {
 
 fn fault(place: impl Into<String>, message: impl Into<String>) -> ConfigFault {
     ConfigFault { place: Place::named(place), message: message.into() }
-}
-
-/// A module file: its package says the folder, its text the callable.
-fn module_file(path: &Path, callable: Option<&str>) -> Result<Application, String> {
-    let (directory, module) = importable(path)?;
-    let callable = match callable {
-        Some(callable) => callable.to_owned(),
-        None => match module::scan(&read(path)?) {
-            Scan::Found(callable) => callable,
-            Scan::Asgi(name) => return Err(format!("`{name}` in {} is an ASGI application: {ASGI}", path.display())),
-            Scan::Nothing => {
-                let looked = "looked for `application`, `app`, `create_app()` and `make_app()`";
-                return Err(format!("{} has no WSGI callable at its top level; {looked}", path.display()));
-            }
-        },
-    };
-    let callable = self::callable(&format!("{module}:{callable}"))?;
-    let description = format!("{callable} ({})", path.display());
-    let mounts = vec![Mount { path: String::new(), callable }];
-    Ok(Application { django: directory.join("manage.py").is_file(), directory, mounts, description })
-}
-
-/// The folder from which a file can be imported, and its name there: above all folders with an `__init__.py`.
-fn importable(path: &Path) -> Result<(PathBuf, String), String> {
-    let mut module = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
-    let mut folder = path.parent().unwrap_or(Path::new("/"));
-    while folder.join("__init__.py").is_file()
-        && let (Some(above), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str()))
-    {
-        module = format!("{name}.{module}");
-        folder = above;
-    }
-    if !module.split('.').all(is_identifier) {
-        return Err(format!("{} cannot be imported: `{module}` is not a module name", path.display()));
-    }
-    Ok((folder.to_path_buf(), module))
-}
-
-/// Reads source text; what is not UTF-8 in it does not matter here.
-fn read(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// `module:callable` or `module:factory()`, found well-formed.
-pub(super) fn callable(text: &str) -> Result<String, String> {
-    let wrong = |more: String| format!("expected `module:callable` or `module:factory()`{more}, found {text:?}");
-    let Some((module, name)) = text.split_once(':') else {
-        let dotted = !text.is_empty() && text.split('.').all(is_identifier);
-        return Err(wrong(if dotted { format!(", such as `{text}:application`") } else { String::new() }));
-    };
-    let name = name.strip_suffix("()").unwrap_or(name);
-    if !module.split('.').all(is_identifier) || !name.split('.').all(is_identifier) {
-        return Err(wrong(String::new()));
-    }
-    if module.rsplit('.').next() == Some("asgi") {
-        return Err(format!("{ASGI}; name the WSGI callable instead of {text:?}"));
-    }
-    Ok(text.to_owned())
 }
 
 /// The path of a mount without its last slash; empty for `/`.
@@ -280,11 +208,4 @@ pub(super) fn check_settings(application: &Application) -> Result<(), String> {
 
 fn is_python(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "py")
-}
-
-/// Python's rule for names, as far as a look can tell: keywords pass.
-fn is_identifier(name: &str) -> bool {
-    let mut characters = name.chars();
-    characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
-        && characters.all(|character| character.is_alphanumeric() || character == '_')
 }

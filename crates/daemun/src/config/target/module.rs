@@ -1,10 +1,25 @@
-//! Which WSGI callable a Python file offers, by a look at the names at its top level.
+//! Python files as applications: how a file is imported, and which WSGI callable it offers, by a look at the names at
+//! its top level.
 
-use super::is_identifier;
+use std::path::{Path, PathBuf};
+
+use crate::app::Mount;
+
+/// An application that was found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(in crate::config) struct Application {
+    /// Working folder and first place of `sys.path`.
+    pub(in crate::config) directory: PathBuf,
+    pub(in crate::config) mounts: Vec<Mount>,
+    /// Whether a `manage.py` stands in the folder.
+    pub(in crate::config) django: bool,
+    /// For the start-up lines.
+    pub(in crate::config) description: String,
+}
 
 /// What a file offers.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Scan {
+enum Scan {
     /// A WSGI callable, or a factory with its parentheses.
     Found(String),
     /// Only an ASGI callable of this name.
@@ -13,8 +28,67 @@ pub(super) enum Scan {
     Nothing,
 }
 
+/// A module file: its package says the folder, its text the callable.
+pub(super) fn module_file(path: &Path, callable: Option<&str>) -> Result<Application, String> {
+    let (directory, module) = importable(path)?;
+    let callable = match callable {
+        Some(callable) => callable.to_owned(),
+        None => match scan(&read(path)?) {
+            Scan::Found(callable) => callable,
+            Scan::Asgi(name) => return Err(format!("`{name}` in {} is an ASGI application: {ASGI}", path.display())),
+            Scan::Nothing => {
+                let looked = "looked for `application`, `app`, `create_app()` and `make_app()`";
+                return Err(format!("{} has no WSGI callable at its top level; {looked}", path.display()));
+            }
+        },
+    };
+    let callable = self::callable(&format!("{module}:{callable}"))?;
+    let description = format!("{callable} ({})", path.display());
+    let mounts = vec![Mount { path: String::new(), callable }];
+    Ok(Application { django: directory.join("manage.py").is_file(), directory, mounts, description })
+}
+
+/// The folder from which a file can be imported, and its name there: above all folders with an `__init__.py`.
+fn importable(path: &Path) -> Result<(PathBuf, String), String> {
+    let mut module = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+    let mut folder = path.parent().unwrap_or(Path::new("/"));
+    while folder.join("__init__.py").is_file()
+        && let (Some(above), Some(name)) = (folder.parent(), folder.file_name().and_then(|name| name.to_str()))
+    {
+        module = format!("{name}.{module}");
+        folder = above;
+    }
+    if !module.split('.').all(is_identifier) {
+        return Err(format!("{} cannot be imported: `{module}` is not a module name", path.display()));
+    }
+    Ok((folder.to_path_buf(), module))
+}
+
+/// Reads source text; what is not UTF-8 in it does not matter here.
+pub(super) fn read(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// `module:callable` or `module:factory()`, found well-formed.
+pub(in crate::config) fn callable(text: &str) -> Result<String, String> {
+    let wrong = |more: String| format!("expected `module:callable` or `module:factory()`{more}, found {text:?}");
+    let Some((module, name)) = text.split_once(':') else {
+        let dotted = !text.is_empty() && text.split('.').all(is_identifier);
+        return Err(wrong(if dotted { format!(", such as `{text}:application`") } else { String::new() }));
+    };
+    let name = name.strip_suffix("()").unwrap_or(name);
+    if !module.split('.').all(is_identifier) || !name.split('.').all(is_identifier) {
+        return Err(wrong(String::new()));
+    }
+    if module.rsplit('.').next() == Some("asgi") {
+        return Err(format!("{ASGI}; name the WSGI callable instead of {text:?}"));
+    }
+    Ok(text.to_owned())
+}
+
 /// Looks for `application`, `app`, then for the factories `create_app` and `make_app`.
-pub(super) fn scan(text: &str) -> Scan {
+fn scan(text: &str) -> Scan {
     let names = top_level_names(text);
     let mut asgi = None;
     for (wanted, call) in [("application", ""), ("app", ""), ("create_app", "()"), ("make_app", "()")] {
@@ -113,6 +187,16 @@ fn outside_strings<'a>(line: &'a str, quotes: &mut Option<&'static str>) -> &'a 
     }
     code
 }
+
+/// Python's rule for names, as far as a look can tell: keywords pass.
+pub(super) fn is_identifier(name: &str) -> bool {
+    let mut characters = name.chars();
+    characters.next().is_some_and(|first| first.is_alphabetic() || first == '_')
+        && characters.all(|character| character.is_alphanumeric() || character == '_')
+}
+
+/// Said wherever only an ASGI callable is there.
+pub(super) const ASGI: &str = "ASGI is not supported yet";
 
 #[cfg(test)]
 mod tests {
