@@ -9,6 +9,7 @@
 //! 5. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod handler;

@@ -1,0 +1,179 @@
+//! Arguments as they are typed. Values stay text here: `config` reads them, and tells all that is wrong at once.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Environment, Wish, Wishes, nearest};
+
+/// Web server, WSGI application server and static deployment in one program.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "daemun", version, arg_required_else_help = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Production server in the foreground.
+    Serve(Box<ServeArguments>),
+}
+
+/// `daemun serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArguments {
+    /// daemun.toml, project folder, module file, module:callable or module:factory(); several with a mount:
+    /// /=shop.wsgi:application /wiki=wiki:app. Without one, what there is in the current folder.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Configuration file, instead of a target.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// PORT, HOST:PORT, [::]:PORT, unix:PATH or fd:N; repeatable, replaces those of the file.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Port on 127.0.0.1, as --listen PORT.
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Worker processes of each application; auto is one for each core.
+    #[arg(short = 'w', long, visible_alias = "workers", value_name = "N|auto")]
+    pub processes: Option<String>,
+    /// Threads in each process.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
+    /// Interpreter or virtual environment of the application.
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<String>,
+    /// Working folder and first place of sys.path.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<String>,
+    /// Environment variable of the application; repeatable.
+    #[arg(long, value_name = "K=V")]
+    pub env: Vec<String>,
+    /// File of K=V lines; repeatable.
+    #[arg(long, value_name = "FILE")]
+    pub env_file: Vec<String>,
+    /// Folder whose files are sent below a path; repeatable, added to the file's routes.
+    #[arg(long = "static", value_name = "URL=DIR")]
+    pub statics: Vec<String>,
+    /// From hand-over to the first byte of the answer; a number counts seconds.
+    #[arg(long, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// Requests after which a worker is replaced.
+    #[arg(long, value_name = "N")]
+    pub max_requests: Option<String>,
+    /// User of the application when started as root.
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Group of the application when started as root.
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
+    /// Access log: a path, - for standard output, or off.
+    #[arg(long, value_name = "PATH|-|off")]
+    pub access_log: Option<String>,
+    /// Form of the access log.
+    #[arg(long, value_name = "text|json")]
+    pub log_format: Option<String>,
+    /// Least important line of the error log: error, warning, info or debug.
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// File for the process id.
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<String>,
+    /// Collect static files before the start.
+    #[arg(long)]
+    pub collect: bool,
+}
+
+/// The variables that stand for options.
+const VARIABLES: &[&str] = &[
+    "DAEMUN_CONFIG",
+    "DAEMUN_LISTEN",
+    "DAEMUN_PORT",
+    "DAEMUN_PROCESSES",
+    "DAEMUN_WORKERS",
+    "DAEMUN_THREADS",
+    "DAEMUN_PYTHON",
+    "DAEMUN_DIRECTORY",
+    "DAEMUN_ENV_FILE",
+    "DAEMUN_STATIC",
+    "DAEMUN_TIMEOUT",
+    "DAEMUN_MAX_REQUESTS",
+    "DAEMUN_USER",
+    "DAEMUN_GROUP",
+    "DAEMUN_ACCESS_LOG",
+    "DAEMUN_LOG_FORMAT",
+    "DAEMUN_LOG_LEVEL",
+    "DAEMUN_PID_FILE",
+    "DAEMUN_COLLECT",
+];
+
+// === impl ServeArguments ===
+
+impl ServeArguments {
+    /// Options, and `DAEMUN_*` variables where there is no option.
+    pub fn wishes(&self, environment: &Environment) -> Wishes {
+        let variable = |name: &str| environment.variable(name).map(|value| Wish::new(value, name));
+        let one = |given: &Option<String>, option: &str, name: &str| match given {
+            Some(value) => Some(Wish::new(value, option)),
+            None => variable(name),
+        };
+        // A variable holds several values with spaces or commas between them.
+        let several = |given: &[String], option: &str, name: &str| -> Vec<Wish> {
+            if given.is_empty() {
+                let values = environment.variable(name).unwrap_or_default();
+                let values = values.split([' ', ',', '\n']).filter(|value| !value.is_empty());
+                return values.map(|value| Wish::new(value, name)).collect();
+            }
+            given.iter().map(|value| Wish::new(value, option)).collect()
+        };
+        let config = match &self.config {
+            // A target is more than a variable.
+            None if !self.targets.is_empty() => None,
+            given => one(given, "--config", "DAEMUN_CONFIG"),
+        };
+        let mut listen = several(&self.listen, "--listen", "");
+        listen.extend(self.port.as_ref().map(|port| Wish::new(port, "--port")));
+        if listen.is_empty() {
+            listen = several(&[], "", "DAEMUN_LISTEN");
+            listen.extend(variable("DAEMUN_PORT"));
+        }
+        Wishes {
+            targets: self.targets.clone(),
+            config,
+            listen,
+            processes: one(&self.processes, "--processes", "DAEMUN_PROCESSES").or_else(|| variable("DAEMUN_WORKERS")),
+            threads: one(&self.threads, "--threads", "DAEMUN_THREADS"),
+            python: one(&self.python, "--python", "DAEMUN_PYTHON"),
+            directory: one(&self.directory, "--directory", "DAEMUN_DIRECTORY"),
+            env: several(&self.env, "--env", ""),
+            env_files: several(&self.env_file, "--env-file", "DAEMUN_ENV_FILE"),
+            statics: several(&self.statics, "--static", "DAEMUN_STATIC"),
+            timeout: one(&self.timeout, "--timeout", "DAEMUN_TIMEOUT"),
+            max_requests: one(&self.max_requests, "--max-requests", "DAEMUN_MAX_REQUESTS"),
+            user: one(&self.user, "--user", "DAEMUN_USER"),
+            group: one(&self.group, "--group", "DAEMUN_GROUP"),
+            access_log: one(&self.access_log, "--access-log", "DAEMUN_ACCESS_LOG"),
+            log_format: one(&self.log_format, "--log-format", "DAEMUN_LOG_FORMAT"),
+            log_level: one(&self.log_level, "--log-level", "DAEMUN_LOG_LEVEL"),
+            pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
+            collect: self.collect || environment.variable("DAEMUN_COLLECT").is_some_and(is_yes),
+        }
+    }
+}
+
+/// A warning for each variable that is nearly one of ours, and so does nothing.
+pub(super) fn misspelt(environment: &Environment) -> Vec<String> {
+    let ours = environment.variables.keys().filter(|name| name.starts_with("DAEMUN_"));
+    let unknown = ours.filter(|name| !VARIABLES.contains(&name.as_str()));
+    let told = |name: &String| {
+        let near = nearest(name, VARIABLES).filter(|near| strsim::osa_distance(name, near) <= 2)?;
+        Some(format!("the environment variable {name} does nothing; did you mean {near}?"))
+    };
+    unknown.filter_map(told).collect()
+}
+
+fn is_yes(value: &str) -> bool {
+    !matches!(value.to_ascii_lowercase().as_str(), "0" | "false" | "no" | "off")
+}

@@ -1,0 +1,74 @@
+//! The command line: what was typed, as types; the right word for a wrong one; and what it all comes to.
+//!
+//! Knows `config`. Must not know servers and processes: `main.rs` hands them what is found here.
+
+mod arguments;
+mod words;
+
+use std::ffi::OsString;
+use std::fmt;
+
+use clap::Parser;
+
+use crate::config::{self, ConfigError, Configuration, Environment};
+
+pub use arguments::{Arguments, Command, ServeArguments};
+
+/// Exit code of wrong usage and of a configuration that cannot be used.
+pub const USAGE: u8 = 2;
+
+/// A command line that starts nothing: wrong usage, or a request for help or the version.
+#[derive(Debug)]
+pub struct Refusal {
+    error: clap::Error,
+    /// The right word, where the wrong one is known.
+    advice: Option<String>,
+}
+
+/// Reads the command line, program name first.
+pub fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> Result<Arguments, Refusal> {
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    Arguments::try_parse_from(&words).map_err(|error| {
+        let advice = words::advice(&error);
+        Refusal { error, advice }
+    })
+}
+
+/// What `serve` is to do, from options, environment, files and what is found. Called again for each reload.
+pub fn configure(arguments: &ServeArguments, environment: &Environment) -> Result<Configuration, ConfigError> {
+    let mut configuration = config::gather(&arguments.wishes(environment), environment)?;
+    configuration.warnings.extend(arguments::misspelt(environment));
+    Ok(configuration)
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// 0 for help and the version, else [`USAGE`].
+    pub fn exit_code(&self) -> u8 {
+        if self.error.use_stderr() { USAGE } else { 0 }
+    }
+
+    /// Writes it where it belongs: help to standard output, a mistake to standard error.
+    pub fn print(&self) -> std::io::Result<()> {
+        match &self.advice {
+            Some(_) => {
+                use std::io::Write;
+                writeln!(std::io::stderr(), "{self}")
+            }
+            None => self.error.print(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.advice {
+            Some(advice) => write!(f, "error: {advice}\n\nFor more information, try 'daemun serve --help'."),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

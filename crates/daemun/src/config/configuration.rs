@@ -1,0 +1,91 @@
+//! The whole configuration as a value: what `gather` comes to and the server is built from.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::AppSettings;
+use crate::connection::Limits;
+use crate::listener::ListenerSettings;
+use crate::router::Rule;
+use crate::static_files::StaticSettings;
+use crate::telemetry::TelemetrySettings;
+
+/// Everything, valid.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Configuration {
+    /// `[server]`.
+    pub server: ServerSettings,
+    /// `[app.*]`, in the order of their names.
+    pub apps: Vec<AppSettings>,
+    /// All routes, in the order in which they were written.
+    pub routes: Vec<RouteSettings>,
+    /// The configuration files that were read, main file first; empty when everything was found.
+    pub files: Vec<PathBuf>,
+    /// The target as it was found, for the start-up lines, for instance `Django project /srv/shop (manage.py)`.
+    pub target: String,
+    /// Warnings for the start-up lines.
+    pub warnings: Vec<String>,
+}
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServerSettings {
+    /// Where to listen.
+    pub listeners: Vec<ListenerSettings>,
+    /// What a connection may cost.
+    pub limits: Limits,
+    /// The logs.
+    pub telemetry: TelemetrySettings,
+    /// Event loops of the front; default: one for each core that the cgroup grants.
+    pub event_loops: usize,
+    /// Default user of applications when started as root.
+    pub user: Option<String>,
+    /// Default group of applications when started as root.
+    pub group: Option<String>,
+    /// Folder for bodies too large for memory.
+    pub spool: PathBuf,
+    /// Bytes that all spooled bodies together may take.
+    pub max_spool: u64,
+    /// From TERM to the end of what is in flight. Default 25 s.
+    pub grace: Duration,
+    /// From TERM to the end of accepting. Default 0 s.
+    pub drain_delay: Duration,
+    /// File for the supervisor's process id.
+    pub pid_file: Option<PathBuf>,
+}
+
+/// `[[route]]`: a condition and what answers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct RouteSettings {
+    /// When.
+    pub rule: Rule,
+    /// What.
+    pub handler: HandlerSettings,
+}
+
+/// What answers a route.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum HandlerSettings {
+    /// `static`.
+    Static(StaticSettings),
+    /// `app`: the name of an application.
+    App(String),
+    /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}` and `{scheme}`.
+    Redirect {
+        /// The template of the location.
+        to: String,
+        /// 301, 302, 303, 307 or 308.
+        status: u16,
+    },
+    /// `respond`.
+    Respond {
+        /// The status.
+        status: u16,
+        /// The body.
+        body: String,
+        /// Its content type.
+        content_type: String,
+    },
+}

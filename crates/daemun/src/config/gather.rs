@@ -1,0 +1,241 @@
+//! From what was asked for, written and found to one valid [`Configuration`], or to everything that is wrong.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::configuration::{Configuration, HandlerSettings, ServerSettings};
+use super::document::{Document, glob};
+use super::environment::Environment;
+use super::fault::{ConfigError, Place, Report};
+use super::section::{Entry, Keys, Section, Source};
+use super::target::{Looking, Target};
+use super::wishes::{Wish, Wishes};
+use super::{app, route, server, units};
+use crate::listener::{Address, ListenerSettings};
+
+const FILE: Keys = Keys {
+    known: &["include", "server", "app", "route"],
+    later: &["tls", "upstream", "site", "monitor", "health", "cache", "control", "acme"],
+};
+const INCLUDED: Keys = Keys { known: &["server", "app", "route"], later: FILE.later };
+
+/// Everything before what is missing is filled in.
+struct Draft {
+    server: ServerSettings,
+    apps: Vec<app::Draft>,
+    routes: Vec<route::Draft>,
+    documents: Vec<std::path::PathBuf>,
+    target: String,
+}
+
+/// Finds what there is to serve, reads it, applies what was asked for, and checks the whole.
+pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuration, ConfigError> {
+    let report = Report::default();
+    let mut draft = match find(wishes, environment)? {
+        Target::Configuration(path) => {
+            let told = wishes.config.as_ref().map_or_else(|| Place::named(environment.shown(&path)), Wish::place);
+            read(&path, &told, environment, &report)?
+        }
+        Target::Application(application) => {
+            let mut draft = Draft::new(environment, application.description.clone());
+            draft.apps.push(app::Draft::found(application, Place::named(&draft.target)));
+            draft
+        }
+        Target::Files(folder) => {
+            let mut draft = Draft::new(environment, format!("files in {}", folder.display()));
+            let handler = HandlerSettings::Static(route::folder(&folder));
+            draft.routes.push(route::Draft::found("/*", handler, "the target"));
+            draft
+        }
+    };
+    draft.apply(wishes, environment, &report);
+    draft.complete(environment, report)
+}
+
+fn find(wishes: &Wishes, environment: &Environment) -> Result<Target, ConfigError> {
+    if let Some(wish) = &wishes.config {
+        if let [first, ..] = &wishes.targets[..] {
+            let message = format!("a configuration file and a target (`{first}`) exclude each other");
+            return Err(ConfigError::one(wish.place(), message));
+        }
+        return Ok(Target::Configuration(environment.absolute(&wish.value)));
+    }
+    let directory = wishes.directory(environment);
+    let looking = Looking { base: &environment.directory, directory: directory.as_deref(), configurations: true };
+    looking.find(&wishes.targets).map_err(|fault| ConfigError { faults: vec![fault] })
+}
+
+/// Reads a file and those that it includes.
+fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -> Result<Draft, ConfigError> {
+    let one = |fault| ConfigError { faults: vec![fault] };
+    let main = Document::load(path, told, environment).map_err(one)?;
+    let table = main.parse(report);
+    // After a mistake in the grammar some of it was perhaps not read: nothing else that is told would be sure.
+    report.check()?;
+    let source = Source { document: &main, environment, report };
+    let mut included = Vec::new();
+    if let Some(entry) = Section::file(source, table.get_ref(), FILE).entry("include") {
+        for item in entry.items("a list of paths such as [\"sites/*.toml\"]").unwrap_or_default() {
+            let Some(pattern) = item.name() else { continue };
+            for path in glob(&main.folder, &pattern) {
+                if path == main.path || included.iter().any(|document: &Document| document.path == path) {
+                    item.fault(format!("{} is included twice", environment.shown(&path)));
+                } else {
+                    included.extend(report.take(Document::load(&path, &item.place(), environment)));
+                }
+            }
+        }
+    }
+    let grammar = Report::default();
+    let tables: Vec<Spanned<DeTable<'_>>> = included.iter().map(|document| document.parse(&grammar)).collect();
+    grammar.check()?;
+    let mut files = vec![(source, table.get_ref())];
+    files
+        .extend(included.iter().zip(&tables).map(|(document, table)| (Source { document, ..source }, table.get_ref())));
+    for &(source, table) in &files[1..] {
+        Section::file(source, table, INCLUDED);
+    }
+    let mut draft = Draft::new(environment, format!("configuration {}", environment.shown(&main.path)));
+    draft.read(&files);
+    draft.documents = std::iter::once(&main).chain(&included).map(|document| document.path.clone()).collect();
+    Ok(draft)
+}
+
+// === impl Draft ===
+
+impl Draft {
+    fn new(environment: &Environment, target: String) -> Self {
+        let server = server::defaults(environment);
+        Self { server, apps: Vec::new(), routes: Vec::new(), documents: Vec::new(), target }
+    }
+
+    fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
+        let mut servers = Vec::new();
+        for &(source, table) in files {
+            // Unknown keys of the file itself are told already.
+            let file = Section::unchecked(source, table);
+            servers.extend(file.entry("server"));
+            if let Some(entry) = file.entry("app") {
+                self.read_apps(&entry);
+            }
+            let routes = file.entry("route").and_then(|entry| entry.items("tables, each under a line [[route]]"));
+            for entry in routes.unwrap_or_default() {
+                let section = entry.section("[[route]]", "a table under a line [[route]]", route::KEYS);
+                self.routes.extend(section.and_then(|section| route::Draft::read(&section)));
+            }
+        }
+        if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
+            server::read(&section, &mut self.server);
+        }
+    }
+
+    fn read_apps(&mut self, entry: &Entry<'_>) {
+        for entry in entry.map("[app]", "tables, each under a line such as [app.shop]").unwrap_or_default() {
+            let name = entry.key();
+            if let Some(first) = self.apps.iter().find(|app| app.settings.name == name) {
+                entry.source.report.fault(entry.place(), format!("[app.{name}] stands already at {}", first.place));
+                continue;
+            }
+            if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+                entry.fault("the name of an application has letters, digits, `-`, `_` and `.` only");
+            }
+            let what = format!("a table under a line such as [app.shop], with `target` or `wsgi`, for `{name}`");
+            if let Some(section) = entry.section(&format!("[app.{name}]"), &what, app::KEYS) {
+                self.apps.push(app::Draft::read(name, &section, &entry));
+            }
+        }
+    }
+
+    fn apply(&mut self, wishes: &Wishes, environment: &Environment, report: &Report) {
+        wishes.apply_to_server(&mut self.server, environment, report);
+        if let [_, _, ..] = &self.apps[..] {
+            for wish in [&wishes.directory, &wishes.python].into_iter().flatten() {
+                let message =
+                    format!("it is for one application, and there are {}; write it in the file", self.apps.len());
+                report.fault(wish.place(), message);
+            }
+        }
+        for draft in &mut self.apps {
+            wishes.apply_to_app(draft, environment, report);
+        }
+        self.routes.extend(wishes.routes(environment, report));
+    }
+
+    fn complete(mut self, environment: &Environment, report: Report) -> Result<Configuration, ConfigError> {
+        self.listen_by_platform(environment, &report);
+        let names: Vec<String> = self.apps.iter().map(|app| app.settings.name.clone()).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        self.route_the_only_app(&names);
+        if self.routes.is_empty() && report.check().is_ok() {
+            report.fault(Place::named(&self.target), "nothing to serve: write an [app.NAME] or a [[route]]");
+        }
+        route::check(&self.routes, &names, &report);
+        for name in &names {
+            let used = self
+                .routes
+                .iter()
+                .any(|route| matches!(&route.settings.handler, HandlerSettings::App(app) if app == name));
+            if !used {
+                report.warn(format!("[app.{name}] is started, but no route leads to it"));
+            }
+        }
+        let mut apps: Vec<_> = self.apps.into_iter().map(|app| app.complete(environment, &report)).collect();
+        apps.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(Configuration {
+            server: self.server,
+            apps,
+            routes: self.routes.into_iter().map(|route| route.settings).collect(),
+            files: self.documents,
+            target: self.target,
+            warnings: report.finish()?,
+        })
+    }
+
+    /// `PORT`, then the default, where neither an option nor the file says where to listen.
+    fn listen_by_platform(&mut self, environment: &Environment, report: &Report) {
+        let port = environment.variable("PORT").and_then(|text| match units::whole(text, 0, 65_535) {
+            Ok(port) => Some(port as u16),
+            Err(message) => {
+                report.fault(Place::named("PORT"), message);
+                None
+            }
+        });
+        let listeners = &mut self.server.listeners;
+        if listeners.is_empty() {
+            let address = match port {
+                Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+                None => SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
+            };
+            listeners.push(ListenerSettings { address: Address::Tcp(address), mode: None, group: None });
+        } else if let Some(port) = port {
+            let elsewhere = |listener: &ListenerSettings| !matches!(listener.address, Address::Tcp(address) if address.port() == port);
+            if listeners.iter().all(elsewhere) {
+                let told: Vec<String> = listeners.iter().map(|listener| listener.address.to_string()).collect();
+                let told = told.join(", ");
+                report.warn(format!("PORT is {port}, but the server listens on {told}: the platform may not reach it"));
+            }
+        }
+    }
+
+    /// Exactly one application and no route to it: it gets everything that no other route takes. Where another takes
+    /// everything, a warning says that nothing leads to the application.
+    fn route_the_only_app(&mut self, names: &[&str]) {
+        let to_app = |route: &route::Draft| matches!(route.settings.handler, HandlerSettings::App(_));
+        if let [name] = names
+            && !self.routes.iter().any(to_app)
+        {
+            let handler = HandlerSettings::App((*name).to_owned());
+            let added = route::Draft::found("/*", handler, "the only application");
+            let rule = &added.settings.rule;
+            let taken = |route: &route::Draft| {
+                (&route.settings.rule.host, &route.settings.rule.path) == (&rule.host, &rule.path)
+            };
+            if !self.routes.iter().any(taken) {
+                self.routes.push(added);
+            }
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `[server]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::configuration::ServerSettings;
+use super::environment::Environment;
+use super::section::{Entry, Keys, Section};
+use super::units;
+use crate::connection::Limits;
+use crate::listener::{Address, ListenerSettings};
+use crate::telemetry::{Format, Level, Sink, TelemetrySettings};
+
+/// The keys of `[server]`.
+pub(super) const KEYS: Keys = Keys {
+    known: &[
+        "listen",
+        "user",
+        "group",
+        "spool",
+        "max_spool",
+        "header_timeout",
+        "keep_alive",
+        "grace",
+        "drain_delay",
+        "max_body",
+        "max_connections",
+        "max_head",
+        "max_request_line",
+        "max_fields",
+        "access_log",
+        "error_log",
+        "event_loops",
+        "pid_file",
+    ],
+    later: &["monitor", "health", "state", "control", "trusted_proxies"],
+};
+
+const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
+const ACCESS_LOG: Keys = Keys { known: &["path", "format"], later: &[] };
+const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
+
+/// What is used where nothing is written; no listeners yet.
+pub(super) fn defaults(environment: &Environment) -> ServerSettings {
+    ServerSettings {
+        listeners: Vec::new(),
+        limits: Limits::default(),
+        telemetry: TelemetrySettings::default(),
+        event_loops: environment.cores.max(1),
+        user: None,
+        group: None,
+        // Not /tmp: it often is memory, and spooled bodies are those that are too large for it.
+        spool: PathBuf::from("/var/tmp"),
+        max_spool: 10 << 30,
+        grace: Duration::from_secs(25),
+        drain_delay: Duration::ZERO,
+        pid_file: None,
+    }
+}
+
+/// Reads the section into `settings`.
+pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
+    if let Some(listeners) = section.entry("listen").and_then(|entry| listeners(&entry)) {
+        settings.listeners = listeners;
+    }
+    let name = |key| section.entry(key).and_then(|entry| entry.name());
+    settings.user = name("user").or(settings.user.take());
+    settings.group = name("group").or(settings.group.take());
+    let path = |key| section.entry(key).and_then(|entry| entry.path());
+    settings.pid_file = path("pid_file").or(settings.pid_file.take());
+    set(&mut settings.spool, path("spool"));
+    let whole = |key, most| section.entry(key).and_then(|entry| entry.whole(1, most));
+    set(&mut settings.event_loops, whole("event_loops", 1024).map(|number| number as usize));
+    set(&mut settings.max_spool, section.entry("max_spool").and_then(|entry| entry.size()));
+    set(&mut settings.grace, section.entry("grace").and_then(|entry| entry.duration()));
+    set(&mut settings.drain_delay, section.entry("drain_delay").and_then(|entry| entry.duration()));
+    let limits = &mut settings.limits;
+    set(&mut limits.header_timeout, section.entry("header_timeout").and_then(|entry| entry.positive_duration()));
+    set(&mut limits.keep_alive, section.entry("keep_alive").and_then(|entry| entry.duration()));
+    set(&mut limits.max_body, section.entry("max_body").and_then(|entry| entry.size()));
+    set(&mut limits.max_connections, whole("max_connections", 10_000_000).map(|number| number as usize));
+    set(&mut limits.max_fields, whole("max_fields", 10_000).map(|number| number as usize));
+    // A head is kept in memory as a whole, and its parts are 32-bit offsets.
+    set(&mut limits.max_head, head_size(section, "max_head"));
+    set(&mut limits.max_request_line, head_size(section, "max_request_line"));
+    if let Some(entry) = section.entry("access_log") {
+        access_log(&entry, &mut settings.telemetry);
+    }
+    if let Some(entry) = section.entry("error_log") {
+        error_log(&entry, &mut settings.telemetry);
+    }
+}
+
+fn set<T>(place: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *place = value;
+    }
+}
+
+fn head_size(section: &Section<'_>, key: &str) -> Option<usize> {
+    let entry = section.entry(key)?;
+    let size = entry.size()?;
+    if !(1024..=1 << 24).contains(&size) {
+        entry.expected("a size from \"1KiB\" to \"16MiB\"");
+        return None;
+    }
+    Some(size as usize)
+}
+
+fn listeners(entry: &Entry<'_>) -> Option<Vec<ListenerSettings>> {
+    const WHAT: &str = "a list of addresses such as [\"0.0.0.0:80\", \"unix:/run/daemun.sock\"]";
+    let items = if entry.is_list() { entry.items(WHAT)? } else { vec![entry.clone()] };
+    if items.is_empty() {
+        entry.expected(WHAT);
+    }
+    let mut listeners: Vec<ListenerSettings> = Vec::new();
+    for item in items {
+        let Some(listener) = listener(&item) else { continue };
+        if listeners.iter().any(|other| other.address == listener.address) && !is_any_port(&listener.address) {
+            item.fault(format!("`{}` stands here twice", listener.address));
+        }
+        listeners.push(listener);
+    }
+    Some(listeners)
+}
+
+fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
+    const WHAT: &str = "an address such as \"0.0.0.0:80\", or a table such as { address = \"unix:/run/daemun.sock\" }";
+    if !item.is_table() {
+        return address(item, WHAT).map(|address| ListenerSettings { address, mode: None, group: None });
+    }
+    let section = item.section("a listener", WHAT, LISTENER)?;
+    let Some(address_entry) = section.entry("address") else {
+        item.fault("a listener needs an `address`");
+        return None;
+    };
+    let address = address(&address_entry, WHAT)?;
+    let mode = section.entry("mode").and_then(|entry| entry.parse("access bits such as \"660\"", mode));
+    let group = section.entry("group").and_then(|entry| entry.name());
+    if !matches!(address, Address::Unix(_)) {
+        for key in ["mode", "group"] {
+            if let Some(entry) = section.entry(key) {
+                entry.fault("only a listener on a `unix:` address has it");
+            }
+        }
+    }
+    Some(ListenerSettings { address, mode, group })
+}
+
+/// A number alone is a port.
+fn address(entry: &Entry<'_>, what: &str) -> Option<Address> {
+    if entry.is_integer() {
+        let port = entry.whole(0, 65_535)?;
+        return units::address(&port.to_string(), &entry.source.document.folder).ok();
+    }
+    entry.parse(what, |text| units::address(text, &entry.source.document.folder))
+}
+
+fn mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= 0o777);
+    mode.ok_or_else(|| format!("expected access bits in octal such as \"660\", found {text:?}"))
+}
+
+/// With port 0 the kernel chooses, each time another.
+fn is_any_port(address: &Address) -> bool {
+    matches!(address, Address::Tcp(address) if address.port() == 0)
+}
+
+fn access_log(entry: &Entry<'_>, telemetry: &mut TelemetrySettings) {
+    const WHAT: &str = "a path, \"-\", \"off\", or a table such as { path = \"-\", format = \"json\" }";
+    if entry.is_text() {
+        set(&mut telemetry.access.sink, sink(entry));
+    } else if let Some(section) = entry.section("`access_log`", WHAT, ACCESS_LOG) {
+        set(&mut telemetry.access.sink, section.entry("path").and_then(|entry| sink(&entry)));
+        let format = section.entry("format").and_then(|entry| entry.parse("`combined` or `json`", format));
+        set(&mut telemetry.access.format, format);
+    }
+}
+
+fn error_log(entry: &Entry<'_>, telemetry: &mut TelemetrySettings) {
+    const WHAT: &str = "a path, \"-\", or a table such as { path = \"-\", level = \"info\" }";
+    if entry.is_text() {
+        set(&mut telemetry.error.sink, sink(entry));
+    } else if let Some(section) = entry.section("`error_log`", WHAT, ERROR_LOG) {
+        set(&mut telemetry.error.sink, section.entry("path").and_then(|entry| sink(&entry)));
+        let level =
+            section.entry("level").and_then(|entry| entry.parse("`error`, `warning`, `info` or `debug`", level));
+        set(&mut telemetry.error.level, level);
+    }
+}
+
+fn sink(entry: &Entry<'_>) -> Option<Sink> {
+    match entry.text()?.as_str() {
+        "-" => Some(Sink::Standard),
+        "off" => Some(Sink::Off),
+        _ => entry.path().map(Sink::File),
+    }
+}
+
+/// `combined` or `json`.
+pub(super) fn format(text: &str) -> Result<Format, String> {
+    match text {
+        "combined" | "text" => Ok(Format::Combined),
+        "json" => Ok(Format::Json),
+        _ if text.contains(['{', '%', '$']) => {
+            Err("templates are not supported by this version; expected `combined` or `json`".to_owned())
+        }
+        _ => Err(format!("expected `combined` or `json`, found {text:?}")),
+    }
+}
+
+/// `error`, `warning`, `info` or `debug`.
+pub(super) fn level(text: &str) -> Result<Level, String> {
+    match text {
+        "error" => Ok(Level::Error),
+        "warning" | "warn" => Ok(Level::Warning),
+        "info" => Ok(Level::Info),
+        "debug" => Ok(Level::Debug),
+        _ => Err(format!("expected `error`, `warning`, `info` or `debug`, found {text:?}")),
+    }
+}

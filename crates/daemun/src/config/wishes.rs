@@ -1,0 +1,207 @@
+//! What options and `DAEMUN_*` variables ask for, on top of what is written or found.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::app::{self, read_env_file};
+use super::configuration::{HandlerSettings, ServerSettings};
+use super::environment::{Environment, join};
+use super::fault::{Place, Report};
+use super::interpreter::Named;
+use super::route::{self, folder};
+use super::{server, units, variables};
+use crate::listener::ListenerSettings;
+use crate::telemetry::Sink;
+
+/// The value of an option, and what gave it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wish {
+    /// The value as it was given.
+    pub value: String,
+    /// For instance `--timeout` or `DAEMUN_TIMEOUT`.
+    pub origin: String,
+}
+
+/// Everything that was asked for; what was not is empty.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Wishes {
+    /// What to serve.
+    pub targets: Vec<String>,
+    /// A configuration file instead of a target.
+    pub config: Option<Wish>,
+    /// Addresses that replace those of the file.
+    pub listen: Vec<Wish>,
+    /// Processes of every application.
+    pub processes: Option<Wish>,
+    /// Threads in each.
+    pub threads: Option<Wish>,
+    /// The interpreter.
+    pub python: Option<Wish>,
+    /// Working folder and first place of `sys.path`.
+    pub directory: Option<Wish>,
+    /// `K=V` for every application.
+    pub env: Vec<Wish>,
+    /// Files of `K=V`.
+    pub env_files: Vec<Wish>,
+    /// `URL=DIR`, added to the routes of the file.
+    pub statics: Vec<Wish>,
+    /// From hand-over to the first byte of an answer.
+    pub timeout: Option<Wish>,
+    /// Requests after which a worker is replaced.
+    pub max_requests: Option<Wish>,
+    /// Default user of applications.
+    pub user: Option<Wish>,
+    /// Default group of applications.
+    pub group: Option<Wish>,
+    /// Path, `-` or `off`.
+    pub access_log: Option<Wish>,
+    /// `text` or `json`.
+    pub log_format: Option<Wish>,
+    /// The least important line of the error log.
+    pub log_level: Option<Wish>,
+    /// File for the supervisor's process id.
+    pub pid_file: Option<Wish>,
+    /// Whether static files are collected before the start.
+    pub collect: bool,
+}
+
+// === impl Wish ===
+
+impl Wish {
+    /// A value and what gave it.
+    pub fn new(value: impl Into<String>, origin: impl Into<String>) -> Self {
+        Self { value: value.into(), origin: origin.into() }
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place::named(&self.origin)
+    }
+
+    fn read<T>(&self, report: &Report, read: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+        read(&self.value).map_err(|message| report.fault(self.place(), message)).ok()
+    }
+
+    fn path(&self, environment: &Environment, report: &Report) -> Option<PathBuf> {
+        if self.value.is_empty() {
+            report.fault(self.place(), "expected a path");
+            return None;
+        }
+        Some(environment.absolute(&self.value))
+    }
+}
+
+// === impl Wishes ===
+
+impl Wishes {
+    /// `--directory` as a path.
+    pub(super) fn directory(&self, environment: &Environment) -> Option<PathBuf> {
+        self.directory.as_ref().map(|wish| environment.absolute(&wish.value))
+    }
+
+    /// Changes what the file or the defaults say.
+    pub(super) fn apply_to_server(&self, settings: &mut ServerSettings, environment: &Environment, report: &Report) {
+        if !self.listen.is_empty() {
+            settings.listeners.clear();
+        }
+        for wish in &self.listen {
+            let address = wish.read(report, |text| units::address(text, &environment.directory));
+            settings.listeners.extend(address.map(|address| ListenerSettings { address, mode: None, group: None }));
+        }
+        if let Some(wish) = &self.user {
+            settings.user = Some(wish.value.clone());
+        }
+        if let Some(wish) = &self.group {
+            settings.group = Some(wish.value.clone());
+        }
+        if let Some(path) = self.pid_file.as_ref().and_then(|wish| wish.path(environment, report)) {
+            settings.pid_file = Some(path);
+        }
+        if let Some(wish) = &self.access_log {
+            settings.telemetry.access.sink = match wish.value.as_str() {
+                "-" => Sink::Standard,
+                "off" => Sink::Off,
+                path => Sink::File(join(&environment.directory, path)),
+            };
+        }
+        if let Some(format) = self.log_format.as_ref().and_then(|wish| wish.read(report, server::format)) {
+            settings.telemetry.access.format = format;
+        }
+        if let Some(level) = self.log_level.as_ref().and_then(|wish| wish.read(report, server::level)) {
+            settings.telemetry.error.level = level;
+        }
+    }
+
+    /// Changes what the file or the defaults say about an application.
+    pub(super) fn apply_to_app(&self, draft: &mut app::Draft, environment: &Environment, report: &Report) {
+        if let Some(processes) = self.processes.as_ref().and_then(|wish| wish.read(report, app::processes)) {
+            draft.processes = processes;
+        } else if let (None, Some(number)) = (draft.processes, environment.variable("WEB_CONCURRENCY")) {
+            let wish = Wish::new(number, "WEB_CONCURRENCY");
+            draft.processes = wish.read(report, app::processes).flatten();
+        }
+        let whole = |wish: &Wish, most| wish.read(report, |text| units::whole(text, 1, most));
+        if let Some(threads) = self.threads.as_ref().and_then(|wish| whole(wish, app::MOST_THREADS)) {
+            draft.settings.threads = threads as u16;
+        }
+        if let Some(requests) = self.max_requests.as_ref().and_then(|wish| whole(wish, i64::MAX as u64)) {
+            draft.settings.max_requests = Some(requests);
+        }
+        if let Some(timeout) = self.timeout.as_ref().and_then(|wish| wish.read(report, seconds_or_duration)) {
+            draft.settings.timeout = timeout;
+        }
+        if let Some(wish) = &self.python {
+            let (text, folder) = (wish.value.clone(), environment.directory.clone());
+            draft.python = Some(Named { text, folder, place: wish.place(), reason: wish.origin.clone() });
+        }
+        if let Some(wish) = &self.directory {
+            draft.directory = wish.path(environment, report).map(|path| (path, wish.place()));
+        }
+        for wish in &self.env_files {
+            if let Some(path) = wish.path(environment, report) {
+                read_env_file(&path, &wish.place(), environment, report, &mut draft.settings.env);
+            }
+        }
+        for wish in &self.env {
+            // The shell has taken the quotes off already.
+            let variable = wish.read(report, |text| match text.split_once('=') {
+                Some((name, value)) => {
+                    variables::assignment(&format!("{name}=")).map(|(name, _)| (name, value.to_owned()))
+                }
+                None => Err(format!("expected KEY=VALUE, found {text:?}")),
+            });
+            draft.settings.env.extend(variable);
+        }
+        draft.settings.collect |= self.collect;
+    }
+
+    /// The routes of `--static`.
+    pub(super) fn routes(&self, environment: &Environment, report: &Report) -> Vec<route::Draft> {
+        let read = |wish: &Wish| {
+            let (path, root) = wish.read(report, |text| static_route(text, environment))?;
+            Some(route::Draft::found(&path, HandlerSettings::Static(folder(&root)), &wish.origin))
+        };
+        self.statics.iter().filter_map(read).collect()
+    }
+}
+
+/// `URL=DIR`: the path that the files are below, and their folder.
+fn static_route(text: &str, environment: &Environment) -> Result<(String, PathBuf), String> {
+    let wrong = || format!("expected URL=DIR such as \"/static=staticfiles\", found {text:?}");
+    let (url, folder) = text.split_once('=').filter(|(_, folder)| !folder.is_empty()).ok_or_else(wrong)?;
+    let bare = url.strip_suffix('*').unwrap_or(url).trim_end_matches('/');
+    let path = format!("{bare}/*");
+    path.parse::<crate::router::PathPattern>()
+        .ok()
+        .filter(|_| url.starts_with('/') && !bare.contains('*'))
+        .ok_or_else(wrong)?;
+    let root = environment.absolute(folder);
+    if root.is_dir() { Ok((path, root)) } else { Err(format!("there is no folder {}", root.display())) }
+}
+
+/// `30s`; or `30`, as everywhere else on a command line.
+fn seconds_or_duration(text: &str) -> Result<Duration, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return units::positive_duration(&format!("{text}s"));
+    }
+    units::positive_duration(text)
+}
