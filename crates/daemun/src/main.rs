@@ -1,3 +1,47 @@
 //! The `daemun` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+use daemun::cli::{self, Command};
+use daemun::config::Environment;
+use daemun::server;
+
+fn main() -> ExitCode {
+    // A front is told apart before anything is parsed: its arguments are ours, not a person's.
+    if std::env::args_os().nth(1).is_some_and(|role| role == server::FRONT_ROLE) {
+        return server::front::run(3);
+    }
+    let arguments = match cli::parse(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(refusal) => {
+            // A closed terminal: there is nobody left to tell.
+            let _ = refusal.print();
+            return ExitCode::from(refusal.exit_code());
+        }
+    };
+    match arguments.command {
+        Command::Serve(arguments) => serve(&arguments),
+    }
+}
+
+fn serve(arguments: &cli::ServeArguments) -> ExitCode {
+    let environment = match Environment::current() {
+        Ok(environment) => environment,
+        Err(error) => {
+            eprintln!("daemun: cannot tell the current folder: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let configuration = match cli::configure(arguments, &environment) {
+        Ok(configuration) => configuration,
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::from(cli::USAGE);
+        }
+    };
+    let arguments = arguments.clone();
+    server::master::run(
+        configuration,
+        Box::new(move || cli::configure(&arguments, &environment).map_err(|error| error.to_string())),
+    )
+}

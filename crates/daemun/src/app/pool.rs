@@ -233,11 +233,11 @@ impl Pool {
         let now = Instant::now();
         let mut state = self.state();
         let admission = *state.admissions.get(&pid).ok_or("it is no worker of this application")?;
-        let (serial, signal) = (admission.serial, Arc::new(Signal::default()));
+        let serial = admission.serial;
         let key = LaneKey { serial, thread: hello.thread };
-        let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::clone(&signal) };
+        let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::default() };
         if hello.thread == 0 {
-            let worker = self.new_worker(&state, admission, hello)?;
+            let worker = self.new_worker(&state, admission, hello, now)?;
             let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned();
             admitted.page = worker.page.length() as u32;
             admitted.descriptors.push(duplicate(worker.page.as_fd()).map_err(|error| error.to_string())?);
@@ -250,12 +250,13 @@ impl Pool {
         }
         let home = serial as usize % self.event_loops;
         let worker = state.worker(serial).ok_or("its first lane is not there")?;
-        if worker.lanes.len() != hello.thread as usize {
-            return Err(format!("lane {} came out of turn", hello.thread));
-        }
-        worker.lanes.push(Lane::new(signal, now));
-        let complete = worker.lanes.len() == hello.threads.max(1) as usize;
+        let lane = worker.lanes.get_mut(hello.thread as usize).filter(|lane| !lane.connected);
+        let lane = lane.ok_or_else(|| format!("it has no lane {} to connect", hello.thread))?;
+        lane.connected = true;
+        admitted.signal = Arc::clone(&lane.signal);
+        let complete = worker.lanes.iter().all(|lane| lane.connected);
         let mut wakers = Vec::new();
+        worker.retire_idle_lanes(&mut wakers);
         state.dispatch(now, &mut wakers);
         drop(state);
         wake(wakers);
@@ -265,7 +266,7 @@ impl Pool {
         Ok((key, home, admitted))
     }
 
-    fn new_worker(&self, state: &State, by: Admission, hello: Hello) -> Result<Worker, String> {
+    fn new_worker(&self, state: &State, by: Admission, hello: Hello, now: Instant) -> Result<Worker, String> {
         let length = (hello.threads.max(1) as usize * LANE_PAGE).next_multiple_of(4096);
         let page = SharedMemory::new("daemun-worker", length, false).map_err(|error| error.to_string())?;
         // Jitter by the serial, so that workers that started together are not replaced together.
@@ -274,7 +275,7 @@ impl Pool {
             serial: by.serial,
             generation: by.generation,
             home: by.serial as usize % self.event_loops,
-            lanes: Vec::new(),
+            lanes: (0..hello.threads.max(1)).map(|_| Lane::new(now)).collect(),
             page: Arc::new(page),
             retiring: false,
             served: 0,

@@ -43,6 +43,8 @@ pub(super) struct Lane {
     /// When its last sign of life came, or, if it had been idle, when it got work.
     heard: Instant,
     told_to_retire: bool,
+    /// Whether its thread has connected: threads come in any order.
+    pub(super) connected: bool,
 }
 
 /// Frames that wait to be written, and the descriptors that go with them.
@@ -88,6 +90,9 @@ impl Worker {
     pub(super) fn lane_for(&self, depth: usize, now: Instant) -> Option<usize> {
         let mut idle = None;
         for (index, lane) in self.lanes.iter().enumerate() {
+            if !lane.connected {
+                continue;
+            }
             if lane.in_flight() == 0 {
                 idle = idle.or(Some(index));
             } else if depth > 1 && !lane.is_blocked(now) {
@@ -155,7 +160,7 @@ impl Worker {
     /// Tells idle lanes of a retiring worker to end. Wakers of their tasks are added to `wakers`.
     pub(super) fn retire_idle_lanes(&mut self, wakers: &mut Vec<Waker>) {
         for lane in self.lanes.iter_mut().filter(|_| self.retiring) {
-            if lane.in_flight() == 0 && !lane.told_to_retire {
+            if lane.in_flight() == 0 && lane.connected && !lane.told_to_retire {
                 lane.told_to_retire = true;
                 frame::put(&mut lane.out.bytes, Kind::Retire, 0, &[]);
                 wakers.extend(lane.signal.take_waker());
@@ -165,15 +170,16 @@ impl Worker {
 }
 
 impl Lane {
-    pub(super) fn new(signal: Arc<Signal>, now: Instant) -> Self {
+    pub(super) fn new(now: Instant) -> Self {
         Self {
-            signal,
+            signal: Arc::default(),
             out: Outgoing::default(),
             slots: (0..SLOTS).map(|_| None).collect(),
             free: u64::MAX,
             generation: 0,
             heard: now,
             told_to_retire: false,
+            connected: false,
         }
     }
 

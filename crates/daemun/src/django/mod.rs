@@ -30,9 +30,10 @@ pub fn examine(info: &DjangoInfo) -> Findings {
 
 /// `settings.py:28`, or the bare name where the line is not known.
 fn place(info: &DjangoInfo, setting: &str) -> String {
-    let file = info.settings_file.as_deref().map_or("settings", |file| {
-        Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file)
-    });
+    let file = info
+        .settings_file
+        .as_deref()
+        .map_or("settings", |file| Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or(file));
     info.lines.get(setting).map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
 }
 
@@ -117,8 +118,10 @@ fn uncollected(info: &DjangoInfo) -> String {
         None => format!("{}: STATIC_ROOT is not set", place(info, "STATIC_URL")),
         Some(root) => format!("{}: nothing has been collected to {root}", place(info, "STATIC_ROOT")),
     };
-    format!("{why}: static files are served from their sources, without long caching; set STATIC_ROOT and run daemun \
-             serve --collect")
+    format!(
+        "{why}: static files are served from their sources, without long caching; set STATIC_ROOT and run daemun \
+             serve --collect"
+    )
 }
 
 fn finder_roots(info: &DjangoInfo) -> Vec<Root> {
@@ -157,10 +160,7 @@ fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) ->
 
 fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {
     let path = PathPattern::Prefix { prefix, suffix: String::new() };
-    RouteSettings {
-        rule: Rule { host: HostPattern::Any, path, origin },
-        handler: HandlerSettings::Static(settings),
-    }
+    RouteSettings { rule: Rule { host: HostPattern::Any, path, origin }, handler: HandlerSettings::Static(settings) }
 }
 
 fn has_files(folder: &str) -> bool {

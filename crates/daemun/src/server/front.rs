@@ -152,7 +152,7 @@ impl Front {
         for app in &plan.configuration.apps {
             worker_sockets.insert(app.name.clone(), next()?);
         }
-        self.prepare_pools(&plan, worker_sockets)?;
+        self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
         let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
@@ -161,7 +161,7 @@ impl Front {
     }
 
     /// Makes pools for applications that have none yet.
-    fn prepare_pools(&mut self, plan: &Plan, mut sockets: HashMap<String, OwnedFd>) -> io::Result<()> {
+    fn prepare_pools(&mut self, plan: &Plan, mut sockets: HashMap<String, OwnedFd>) {
         for settings in &plan.configuration.apps {
             let Some(socket) = sockets.remove(&settings.name) else { continue };
             if self.pools.contains_key(&settings.name) {
@@ -170,10 +170,10 @@ impl Front {
             let pool = Pool::new(settings.clone(), self.event_loops.len(), self.reports.clone());
             self.event_loops[0].spawn(Pool::watch(Arc::downgrade(&pool)));
             let listener = std::os::unix::net::UnixListener::from(socket);
-            let accepting = self.event_loops[0].spawn(accept_workers(listener, Arc::clone(&pool), self.event_loops.clone()));
+            let accepting =
+                self.event_loops[0].spawn(accept_workers(listener, Arc::clone(&pool), self.event_loops.clone()));
             self.pools.insert(settings.name.clone(), AppPool { pool, accepting });
         }
-        Ok(())
     }
 
     /// Carries a message out; true when that was the last one.
@@ -189,11 +189,8 @@ impl Front {
             ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
             ToFront::Switch(generations) => {
-                let answer = match self.switch(&generations) {
-                    Ok(()) => FromFront::Serving,
-                    Err(error) => FromFront::Refused(error.to_string()),
-                };
-                return supervisor.send(&answer, &[]).await.is_err();
+                self.switch(&generations);
+                return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
@@ -212,10 +209,10 @@ impl Front {
     }
 
     /// Serves what was prepared.
-    fn switch(&mut self, generations: &BTreeMap<String, u64>) -> io::Result<()> {
-        let Some(Prepared { plan, serving, sockets }) = self.prepared.take() else { return Ok(()) };
-        self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context)?;
+    fn switch(&mut self, generations: &BTreeMap<String, u64>) {
+        let Some(Prepared { plan, serving, sockets }) = self.prepared.take() else { return };
         self.context.serving.store(Arc::new(serving));
+        self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
                 let current = generations.get(&settings.name).copied().unwrap_or_default();
@@ -231,7 +228,6 @@ impl Front {
             }
         }
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
-        Ok(())
     }
 
     fn reopen(&self, access: bool, error: bool, descriptors: Vec<OwnedFd>) {

@@ -49,7 +49,7 @@ const LOG_DEADLINE: Duration = Duration::from_secs(2);
 pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return lines::fail(&format!("cannot start: {error}")),
+        Err(error) => return lines::fail(format!("cannot start: {error}")),
     };
     runtime.block_on(async {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -65,7 +65,7 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
-    /// The same as it was configured, before Django was asked.
+    /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
     errors: ErrorLogger,
@@ -85,6 +85,8 @@ struct Master {
     events: mpsc::UnboundedSender<Event>,
     open_files: Option<u64>,
     next_serial: u32,
+    /// Which folder each static root was at the last look.
+    roots: Vec<Option<(u64, u64)>>,
     exit: ExitCode,
 }
 
@@ -158,7 +160,8 @@ impl Master {
         let logs = Logs::open(&configuration.server.telemetry)?;
         let errors = logs.error_logger(&configuration.server.telemetry.error)?;
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
-        let shim = runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
+        let shim =
+            runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
         let (lifeline, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
             .map_err(|errno| format!("cannot make a pipe: {errno}"))?;
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
@@ -183,6 +186,7 @@ impl Master {
             events,
             open_files,
             next_serial: 1,
+            roots: Vec::new(),
             exit: ExitCode::SUCCESS,
         })
     }
@@ -217,7 +221,7 @@ impl Master {
                 self.errors.warning(format_args!("grace is over: what is still in flight is cut"));
                 return true;
             }
-            Event::ChildrenEnded => return self.reap().await,
+            Event::ChildrenEnded => return self.reap(),
             Event::Front(epoch, message) if epoch == self.front.epoch => return self.front_said(message).await,
             Event::Front(..) => {}
             Event::Zygote(app, generation, message) => return self.zygote_said(&app, generation, message).await,

@@ -59,6 +59,18 @@ impl ErrorLogger {
         self.log(Level::Info, message);
     }
 
+    /// A step of ours.
+    pub fn debug(&self, message: fmt::Arguments<'_>) {
+        self.log(Level::Debug, message);
+    }
+
+    /// Something failed, with a text of several lines, such as a traceback: each becomes a line of the log.
+    pub fn error_lines(&self, text: &str) {
+        for line in text.lines() {
+            self.error(format_args!("{line}"));
+        }
+    }
+
     /// Writes to another descriptor from now on.
     pub fn reopen(&self, sink: OwnedFd) {
         if let Some(writer) = &self.writer {

@@ -9,7 +9,8 @@ use crate::app::{Application, Pool, Spool, TrustedProxies};
 use crate::config::{Configuration, HandlerSettings};
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status};
-use crate::router::{Redirect, Respond, Router};
+use crate::respond::{Redirect, Respond};
+use crate::router::Router;
 use crate::static_files::StaticFiles;
 use crate::telemetry::ErrorLogger;
 
@@ -21,7 +22,7 @@ pub(super) fn build(
     spool: &Arc<Spool>,
     errors: &ErrorLogger,
 ) -> io::Result<Arc<dyn Handler>> {
-    let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
+    let trusted = TrustedProxies::default();
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {

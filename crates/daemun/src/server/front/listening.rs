@@ -48,7 +48,7 @@ impl Listening {
         sockets: Vec<Vec<OwnedFd>>,
         event_loops: &[Handle],
         context: &Arc<Context>,
-    ) -> io::Result<()> {
+    ) {
         let limit = context.serving.load().limits.max_connections;
         if limit > self.limit {
             self.permits.add_permits(limit - self.limit);
@@ -75,7 +75,6 @@ impl Listening {
             }
             stays
         });
-        Ok(())
     }
 }
 

@@ -86,7 +86,7 @@ impl Master {
             Err(error) => Err(error),
         };
         if let Err(error) = begun {
-            self.errors.error(format_args!("reload refused, the old configuration serves on: {error}"));
+            self.errors.error_lines(&format!("reload refused, the old configuration serves on: {error}"));
         }
     }
 
@@ -110,7 +110,8 @@ impl Master {
             if let Some(warning) = chosen.warning.filter(|_| !self.serving) {
                 change.configuration.warnings.push(format!("{}: {warning}", settings.name));
             }
-            self.ensure_app(&settings, chosen.account.as_ref()).map_err(|error| format!("{}: {error}", settings.name))?;
+            self.ensure_app(&settings, chosen.account.as_ref())
+                .map_err(|error| format!("{}: {error}", settings.name))?;
             let generation = self.apps.get(&settings.name).map_or(1, |app| app.generation.max(number));
             let zygote = self.start_zygote(&settings, generation, chosen.account.as_ref()).await?;
             let app = NewApp {
@@ -168,13 +169,8 @@ impl Master {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
         let lifeline = self.lifeline.try_clone().map_err(|error| error.to_string())?;
-        let start = Start {
-            shim: &self.shim,
-            socket: &app.socket_path,
-            account,
-            lifeline,
-            open_files: self.open_files,
-        };
+        let start =
+            Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
@@ -212,7 +208,8 @@ impl Master {
     pub(super) async fn import_deadline(&mut self, number: u64) -> bool {
         let Some(change) = self.change.as_ref().filter(|change| change.number == number) else { return false };
         let late = change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Running));
-        let late: Vec<_> = late.map(|(name, app)| (name.clone(), app.zygote.as_ref().map(|zygote| zygote.pid))).collect();
+        let late: Vec<_> =
+            late.map(|(name, app)| (name.clone(), app.zygote.as_ref().map(|zygote| zygote.pid))).collect();
         let mut end = false;
         for (name, pid) in late {
             if let Some(pid) = pid {
@@ -236,7 +233,8 @@ impl Master {
             return self.abandon(&failures.join("\n"));
         }
         for failure in &failures {
-            self.errors.error(format_args!("{failure}\nit answers 503 while the others serve"));
+            self.errors.error_lines(failure);
+            self.errors.error(format_args!("the application above answers 503 while the others serve"));
         }
         change.add_django_routes();
         if !self.serving {
@@ -293,7 +291,9 @@ impl Master {
     /// A worker has connected: switch as soon as enough have. At the start the first of each application is enough, in a
     /// reload the old ones serve until all are there.
     pub(super) async fn check_connected(&mut self) -> bool {
-        let Some(change) = self.change.as_ref().filter(|change| change.stage == Stage::Connecting) else { return false };
+        let Some(change) = self.change.as_ref().filter(|change| change.stage == Stage::Connecting) else {
+            return false;
+        };
         let enough = change.workers_to_fork().into_iter().all(|(name, generation, processes)| {
             let workers = self.apps.get(&name).map(|app| &app.workers);
             let connected = workers.map_or(0, |workers| {
@@ -310,7 +310,9 @@ impl Master {
         let Some(change) = self.change.as_ref().filter(waiting) else { return false };
         let without = change.workers_to_fork().into_iter().find(|(name, generation, _)| {
             let app = self.apps.get(name);
-            !app.is_some_and(|app| app.workers.values().any(|worker| worker.generation == *generation && worker.connected))
+            !app.is_some_and(|app| {
+                app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
+            })
         });
         match without {
             Some((name, ..)) => {
@@ -335,7 +337,8 @@ impl Master {
 
     /// The front serves what was prepared: the old may go.
     pub(super) async fn switched(&mut self) {
-        let Some(Change { configuration, bound, apps, .. }) = self.change.take_if(|change| change.stage == Stage::Switching)
+        let Some(Change { configuration, bound, apps, .. }) =
+            self.change.take_if(|change| change.stage == Stage::Switching)
         else {
             return;
         };
@@ -357,6 +360,7 @@ impl Master {
         }
         self.drop_removed_apps(&configuration).await;
         let first = !std::mem::replace(&mut self.serving, true);
+        self.roots = roots(&configuration);
         self.configuration = configuration;
         if first {
             for bound in &self.bound {
@@ -393,11 +397,12 @@ impl Master {
         }
         for (name, new) in &change.apps {
             let Some(app) = self.apps.get_mut(name) else { continue };
-            let forked = app.workers.values_mut().filter(|worker| worker.generation == new.generation);
-            let pids: Vec<i32> = forked.map(|worker| std::mem::replace(&mut worker.leaving, true)).map(|_| 0).collect();
-            drop(pids);
-            let pids = app.workers.values().filter(|worker| worker.generation == new.generation).map(|worker| worker.pid);
-            for pid in pids.collect::<Vec<_>>() {
+            let mut pids = Vec::new();
+            for worker in app.workers.values_mut().filter(|worker| worker.generation == new.generation) {
+                worker.leaving = true;
+                pids.push(worker.pid);
+            }
+            for pid in pids {
                 self.kill_if_alive(pid);
             }
         }
@@ -405,7 +410,7 @@ impl Master {
             self.exit = lines::fail(why);
             return true;
         }
-        self.errors.error(format_args!("reload refused, the old code serves on: {why}"));
+        self.errors.error_lines(&format!("reload refused, the old code serves on: {why}"));
         self.again = false;
         false
     }

@@ -17,13 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Master {
     /// Reaps every child that has ended, orphans of the applications too. True when the server must end.
-    pub(super) async fn reap(&mut self) -> bool {
+    pub(super) fn reap(&mut self) -> bool {
         let mut end = false;
         while let Some(ended) = sys::reap() {
             if ended.pid == self.front.pid {
                 end |= self.front_ended(ended);
             } else {
-                self.child_ended(ended).await;
+                self.child_ended(ended);
             }
         }
         end || (self.phase == Phase::Draining && self.is_empty())
@@ -77,7 +77,7 @@ impl Master {
         }
     }
 
-    async fn child_ended(&mut self, ended: Ended) {
+    fn child_ended(&mut self, ended: Ended) {
         let names: Vec<String> = self.apps.keys().cloned().collect();
         for name in names {
             let Some(app) = self.apps.get_mut(&name) else { continue };
@@ -100,13 +100,18 @@ impl Master {
         }
         let pause = app.zygote_backoff.pause_after(app.zygote_started, Instant::now());
         let how = How(ended);
-        self.errors.warning(format_args!("{name}: the zygote (pid {}) {how}; its workers serve on, and it is started again", ended.pid));
+        self.errors.warning(format_args!(
+            "{name}: the zygote (pid {}) {how}; its workers serve on, and it is started again",
+            ended.pid
+        ));
         self.later(pause, Event::RestartZygote(name.to_owned()));
     }
 
     /// Imports the application once more, so that workers can be forked again.
     pub(super) async fn restart_zygote(&mut self, name: &str) {
-        let Some(app) = self.apps.get(name).filter(|app| app.zygote.is_none() && app.generation != u64::MAX) else { return };
+        let Some(app) = self.apps.get(name).filter(|app| app.zygote.is_none() && app.generation != u64::MAX) else {
+            return;
+        };
         if self.phase != Phase::Running {
             return;
         }
@@ -204,7 +209,7 @@ impl Master {
                 if changing {
                     return self.import_ended(name, Err(why)).await;
                 }
-                self.errors.error(format_args!("{why}"));
+                self.errors.error_lines(&why);
             }
             Some(ZygoteMessage::Forked { serial, pid }) => self.forked(name, serial, pid).await,
             Some(ZygoteMessage::ForkFailed { serial, error }) => {
@@ -293,7 +298,8 @@ impl Master {
             }
             WorkerReport::Refused { pid, reason } => {
                 let pid = pid.map_or_else(|| String::from("unknown"), |pid| pid.to_string());
-                self.errors.warning(format_args!("{name}: a process (pid {pid}) was refused on the worker socket: {reason}"));
+                self.errors
+                    .warning(format_args!("{name}: a process (pid {pid}) was refused on the worker socket: {reason}"));
             }
         }
         false
