@@ -30,7 +30,7 @@ pub struct ServeArguments {
     /// Configuration file, instead of a target.
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
-    /// PORT, HOST:PORT, [::]:PORT, unix:PATH or fd:N; repeatable, replaces those of the file.
+    /// PORT, HOST:PORT (IPv6 in brackets), unix:PATH or fd:N; repeatable, replaces those of the file.
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Port on 127.0.0.1, as --listen PORT.

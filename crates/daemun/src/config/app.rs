@@ -224,6 +224,9 @@ impl Draft {
         if let Err(message) = target::check_settings(&shared) {
             report.fault(self.place.clone(), message);
         }
+        if settings.collect && !settings.django {
+            report.warn(format!("[app.{}] is no Django project: there is nothing to collect", settings.name));
+        }
         let module = if settings.django { Some("django".to_owned()) } else { outside_module(settings) };
         let choice = Choice {
             named: self.python.as_ref(),

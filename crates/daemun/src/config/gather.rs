@@ -20,6 +20,9 @@ const FILE: Keys = Keys {
     known: &["include", "server", "app", "route"],
     later: &["tls", "upstream", "site", "monitor", "health", "cache", "control", "acme"],
 };
+/// Where keys belong that stand above the first table by mistake.
+const HOMES: [(&str, Keys); 3] =
+    [("[server]", server::KEYS), ("a line such as [app.shop]", app::KEYS), ("a line [[route]]", route::KEYS)];
 const INCLUDED: Keys = Keys { known: &["server", "app", "route"], later: FILE.later };
 
 /// Everything before what is missing is filled in.
@@ -77,7 +80,7 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
     report.check()?;
     let source = Source { document: &main, environment, report };
     let mut included = Vec::new();
-    if let Some(entry) = Section::file(source, table.get_ref(), FILE).entry("include") {
+    if let Some(entry) = Section::file(source, table.get_ref(), FILE, &HOMES).entry("include") {
         for item in entry.items("a list of paths such as [\"sites/*.toml\"]").unwrap_or_default() {
             let Some(pattern) = item.name() else { continue };
             for path in glob(&main.folder, &pattern) {
@@ -96,7 +99,7 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
     files
         .extend(included.iter().zip(&tables).map(|(document, table)| (Source { document, ..source }, table.get_ref())));
     for &(source, table) in &files[1..] {
-        Section::file(source, table, INCLUDED);
+        Section::file(source, table, INCLUDED, &HOMES);
     }
     let mut draft = Draft::new(environment, format!("configuration {}", environment.shown(&main.path)));
     draft.read(&files);

@@ -49,22 +49,20 @@ impl Choice<'_> {
                 });
             }
         }
-        if let Some(folder) = self.own_environment() {
-            return python_in(&folder)
-                .map(|python| (python, "the environment that daemun is installed in".to_owned()))
-                .map_err(|gone| wrong(format!("daemun is installed in {}, but {gone}", folder.display())));
-        }
-        let folders = [Some(self.directory), self.directory.parent()].into_iter().flatten();
-        for folder in folders.flat_map(|folder| [".venv", "venv"].map(|name| folder.join(name))) {
-            if folder.join("pyvenv.cfg").is_file() || folder.join("bin/python").symlink_metadata().is_ok() {
-                let reason = format!("{} beside the target", self.environment.shown(&folder));
-                return python_in(&folder).map(|python| (python, reason)).map_err(|gone| {
-                    wrong(format!(
-                        "{} is beside the target, but {gone}; make it anew, or name another with --python",
-                        folder.display()
-                    ))
-                });
+        let beside = self.beside_target();
+        if let Some(python) = self.own_environment().and_then(|folder| python_in(&folder).ok()) {
+            // Tools such as pipx install a program into an environment of its own, which has no application.
+            let lacks = self.module.is_some_and(|module| !has_module(&python, module));
+            if beside.is_none() || !lacks {
+                return Ok((python, "the environment that daemun is installed in".to_owned()));
             }
+        }
+        if let Some(folder) = beside {
+            let reason = format!("{} beside the target", self.environment.shown(&folder));
+            return python_in(&folder).map(|python| (python, reason)).map_err(|gone| {
+                let folder = folder.display();
+                wrong(format!("{folder} is beside the target, but {gone}; make it anew, or name another with --python"))
+            });
         }
         self.on_path().ok_or_else(|| {
             wrong("no Python was found: no virtual environment beside the target and no python3 on PATH; name one with --python".to_owned())
@@ -91,6 +89,14 @@ impl Choice<'_> {
         let folder = self.environment.executable.as_deref()?.parent()?.parent()?;
         let marked = folder.join("pyvenv.cfg").is_file() || folder.join("conda-meta").is_dir();
         marked.then(|| folder.to_path_buf())
+    }
+
+    /// `.venv` or `venv` in the application's folder or the one above.
+    fn beside_target(&self) -> Option<PathBuf> {
+        let folders = [Some(self.directory), self.directory.parent()].into_iter().flatten();
+        folders
+            .flat_map(|folder| [".venv", "venv"].map(|name| folder.join(name)))
+            .find(|folder| folder.join("pyvenv.cfg").is_file() || folder.join("bin/python").symlink_metadata().is_ok())
     }
 
     /// The first `python3` that has the module; if none seems to, the first.
@@ -127,9 +133,12 @@ fn python_in(folder: &Path) -> Result<PathBuf, String> {
 
 /// Whether a module lies where this interpreter's prefix keeps packages.
 fn has_module(python: &Path, module: &str) -> bool {
-    let real = python.canonicalize();
-    let prefixes =
-        [Some(python), real.as_deref().ok()].into_iter().flatten().filter_map(|path| path.parent()?.parent());
+    let prefix = |path: &Path| path.parent().and_then(Path::parent).map(Path::to_path_buf);
+    let own = prefix(python);
+    // The interpreter that a virtual environment leads to has other packages.
+    let is_virtual = own.as_ref().is_some_and(|own| own.join("pyvenv.cfg").is_file());
+    let real = python.canonicalize().ok().filter(|_| !is_virtual).and_then(|real| prefix(&real));
+    let prefixes = [own, real].into_iter().flatten();
     let mut libraries = Vec::new();
     for library in prefixes.flat_map(|prefix| [prefix.join("lib"), prefix.join("local/lib")]) {
         let entries = std::fs::read_dir(&library).into_iter().flatten().flatten();
@@ -205,6 +214,7 @@ mod tests {
             "active/bin/python3",
             "own/pyvenv.cfg",
             "own/bin/python",
+            "own/lib/python3.12/site-packages/django/",
             "project/src/.venv/bin/python",
             "project/venv/bin/python",
             "one/bin/python3",
@@ -242,6 +252,16 @@ mod tests {
             decided(&folder, &[("PATH", "/T/none")], None),
             "/T/own/bin/python (the environment that daemun is installed in)"
         );
+    }
+
+    #[test]
+    fn the_environment_of_a_tool_does_not_hide_that_of_the_project() {
+        let mut files = vec!["own/pyvenv.cfg", "own/bin/python", "project/src/.venv/bin/python"];
+        let beside = "/T/project/src/.venv/bin/python (project/src/.venv beside the target)";
+        assert_eq!(decided(&tree(&files), &[], None), beside);
+        files.pop();
+        let own = "/T/own/bin/python (the environment that daemun is installed in)";
+        assert_eq!(decided(&tree(&files), &[], None), own);
     }
 
     #[test]

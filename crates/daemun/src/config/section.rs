@@ -52,10 +52,10 @@ pub(super) struct Entry<'a> {
 // === impl Section ===
 
 impl<'a> Section<'a> {
-    /// A whole file.
-    pub(super) fn file(source: Source<'a>, table: &'a DeTable<'a>, keys: Keys) -> Self {
+    /// A whole file. A key that belongs into one of the tables of `homes` is sent there.
+    pub(super) fn file(source: Source<'a>, table: &'a DeTable<'a>, keys: Keys, homes: &[(&str, Keys)]) -> Self {
         let section = Self::unchecked(source, table);
-        section.check(keys);
+        section.check_with(keys, homes);
         section
     }
 
@@ -107,6 +107,10 @@ impl<'a> Section<'a> {
     }
 
     fn check(&self, keys: Keys) {
+        self.check_with(keys, &[]);
+    }
+
+    fn check_with(&self, keys: Keys, homes: &[(&str, Keys)]) {
         let mut seen: HashMap<&str, Place> = HashMap::new();
         for &(source, table) in &self.parts {
             for (key, value) in table {
@@ -119,6 +123,10 @@ impl<'a> Section<'a> {
                 } else if keys.later.contains(&name) {
                     let message = format!("{} is not supported by this version", self.named(name, value.get_ref()));
                     source.report.fault(place, message);
+                } else if let Some((home, _)) = homes.iter().find(|(_, keys)| keys.known.contains(&name)) {
+                    source
+                        .report
+                        .fault(place, format!("`{name}` stands outside of every table; it belongs under {home}"));
                 } else {
                     source.report.fault(place, self.unknown(name, keys));
                 }

@@ -162,7 +162,7 @@ fn mode(text: &str) -> Result<u32, String> {
 }
 
 /// With port 0 the kernel chooses, each time another.
-fn is_any_port(address: &Address) -> bool {
+pub(super) fn is_any_port(address: &Address) -> bool {
     matches!(address, Address::Tcp(address) if address.port() == 0)
 }
 

@@ -60,6 +60,10 @@ const FAULTS: &[(&str, &str)] = &[
         "[server]\ncolour = 1",
         "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops` or `pid_file`",
     ),
+    (
+        "processes = 2\nlisten = '80'",
+        "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
+    ),
     ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `app` or `route`"),
     (
         "[server]\ngrace = 25",

@@ -51,9 +51,9 @@ pub(super) fn env_file(text: &str) -> impl Iterator<Item = (usize, Result<(Strin
     })
 }
 
-/// `KEY=VALUE` with quotes taken off.
+/// `KEY=VALUE` with quotes taken off. Faults do not repeat the line: it may hold a secret.
 pub(super) fn assignment(line: &str) -> Result<(String, String), String> {
-    let (name, value) = line.split_once('=').ok_or_else(|| format!("expected KEY=VALUE, found {line:?}"))?;
+    let (name, value) = line.split_once('=').ok_or("expected KEY=VALUE")?;
     let name = name.trim_end();
     if !is_name(name) {
         return Err(format!("{name:?} cannot be the name of an environment variable"));
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(told, ["A=1", "B=two words", "C=a # \"b", "D=x\ny \"q\" \\z", "E=e", "F=", "G=a#b"]);
         let faults = env_file("A\n1A=x\n\nB='x\nC=\"x\n").map(|(line, variable)| (line, variable.unwrap_err()));
         let want = [
-            (1, "expected KEY=VALUE, found \"A\""),
+            (1, "expected KEY=VALUE"),
             (2, "\"1A\" cannot be the name of an environment variable"),
             (4, "the quote around the value of B is not closed"),
             (5, "the quote around the value of C is not closed"),

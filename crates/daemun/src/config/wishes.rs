@@ -105,7 +105,11 @@ impl Wishes {
         }
         for wish in &self.listen {
             let address = wish.read(report, |text| units::address(text, &environment.directory));
-            settings.listeners.extend(address.map(|address| ListenerSettings { address, mode: None, group: None }));
+            let Some(address) = address else { continue };
+            if settings.listeners.iter().any(|other| other.address == address) && !server::is_any_port(&address) {
+                report.fault(wish.place(), format!("`{address}` was given twice"));
+            }
+            settings.listeners.push(ListenerSettings { address, mode: None, group: None });
         }
         if let Some(wish) = &self.user {
             settings.user = Some(wish.value.clone());
