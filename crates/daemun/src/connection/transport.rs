@@ -74,6 +74,13 @@ impl Transport {
         on!(self, socket => socket.try_io(Interest::WRITABLE, || send(std::os::fd::AsFd::as_fd(socket))))
     }
 
+    /// Whether bytes lie in the socket that the event loop has not told of yet. A system call: not for every request.
+    pub(super) fn has_bytes(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let peeked = on!(self, socket => rustix::net::recv(socket, &mut [0_u8; 1][..], flags));
+        peeked.is_ok_and(|(received, _)| received > 0)
+    }
+
     /// Tells the client that nothing more comes.
     pub(super) fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         on!(self, socket => Pin::new(socket).poll_shutdown(context))
