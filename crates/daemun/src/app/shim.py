@@ -894,7 +894,11 @@ class Lane:
             if self.current is not None and self.current.request == request:
                 self.current.credit += struct.unpack("<I", payload[:4])[0]
         elif kind == CANCEL:
-            self.cancelled.add(request)
+            # It may have crossed with the end of the answer.
+            current = self.current
+            running = current is not None and current.request == request and not current.ended
+            if running or any(waiting[0] == request for waiting in self.pending):
+                self.cancelled.add(request)
         elif kind == RETIRE:
             self.retired = True
         elif kind == WELCOME:
@@ -940,6 +944,8 @@ class Lane:
             if body_kind > INLINE:
                 source.close()
                 self.bodies.pop(request, None)
+            if self.cancelled:
+                self.cancelled.discard(request)
         now = perf_counter()
         spent = now - self.since
         self.since = now
