@@ -67,7 +67,9 @@ def test_a_streamed_body_is_read_as_it_comes_while_other_requests_wait(serve):
     lane.send(support.frame(support.BODY, 65, b"one\ntw") + support.frame(support.BODY, 66, b"other\n"))
     assert lane.read() == (HEAD, 65, b"200 OK")
     assert lane.read() == (DATA, 65, b"got one\n")
-    lane.send(support.frame(support.BODY, 66, b"") + support.frame(support.BODY, 65, b"o") + support.frame(support.BODY, 65))
+    lane.send(
+        support.frame(support.BODY, 66, b"") + support.frame(support.BODY, 65, b"o") + support.frame(support.BODY, 65)
+    )
     assert lane.answer(65).body == b"got two"
     assert lane.answer(66).body == b"got other\n"
 
@@ -112,7 +114,9 @@ def test_a_streamed_body_that_is_cut_raises_in_the_application(serve):
 
 
 def test_a_revoked_request_is_skipped_and_never_called(serve):
-    lane = serve("calls = []\n" + ECHO.replace("):\n", "):\n    calls.append(1)\n").replace("b' '", "b'%d' % len(calls)"))
+    lane = serve(
+        "calls = []\n" + ECHO.replace("):\n", "):\n    calls.append(1)\n").replace("b' '", "b'%d' % len(calls)")
+    )
     lane.page[support.SLOTS + 5] = 1
     assert lane.answer(lane.request("/", request=1 << 6 | 5)).ending == "skipped"
     lane.page[support.SLOTS + 5] = 0
@@ -142,7 +146,9 @@ def test_without_a_page_started_is_a_frame(serve):
 
 def test_a_cancelled_request_that_waits_is_skipped(serve):
     lane = serve(ECHO)
-    lane.send(support.request_frame(65, support.environ("/a", "POST"), 4) + support.request_frame(66, support.environ("/b")))
+    lane.send(
+        support.request_frame(65, support.environ("/a", "POST"), 4) + support.request_frame(66, support.environ("/b"))
+    )
     lane.send(support.frame(support.CANCEL, 66) + support.frame(support.BODY, 65))
     assert lane.answer(65).body == b"/a "
     assert lane.answer(66).ending == "skipped"
@@ -347,7 +353,9 @@ def application(environ, start_response):
 """
 
 
-@pytest.mark.parametrize(("kind", "range"), [("whole", (0, 5000)), ("raw", (0, 5000)), ("middle", (10, 4990)), ("short", (0, 100))])
+@pytest.mark.parametrize(
+    ("kind", "range"), [("whole", (0, 5000)), ("raw", (0, 5000)), ("middle", (10, 4990)), ("short", (0, 100))]
+)
 def test_a_regular_file_is_handed_over(serve, tmp_path, kind, range):
     (tmp_path / "data.bin").write_bytes(bytes(5000))
     answer = serve(FILES).ask("/" + kind)
@@ -358,9 +366,13 @@ def test_a_regular_file_is_handed_over(serve, tmp_path, kind, range):
     os.close(descriptor)
 
 
-@pytest.mark.parametrize(("kind", "body"), [("memory", b"in memory"), ("gzip", b"unpacked"), ("pipe", b"through a pipe")])
+@pytest.mark.parametrize(
+    ("kind", "body"), [("memory", b"in memory"), ("gzip", b"unpacked"), ("pipe", b"through a pipe")]
+)
 def test_what_only_looks_like_a_file_is_read(serve, kind, body):
-    source = FILES.replace("gzip.open('z', 'wb').write(b'unpacked');", "f = gzip.open('z', 'wb'); f.write(b'unpacked'); f.close();")
+    source = FILES.replace(
+        "gzip.open('z', 'wb').write(b'unpacked');", "f = gzip.open('z', 'wb'); f.write(b'unpacked'); f.close();"
+    )
     assert serve(source).ask("/" + kind).body == body
 
 

@@ -65,10 +65,19 @@ def test_middleware_that_fails_is_named(start):
     [
         ("def application(e, s):\n    s('200 OK', []); return [b'ok']", "app"),
         ("def app(e, s):\n    s('200 OK', []); return [b'ok']", "app"),
-        ("def make(body, twice=False):\n  def a(e, s):\n    s('200 OK', []); return [body]\n  return a", "app:make(b'ok', twice=True)"),
-        ("class S:\n  @staticmethod\n  def run(e, s):\n    s('200 OK', []); return [b'ok']\nsite = S()", "app:site.run"),
+        (
+            "def make(body, twice=False):\n  def a(e, s):\n    s('200 OK', []); return [body]\n  return a",
+            "app:make(b'ok', twice=True)",
+        ),
+        (
+            "class S:\n  @staticmethod\n  def run(e, s):\n    s('200 OK', []); return [b'ok']\nsite = S()",
+            "app:site.run",
+        ),
         ("class application:\n  def __init__(self, e, s): s('200 OK', [])\n  def __iter__(self): yield b'ok'", "app"),
-        ("import functools\ndef f(x, e, s):\n    s('200 OK', []); return [b'ok']\napplication = functools.partial(f, 1)", "app"),
+        (
+            "import functools\ndef f(x, e, s):\n    s('200 OK', []); return [b'ok']\napplication = functools.partial(f, 1)",
+            "app",
+        ),
     ],
 )
 def test_a_callable_is_found(serve, source, target):

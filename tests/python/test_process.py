@@ -208,7 +208,9 @@ def test_multiprocessing_spawn_works_in_an_application(serve):
 
 
 def test_workers_do_not_share_random_numbers(start):
-    supervisor = start("import random\ndef application(e, s):\n    s('200 OK', []); return [str(random.random()).encode()]")
+    supervisor = start(
+        "import random\ndef application(e, s):\n    s('200 OK', []); return [str(random.random()).encode()]"
+    )
     supervisor.ready()
     for serial in (1, 2):
         supervisor.fork(serial)
@@ -234,7 +236,8 @@ def test_a_worker_holds_no_control_channel(serve):
 
 def test_threads_of_the_import_are_reported(start):
     supervisor = start(
-        "import threading\nt = threading.Thread(target=threading.Event().wait, name='poller', daemon=True); t.start()\n" + HELLO
+        "import threading\nt = threading.Thread(target=threading.Event().wait, name='poller', daemon=True); t.start()\n"
+        + HELLO
     )
     assert supervisor.ready()["threads"] == ["poller"]
     supervisor.fork()
@@ -244,7 +247,8 @@ def test_threads_of_the_import_are_reported(start):
 
 def test_a_slow_import_says_where_it_is(start):
     supervisor = start(
-        "import time\ndef wait_for_the_database():\n    time.sleep(1)\nwait_for_the_database()\n" + HELLO, import_warning=0.3
+        "import time\ndef wait_for_the_database():\n    time.sleep(1)\nwait_for_the_database()\n" + HELLO,
+        import_warning=0.3,
     )
     supervisor.ready()
     log = supervisor.log()
