@@ -96,8 +96,9 @@ def test_a_streamed_body_that_is_cut_raises_in_the_application(serve):
     lane = serve(
         """
         def application(environ, start_response):
-            start_response('200 OK', [])(b'begun')
+            write = start_response('200 OK', [])
             try:
+                write(b'begun')
                 environ['wsgi.input'].read()
             except OSError:
                 print('RAISED')

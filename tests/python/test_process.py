@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import threading
 
 import support
@@ -52,6 +53,18 @@ def test_everything_dies_with_the_supervisor(start):
     supervisor.cut_lifeline()
     for pid in pids:
         support.wait_until(lambda pid=pid: not support.alive(pid), "the worker's end")
+    assert supervisor.process.wait(support.DEADLINE) == -signal.SIGKILL
+
+
+def test_a_lifeline_that_cannot_be_opened_again_still_holds(start):
+    """A socket cannot, as little as the pipe of another user; a thread watches it instead."""
+    ends = [end.detach() for end in socket.socketpair()]
+    supervisor = start(HELLO, lifeline=ends)
+    assert supervisor.ready()["threads"] == []
+    pid = supervisor.fork()
+    assert supervisor.front.accept().ask().body == b"hello"
+    supervisor.cut_lifeline()
+    support.wait_until(lambda: not support.alive(pid), "the worker's end")
     assert supervisor.process.wait(support.DEADLINE) == -signal.SIGKILL
 
 
