@@ -590,8 +590,10 @@ def describe_storage():
     from django.core.files.storage import FileSystemStorage
     from django.utils.module_loading import import_string
 
-    storages = getattr(settings, "STORAGES", None)
-    name = storages["staticfiles"]["BACKEND"] if storages else settings.STATICFILES_STORAGE
+    if sys.modules["django"].VERSION >= (4, 2):
+        name = settings.STORAGES["staticfiles"]["BACKEND"]
+    else:
+        name = settings.STATICFILES_STORAGE
     found = {
         "storage": str(name),
         "storage_needs_manifest": False,
@@ -1095,6 +1097,8 @@ class Exchange:
         """The callable that `start_response` returns."""
         if not isinstance(data, bytes):
             raise InvalidAnswer(f"write() takes bytes, not {type(data).__name__}")
+        if self.ended:
+            raise InvalidAnswer("write() was called after the end of the answer")
         if data:
             self.send_piece(data)
 
