@@ -132,8 +132,16 @@ def test_a_manifest_that_is_missing_is_told(project, tmp_path):
 
 def test_a_manifest_that_is_there_is_told(project, tmp_path):
     (tmp_path / "collected").mkdir()
-    (tmp_path / "collected/staticfiles.json").write_text('{"version": "1.1", "paths": {}}')
+    (tmp_path / "collected/staticfiles.json").write_text('{"version": "1.0", "paths": {}}')
     assert project(SETTINGS + MANIFEST).ready()["django"]["manifest_exists"] is True
+
+
+def test_a_manifest_that_cannot_be_read_is_told(project, tmp_path):
+    (tmp_path / "collected").mkdir()
+    (tmp_path / "collected/staticfiles.json").write_text("{")
+    ready = project(SETTINGS + MANIFEST).ready()
+    assert "manifest" in ready["django_error"]
+    assert ready["django"]["storage_needs_manifest"] is True
 
 
 def test_a_manifest_storage_without_a_root_does_not_fail_the_start(project):

@@ -189,7 +189,8 @@ class Zygote:
         }
         # Where a question fails the site may well serve; it is only the static files that cannot be found out.
         found, errors = {}, []
-        for question in (describe_settings, describe_settings_file, describe_storage, describe_finders):
+        questions = (describe_settings, describe_settings_file, describe_storage, describe_manifest, describe_finders)
+        for question in questions:
             try:
                 found.update(question())
             except Exception as error:  # noqa: BLE001
@@ -581,39 +582,53 @@ def text_or_none(value):
     return None if value is None or value == "" else str(value)
 
 
-def describe_storage():
-    """The storage of `{% static %}`, and whether pages fail without its manifest."""
-    settings = django_settings()
-    if settings is None:
-        return {}
-    from django.contrib.staticfiles import storage as staticfiles
-    from django.core.files.storage import FileSystemStorage
+def storage_class(settings):
     from django.utils.module_loading import import_string
 
     if sys.modules["django"].VERSION >= (4, 2):
         name = settings.STORAGES["staticfiles"]["BACKEND"]
     else:
         name = settings.STATICFILES_STORAGE
-    found = {
-        "storage": str(name),
-        "storage_needs_manifest": False,
+    return str(name), import_string(name)
+
+
+def describe_storage():
+    """The storage of `{% static %}`, and whether pages fail without its manifest."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    from django.contrib.staticfiles.storage import ManifestFilesMixin
+
+    name, kind = storage_class(settings)
+    manifest = issubclass(kind, ManifestFilesMixin)
+    return {
+        "storage": name,
+        "storage_needs_manifest": manifest,
         "manifest_path": None,
         "manifest_exists": False,
-        "manifest_strict": False,
+        "manifest_strict": manifest and bool(kind.manifest_strict),
     }
-    kind = import_string(name)
-    if not issubclass(kind, staticfiles.ManifestFilesMixin):
-        return found
-    found["storage_needs_manifest"] = True
-    found["manifest_strict"] = bool(kind.manifest_strict)
-    if settings.STATIC_ROOT and issubclass(kind, FileSystemStorage):
-        # Only one that keeps its files on a disk is made here: others would ask the network.
-        storage = staticfiles.staticfiles_storage
-        found["manifest_strict"] = bool(storage.manifest_strict)
-        path = os.path.abspath(getattr(storage, "manifest_storage", storage).path(storage.manifest_name))
-        found["manifest_path"] = path
-        found["manifest_exists"] = os.path.isfile(path)
-    return found
+
+
+def describe_manifest():
+    """Where the manifest lies. A question of its own: the storage reads it, and it may be broken."""
+    settings = django_settings()
+    if settings is None or not settings.STATIC_ROOT:
+        return {}
+    from django.contrib.staticfiles import storage as staticfiles
+    from django.core.files.storage import FileSystemStorage
+
+    kind = storage_class(settings)[1]
+    # Only one that keeps its files on a disk is made here: others would ask the network.
+    if not issubclass(kind, staticfiles.ManifestFilesMixin) or not issubclass(kind, FileSystemStorage):
+        return {}
+    storage = staticfiles.staticfiles_storage
+    path = os.path.abspath(getattr(storage, "manifest_storage", storage).path(storage.manifest_name))
+    return {
+        "manifest_path": path,
+        "manifest_exists": os.path.isfile(path),
+        "manifest_strict": bool(storage.manifest_strict),
+    }
 
 
 def describe_finders():
