@@ -493,13 +493,13 @@ impl State {
                 }
                 let started = worker.has_started(thread, *id);
                 if started {
-                    serving.push((exchange.what.clone(), now.saturating_duration_since(*sent).as_secs_f32()));
+                    serving.push((exchange.what(), now.saturating_duration_since(*sent).as_secs_f32()));
                 }
                 match state {
                     SlotState::Abandoned => {}
                     // Never called, or once more where that is the same as once: design of the hand-over.
                     SlotState::Held | SlotState::Revoking(_)
-                        if !started || (exchange.idempotent && exchange.tries() < 2) =>
+                        if !started || (exchange.method.is_idempotent() && exchange.tries() < 2) =>
                     {
                         exchange.taken_back();
                         self.queue.push_front(Arc::clone(exchange));

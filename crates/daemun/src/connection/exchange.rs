@@ -189,7 +189,14 @@ impl Connection {
     fn log(&self, current: &Current, status: Status, bytes: u64, timing: Timing) {
         let duration = current.received.elapsed();
         let request = RequestLine::Head(&current.head);
-        self.context.access.log(&Entry { client: self.endpoint.client, request, status, bytes, duration, timing });
+        self.context.access.log(&Entry {
+            client: self.endpoint.client().map(|peer| peer.address),
+            request,
+            status,
+            bytes,
+            duration,
+            timing,
+        });
     }
 }
 

@@ -173,7 +173,7 @@ impl Connection {
         let sent: io::Result<()> = std::future::poll_fn(|task| self.wire.poll_send(task, &mut tail)).await;
         let first = if self.refused.is_empty() { &self.wire.input[..] } else { &self.refused[..] };
         self.context.access.log(&Entry {
-            client: self.endpoint.client,
+            client: self.endpoint.client().map(|peer| peer.address),
             request: RequestLine::Refused(first),
             status: refusal.status,
             bytes: if sent.is_ok() { bytes } else { 0 },

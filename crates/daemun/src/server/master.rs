@@ -73,9 +73,6 @@ struct Master {
     runtime: RuntimeFolder,
     shim: PathBuf,
     program: PathBuf,
-    /// Given to every zygote; it reads as closed once we are gone.
-    lifeline: OwnedFd,
-    _lifeline_kept: OwnedFd,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
     /// Another reload was asked for while one was under way.
@@ -116,6 +113,7 @@ struct App {
     account: Option<Account>,
     socket_path: PathBuf,
     socket: OwnedFd,
+    lifeline: Lifeline,
     generation: u64,
     zygote: Option<Zygote>,
     zygote_started: Instant,
@@ -123,6 +121,14 @@ struct App {
     workers: BTreeMap<u32, Worker>,
     backoff: Backoff,
     zygote_backoff: Backoff,
+}
+
+/// A pipe that closes when we are gone, whatever way we go.
+struct Lifeline {
+    /// Given to the application's processes, and theirs: each opens it once more.
+    end: OwnedFd,
+    /// Nobody else has this one.
+    _kept: OwnedFd,
 }
 
 /// A worker process.
@@ -162,8 +168,6 @@ impl Master {
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
         let shim =
             runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
-        let (lifeline, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|errno| format!("cannot make a pipe: {errno}"))?;
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
@@ -176,8 +180,6 @@ impl Master {
             runtime,
             shim,
             program,
-            lifeline,
-            _lifeline_kept: kept,
             apps: BTreeMap::new(),
             change: None,
             again: false,

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{App, Master, Phase, lines};
+use super::{App, Lifeline, Master, Phase, lines};
 use crate::config::{Configuration, HandlerSettings};
 use crate::django;
 use crate::listener::{self, Bound};
@@ -141,12 +141,18 @@ impl Master {
         if self.apps.get(&settings.name).is_some_and(|app| app.account.as_ref() == account) {
             return Ok(());
         }
+        let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        if let Some(account) = account {
+            std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
+        }
+        let lifeline = Lifeline { end, _kept: kept };
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
         let app = App {
             settings: settings.clone(),
             account: account.cloned(),
             socket_path,
             socket,
+            lifeline,
             generation: 0,
             zygote: None,
             zygote_started: Instant::now(),
@@ -168,7 +174,7 @@ impl Master {
     ) -> Result<Zygote, String> {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
-        let lifeline = self.lifeline.try_clone().map_err(|error| error.to_string())?;
+        let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
         let start =
             Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
