@@ -101,7 +101,7 @@ mod tests {
         let variables = [("HOME", "/root"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let environment = Environment { variables: variables.into(), ..Environment::default() };
         for (text, want) in [
-            ("${HOME}/x", "/root/x"),
+            ("${HOME}/x", "/srv/x"),
             ("a${HOME}b${HOME}", "a/rootb/root"),
             ("${NONE:-x}", "x"),
             ("${NONE:-}", ""),

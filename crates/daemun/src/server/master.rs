@@ -12,6 +12,7 @@ mod children;
 mod events;
 mod lines;
 mod logs;
+mod roots;
 mod stopping;
 
 use std::collections::BTreeMap;
@@ -25,11 +26,11 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{AppSettings, SHIM};
+use crate::app::{AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::process::{self, Account, Channel};
-use crate::supervisor::{Backoff, RuntimeFolder, Zygote};
+use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup};
 use crate::telemetry::ErrorLogger;
 use change::Change;

@@ -1,7 +1,6 @@
 //! The supervisor's tools: everything that starts, watches and ends processes.
 //!
 //! * [`RuntimeFolder`]: where the workers' sockets and the shim lie while the server runs.
-//! * [`Zygote`]: a process that has imported an application and forks workers from it.
 //! * [`Backoff`]: how long to wait before something that keeps failing is started again.
 //! * [`identity`]: which user a process runs as.
 //!
@@ -10,8 +9,6 @@
 mod backoff;
 pub mod identity;
 mod runtime;
-mod zygote;
 
 pub use backoff::Backoff;
 pub use runtime::RuntimeFolder;
-pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};

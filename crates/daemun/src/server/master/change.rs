@@ -5,22 +5,20 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{App, Lifeline, Master, Phase, lines};
-use crate::config::{Configuration, HandlerSettings};
+use super::{App, Lifeline, Master, Phase, lines, roots};
+use crate::app::{Ready, Start, Zygote, ZygoteMessage};
+use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
 use crate::process::Account;
 use crate::server::plan::{self, Openings, ToFront};
-use crate::supervisor::{Backoff, Ready, Start, Zygote, ZygoteMessage, identity};
+use crate::supervisor::{Backoff, identity};
 
 /// How long an import may take.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long forked workers may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How often folders are looked for that were not there, or have been replaced since.
-const ROOTS_LOOK: Duration = Duration::from_secs(2);
 
 /// A change that is under way.
 pub(super) struct Change {
@@ -366,13 +364,13 @@ impl Master {
         }
         self.drop_removed_apps(&configuration).await;
         let first = !std::mem::replace(&mut self.serving, true);
-        self.roots = roots(&configuration);
+        self.roots = roots::found(&configuration);
         self.configuration = configuration;
         if first {
             for bound in &self.bound {
                 lines::say(format_args!("listening on {}", bound.url()));
             }
-            self.later(ROOTS_LOOK, Event::LookForRoots);
+            self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));
         }
@@ -419,21 +417,6 @@ impl Master {
         self.errors.error_lines(&format!("reload refused, the old code serves on: {why}"));
         self.again = false;
         false
-    }
-
-    /// Folders that were not there at the last plan, or that have been replaced since (`rm -r`, a release switched by a
-    /// symlink), are opened again and the routes swapped, without touching any worker.
-    pub(super) async fn look_for_roots(&mut self) {
-        self.later(ROOTS_LOOK, Event::LookForRoots);
-        if self.change.is_some() || self.phase != Phase::Running {
-            return;
-        }
-        let now = roots(&self.configuration);
-        if std::mem::replace(&mut self.roots, now.clone()) != now && self.prepare_front().await.is_ok() {
-            let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
-            let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
-            self.tell_front(ToFront::Switch(generations)).await;
-        }
     }
 }
 
@@ -483,18 +466,6 @@ impl Change {
             }
         }
     }
-}
-
-/// Which folder each static root is now: its device and inode; `None` where it is not there.
-pub(super) fn roots(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
-    use std::os::unix::fs::MetadataExt;
-    let routes = configuration.routes.iter();
-    let settings = routes.filter_map(|route| match &route.handler {
-        HandlerSettings::Static(settings) => Some(settings),
-        _ => None,
-    });
-    let paths = settings.flat_map(|settings| &settings.roots).map(|root| std::fs::metadata(&root.path).ok());
-    paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
 }
 
 fn copy(bound: &Bound) -> std::io::Result<Bound> {
