@@ -133,7 +133,7 @@ impl Pool {
                 admissions: HashMap::new(),
                 workers: Vec::new(),
                 queue: VecDeque::new(),
-                pace: Pace::new(Instant::now()),
+                pace: Pace::default(),
                 expecting: true,
                 watch: monitor::Watch::Parked,
             }),
@@ -347,7 +347,7 @@ impl Pool {
         let mut state = self.state();
         let mut result = Ok(());
         for frame in frames {
-            result = state.take_frame(key, frame, descriptors, now, &mut wakers);
+            result = state.take_frame(key, frame, descriptors, &mut wakers);
             if result.is_err() {
                 break;
             }

@@ -19,19 +19,18 @@ impl State {
         key: LaneKey,
         frame: Frame,
         descriptors: &mut Vec<OwnedFd>,
-        now: Instant,
         wakers: &mut Vec<Waker>,
     ) -> Result<(), LaneError> {
         let Frame { kind, request, payload } = frame;
         let (event, last) = match kind {
             Kind::Answer => {
                 let answer = Answer::parse(payload)?;
-                self.pace.record(answer.microseconds, now);
+                self.pace.record(answer.microseconds);
                 (Event::Answer(answer), true)
             }
             Kind::Head => {
                 let (microseconds, head) = frame::split_head(payload)?;
-                self.pace.record(microseconds, now);
+                self.pace.record(microseconds);
                 (Event::Head(microseconds, head), false)
             }
             Kind::Data => (Event::Data(payload), false),
