@@ -5,8 +5,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{App, Master, Phase, lines};
-use crate::config::{Configuration, HandlerSettings};
+use super::{App, Master, Phase, lines, roots};
+use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
 use crate::process::Account;
@@ -18,9 +18,6 @@ const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long forked workers may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
-
-/// How often folders are looked for that were not there, or have been replaced since.
-const ROOTS_LOOK: Duration = Duration::from_secs(2);
 
 /// A change that is under way.
 pub(super) struct Change {
@@ -99,7 +96,9 @@ impl Master {
                 bound.push(listener::bind(settings, event_loops).map_err(|error| error.to_string())?);
             }
         }
-        let number = self.next_number();
+        // Never used again, so that late news of a change that was given up is not taken for this one's.
+        self.changes += 1;
+        let number = self.changes;
         let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
@@ -112,10 +111,9 @@ impl Master {
             }
             self.ensure_app(&settings, chosen.account.as_ref())
                 .map_err(|error| format!("{}: {error}", settings.name))?;
-            let generation = self.apps.get(&settings.name).map_or(1, |app| app.generation.max(number));
-            let zygote = self.start_zygote(&settings, generation, chosen.account.as_ref()).await?;
+            let zygote = self.start_zygote(&settings, number, chosen.account.as_ref()).await?;
             let app = NewApp {
-                generation,
+                generation: number,
                 account: chosen.account,
                 zygote: Some(zygote),
                 started: Instant::now(),
@@ -130,10 +128,6 @@ impl Master {
             self.imported().await;
         }
         Ok(())
-    }
-
-    fn next_number(&mut self) -> u64 {
-        self.apps.values().map(|app| app.generation).max().unwrap_or(0).max(self.next_serial.into()) + 1
     }
 
     /// Makes the place for an application's processes, where it is new.
@@ -356,17 +350,22 @@ impl Master {
             if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
                 old.stop().await;
             }
+            if matches!(new.import, Import::Done(_)) && app.zygote.is_none() {
+                // It died since.
+                self.later(Duration::ZERO, Event::RestartZygote(name.clone()));
+            }
             self.retire_before(&name, new.generation);
         }
         self.drop_removed_apps(&configuration).await;
         let first = !std::mem::replace(&mut self.serving, true);
-        self.roots = roots(&configuration);
+        self.roots = roots::now(&configuration);
         self.configuration = configuration;
         if first {
             for bound in &self.bound {
                 lines::say(format_args!("listening on {}", bound.url()));
             }
-            self.later(ROOTS_LOOK, Event::LookForRoots);
+            self.write_pid_file();
+            self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));
         }
@@ -387,47 +386,50 @@ impl Master {
                 }
             }
         }
+        self.forget_removed();
     }
 
-    /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
-    pub(super) fn abandon(&mut self, why: &str) -> bool {
-        let Some(change) = self.change.take() else { return false };
-        for pid in change.pids() {
-            self.kill_if_alive(pid);
-        }
+    /// Drops applications that are no longer in the file and have no worker left.
+    pub(super) fn forget_removed(&mut self) {
+        let coming = |name: &str| self.change.as_ref().is_some_and(|change| change.apps.contains_key(name));
+        self.apps.retain(|name, app| app.generation != u64::MAX || !app.workers.is_empty() || coming(name));
+    }
+
+    /// Ends the processes of a change that will not come through; false when there is none.
+    pub(super) fn forget_change(&mut self) -> bool {
+        let Some(change) = &self.change else { return false };
+        let mut pids: Vec<i32> = change.pids().collect();
         for (name, new) in &change.apps {
             let Some(app) = self.apps.get_mut(name) else { continue };
-            let mut pids = Vec::new();
             for worker in app.workers.values_mut().filter(|worker| worker.generation == new.generation) {
                 worker.leaving = true;
                 pids.push(worker.pid);
             }
-            for pid in pids {
-                self.kill_if_alive(pid);
-            }
+            // Nobody will say what became of a fork that is under way; its worker, if it comes, is not expected.
+            app.workers.retain(|_, worker| worker.generation != new.generation || worker.pid != 0);
+        }
+        for pid in pids {
+            self.kill_if_alive(pid);
+        }
+        self.change = None;
+        true
+    }
+
+    /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
+    pub(super) fn abandon(&mut self, why: &str) -> bool {
+        if !self.forget_change() {
+            return false;
         }
         if !self.serving {
             self.exit = lines::fail(why);
             return true;
         }
         self.errors.error_lines(&format!("reload refused, the old code serves on: {why}"));
-        self.again = false;
+        if std::mem::take(&mut self.again) {
+            // Asked for while this one was under way, perhaps because the fault is mended.
+            self.later(Duration::ZERO, Event::Reload);
+        }
         false
-    }
-
-    /// Folders that were not there at the last plan, or that have been replaced since (`rm -r`, a release switched by a
-    /// symlink), are opened again and the routes swapped, without touching any worker.
-    pub(super) async fn look_for_roots(&mut self) {
-        self.later(ROOTS_LOOK, Event::LookForRoots);
-        if self.change.is_some() || self.phase != Phase::Running {
-            return;
-        }
-        let now = roots(&self.configuration);
-        if std::mem::replace(&mut self.roots, now.clone()) != now && self.prepare_front().await.is_ok() {
-            let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
-            let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
-            self.tell_front(ToFront::Switch(generations)).await;
-        }
     }
 }
 
@@ -449,6 +451,12 @@ impl Change {
     pub(super) fn zygote(&mut self, app: &str, generation: u64) -> Option<&mut Zygote> {
         let new = self.apps.get_mut(app).filter(|new| new.generation == generation)?;
         new.zygote.as_mut()
+    }
+
+    /// The zygote with this process id.
+    pub(super) fn zygote_of(&mut self, pid: i32) -> Option<&mut Option<Zygote>> {
+        let found = |zygote: &&mut Option<Zygote>| zygote.as_ref().is_some_and(|zygote| zygote.pid == pid);
+        self.apps.values_mut().map(|new| &mut new.zygote).find(found)
     }
 
     /// Whether this application's next generation is this one.
@@ -477,18 +485,6 @@ impl Change {
             }
         }
     }
-}
-
-/// Which folder each static root is now: its device and inode; `None` where it is not there.
-pub(super) fn roots(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
-    use std::os::unix::fs::MetadataExt;
-    let routes = configuration.routes.iter();
-    let settings = routes.filter_map(|route| match &route.handler {
-        HandlerSettings::Static(settings) => Some(settings),
-        _ => None,
-    });
-    let paths = settings.flat_map(|settings| &settings.roots).map(|root| std::fs::metadata(&root.path).ok());
-    paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
 }
 
 fn copy(bound: &Bound) -> std::io::Result<Bound> {

@@ -1,0 +1,40 @@
+//! Folders of static files that appear or are replaced while the server runs.
+
+use std::time::Duration;
+
+use super::events::Event;
+use super::{Master, Phase};
+use crate::config::{Configuration, HandlerSettings};
+use crate::server::plan::ToFront;
+
+/// How often folders are looked for that were not there, or have been replaced since.
+pub(super) const LOOK: Duration = Duration::from_secs(2);
+
+impl Master {
+    /// Folders that were not there at the last plan, or that have been replaced since (`rm -r`, a release switched by a
+    /// symlink), are opened again and the routes swapped, without touching any worker.
+    pub(super) async fn look_for_roots(&mut self) {
+        self.later(LOOK, Event::LookForRoots);
+        if self.change.is_some() || self.phase != Phase::Running {
+            return;
+        }
+        let now = now(&self.configuration);
+        if std::mem::replace(&mut self.roots, now.clone()) != now && self.prepare_front().await.is_ok() {
+            let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
+            let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
+            self.tell_front(ToFront::Switch(generations)).await;
+        }
+    }
+}
+
+/// Which folder each static root is now: its device and inode; `None` where it is not there.
+pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
+    use std::os::unix::fs::MetadataExt;
+    let routes = configuration.routes.iter();
+    let settings = routes.filter_map(|route| match &route.handler {
+        HandlerSettings::Static(settings) => Some(settings),
+        _ => None,
+    });
+    let paths = settings.flat_map(|settings| &settings.roots).map(|root| std::fs::metadata(&root.path).ok());
+    paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
+}
