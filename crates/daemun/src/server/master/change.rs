@@ -231,7 +231,13 @@ impl Master {
             self.errors.error(format_args!("the application above answers 503 while the others serve"));
         }
         change.add_django_routes();
-        if !self.serving {
+        change.configuration.warnings.extend(roots::closed_to_the_front(&change.configuration));
+        if self.serving {
+            let known = &self.configuration.warnings;
+            for warning in change.configuration.warnings.iter().filter(|warning| !known.contains(warning)) {
+                self.errors.warning(format_args!("{warning}"));
+            }
+        } else {
             let ready = change.apps.iter();
             let ready = ready.filter_map(|(name, app)| match &app.import {
                 Import::Done(ready) => Some((&**name, &**ready)),
