@@ -124,9 +124,7 @@ fn uncollected(info: &DjangoInfo) -> String {
             "run daemun serve --collect",
         ),
     };
-    format!(
-        "{why}: static files are served from the finders, without long caching; {mend}"
-    )
+    format!("{why}: static files are served from the finders, without long caching; {mend}")
 }
 
 fn finder_roots(info: &DjangoInfo) -> Vec<Root> {

@@ -2,7 +2,7 @@
 //!
 //! Every change of configuration or code goes the same way, the start too:
 //! 1. [`change`]: bind what is new, start a zygote for each application, wait until each has imported its own.
-//! 2. The front is told to prepare; workers are forked and connect to it.
+//! 2. [`switching`]: the front is told to prepare; workers are forked and connect to it.
 //! 3. The front switches; zygotes and workers of the generation before end.
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
@@ -15,6 +15,7 @@ mod lines;
 mod logs;
 mod roots;
 mod stopping;
+mod switching;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -129,6 +130,8 @@ struct App {
     zygote: Option<Zygote>,
     zygote_started: Instant,
     zygote_ready: bool,
+    /// Whether its last import failed while others serve: it answers 503.
+    given_up: bool,
     workers: BTreeMap<u32, Worker>,
     backoff: Backoff,
     zygote_backoff: Backoff,
