@@ -117,7 +117,8 @@ class Server:
     ) -> None:
         self._end()
         if error is not None:
-            print(f"--- what the server said ---\n{self.errors.text}\n--- access log ---\n{self.access.text}")
+            last = "\n".join(self.access.lines[-20:])
+            print(f"--- what the server said ---\n{self.errors.text}\n--- end of the access log ---\n{last}")
 
     @property
     def pid(self) -> int:
@@ -254,3 +255,12 @@ def children(pid: int) -> list[int]:
         for child in map(int, task.read_text().split()):
             found += [child, *children(child)]
     return found
+
+
+def alive(pid: int) -> bool:
+    """Whether the process is there and not merely waited for."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

@@ -52,6 +52,7 @@ def test_a_folder_of_files_is_served_when_it_is_named(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<p>hello")
     (tmp_path / "secret.sqlite3").write_text("rows")
     (tmp_path / ".env").write_text("KEY=1")
+    tmp_path.chmod(0o755)
     with Server(tmp_path, cwd=tmp_path.parent) as server:
         assert server.get("/").text == "<p>hello"
         assert server.get("/secret.sqlite3").status == 404
@@ -97,7 +98,7 @@ def test_the_access_log_goes_to_standard_output_and_nothing_else_does(flask: Pat
 
 
 def test_a_word_from_another_program_gets_the_right_one(tmp_path: Path) -> None:
-    for word, right in [("runserver", "dev"), ("collectstatic", "collect"), ("serv", "serve")]:
+    for word, right in [("runserver", "daemun serve"), ("collectstatic", "serve --collect"), ("serv", "serve")]:
         done = run(word, cwd=tmp_path)
         assert done.returncode == 2, word
         assert right in done.stderr, word

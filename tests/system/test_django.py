@@ -143,8 +143,10 @@ def test_the_database_and_the_sources_are_never_sent(startproject: Startproject)
 
 def test_a_project_that_cannot_be_imported_ends_with_its_traceback(startproject: Startproject) -> None:
     project = startproject()
-    (project / "shop" / "wsgi.py").write_text("import a_module_that_is_not_there\n")
+    module = project / "shop" / "wsgi.py"
+    module.write_text("import a_module_that_is_not_there\n" + module.read_text())
     done = run("serve", project, "--listen", "127.0.0.1:0", cwd=project)
     assert done.returncode == 1
     assert "a_module_that_is_not_there" in done.stderr
     assert "Traceback" in done.stderr
+    assert "daemun_worker.py" not in done.stderr, "the project's own frames only"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gate import Gate
-from server import DEADLINE, Server, children, exchange
+from server import DEADLINE, Server, alive, children, exchange
 
 
 def test_term_finishes_what_is_in_flight_and_exits_0(flask: Path, gate: Gate) -> None:
@@ -117,12 +117,3 @@ def test_a_supervisor_that_is_killed_leaves_nothing_behind(flask: Path) -> None:
         while any(alive(pid) for pid in below):
             assert time.monotonic() < end, "a process outlived its supervisor"
             os.sched_yield()
-
-
-def alive(pid: int) -> bool:
-    """Whether the process is there and not merely waited for."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}

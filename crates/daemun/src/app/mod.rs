@@ -11,6 +11,7 @@
 //! Knows frames and the settings of an application. Must not know routes or connections.
 
 mod answer;
+pub mod collect;
 mod environment;
 mod exchange;
 mod handler;

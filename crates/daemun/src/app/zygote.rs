@@ -238,7 +238,7 @@ async fn write_line(out: &mut OwnedWriteHalf, message: &impl Serialize) -> std::
 }
 
 /// The environment of an application: what it inherits, who it is, and what is set for it.
-fn environment(command: &mut Command, settings: &AppSettings, account: Option<&Account>) {
+pub(super) fn environment(command: &mut Command, settings: &AppSettings, account: Option<&Account>) {
     let inherited = |name: &str| match &settings.inherit_env {
         InheritEnv::All => !name.starts_with("DAEMUN_"),
         InheritEnv::Nothing => false,

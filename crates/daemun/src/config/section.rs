@@ -273,11 +273,19 @@ impl<'a> Entry<'a> {
     }
 
     pub(super) fn duration(&self) -> Option<Duration> {
-        self.parse("a duration such as \"30s\"", units::duration)
+        self.parse(&self.duration_wish(), units::duration)
     }
 
     pub(super) fn positive_duration(&self) -> Option<Duration> {
-        self.parse("a duration such as \"30s\"", units::positive_duration)
+        self.parse(&self.duration_wish(), units::positive_duration)
+    }
+
+    /// A bare number is meant in seconds nearly always: the example is what to write then.
+    fn duration_wish(&self) -> String {
+        match self.value.get_ref() {
+            DeValue::Integer(number) => format!("a duration such as \"{number}s\""),
+            _ => String::from("a duration such as \"30s\""),
+        }
     }
 
     /// A number of bytes, or a string with a unit.

@@ -67,7 +67,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `app` or `route`"),
     (
         "[server]\ngrace = 25",
-        "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"30s\", found the number 25",
+        "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
     ),
     (
         "[server]\ngrace = \"25\"",

@@ -114,14 +114,17 @@ fn uncollected(info: &DjangoInfo) -> String {
             place(info, "STORAGES")
         );
     }
-    let why = match &info.static_root {
-        None => format!("{}: STATIC_ROOT is not set", place(info, "STATIC_URL")),
-        Some(root) => format!("{}: nothing has been collected to {root}", place(info, "STATIC_ROOT")),
+    let (why, mend) = match &info.static_root {
+        None => (
+            format!("{}: STATIC_ROOT is not set", place(info, "STATIC_URL")),
+            "paste STATIC_ROOT = BASE_DIR / \"staticfiles\" and run daemun serve --collect",
+        ),
+        Some(root) => (
+            format!("{}: nothing has been collected to {root}", place(info, "STATIC_ROOT")),
+            "run daemun serve --collect",
+        ),
     };
-    format!(
-        "{why}: static files are served from their sources, without long caching; set STATIC_ROOT and run daemun \
-             serve --collect"
-    )
+    format!("{why}: static files are served from the finders, without long caching; {mend}")
 }
 
 fn finder_roots(info: &DjangoInfo) -> Vec<Root> {

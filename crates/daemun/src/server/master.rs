@@ -2,18 +2,20 @@
 //!
 //! Every change of configuration or code goes the same way, the start too:
 //! 1. [`change`]: bind what is new, start a zygote for each application, wait until each has imported its own.
-//! 2. The front is told to prepare; workers are forked and connect to it.
+//! 2. [`switching`]: the front is told to prepare; workers are forked and connect to it.
 //! 3. The front switches; zygotes and workers of the generation before end.
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
 mod change;
 mod children;
+mod collecting;
 mod events;
 mod lines;
 mod logs;
 mod roots;
 mod stopping;
+mod switching;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,9 +33,10 @@ use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
-use crate::sys::{self, ChildSetup};
+use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use change::Change;
+use collecting::NotCollected;
 use events::Event;
 use logs::Logs;
 
@@ -83,6 +86,12 @@ struct Master {
     events: mpsc::UnboundedSender<Event>,
     open_files: Option<u64>,
     next_serial: u32,
+    /// Changes begun so far: the number of the last one, and the generation of what came of it.
+    changes: u64,
+    /// Children that ended before their zygote said that it had forked them.
+    strangers: Vec<Ended>,
+    /// Whether the pid file is ours.
+    pid_file_written: bool,
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
     exit: ExitCode,
@@ -119,6 +128,8 @@ struct App {
     zygote: Option<Zygote>,
     zygote_started: Instant,
     zygote_ready: bool,
+    /// Whether its last import failed while others serve: it answers 503.
+    given_up: bool,
     workers: BTreeMap<u32, Worker>,
     backoff: Backoff,
     zygote_backoff: Backoff,
@@ -189,23 +200,28 @@ impl Master {
             events,
             open_files,
             next_serial: 1,
+            changes: 0,
+            strangers: Vec::new(),
+            pid_file_written: false,
             roots: Vec::new(),
             exit: ExitCode::SUCCESS,
         })
     }
 
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> ExitCode {
-        self.write_pid_file();
-        let begun = self.begin(self.configuration.clone()).await;
-        let mut stop = begun.is_err();
-        if let Err(error) = begun {
-            self.exit = lines::fail(&error);
-        }
+        let mut stop = match self.collect(&mut events).await {
+            Ok(()) => self.begin_first().await,
+            Err(NotCollected::Stopped) => true,
+            Err(NotCollected::Failed(error)) => {
+                self.exit = lines::fail(&error);
+                true
+            }
+        };
         while !stop && let Some(event) = events.recv().await {
             stop = self.take(event).await;
         }
         self.end_everything();
-        if let Some(path) = &self.configuration.server.pid_file {
+        if let Some(path) = self.configuration.server.pid_file.as_ref().filter(|_| self.pid_file_written) {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(path);
         }
@@ -219,7 +235,7 @@ impl Master {
             Event::Reload => self.reload().await,
             Event::Reopen => self.reopen_logs().await,
             Event::Stop { at_once } => return self.stop(at_once).await,
-            Event::Drain => self.drain().await,
+            Event::Drain => return self.drain().await,
             Event::GraceOver => {
                 self.errors.warning(format_args!("grace is over: what is still in flight is cut"));
                 return true;
@@ -241,11 +257,24 @@ impl Master {
         false
     }
 
-    fn write_pid_file(&self) {
-        if let Some(path) = &self.configuration.server.pid_file
-            && let Err(error) = std::fs::write(path, format!("{}\n", std::process::id()))
-        {
-            self.errors.warning(format_args!("cannot write the pid file {}: {error}", path.display()));
+    /// The first change. True when the server must end.
+    async fn begin_first(&mut self) -> bool {
+        let begun = self.begin(self.configuration.clone()).await;
+        if let Err(error) = &begun {
+            self.exit = lines::fail(error);
+        }
+        begun.is_err()
+    }
+
+    /// Only once requests are answered: whoever waits for the file may ask, and a second server that cannot listen
+    /// leaves the file of the first alone.
+    fn write_pid_file(&mut self) {
+        let Some(path) = &self.configuration.server.pid_file else { return };
+        match std::fs::write(path, format!("{}\n", std::process::id())) {
+            Ok(()) => self.pid_file_written = true,
+            Err(error) => {
+                self.errors.warning(format_args!("cannot write the pid file {}: {error}", path.display()));
+            }
         }
     }
 
@@ -273,6 +302,17 @@ impl Master {
                 let _ = std::fs::remove_file(path);
             }
         }
+    }
+}
+
+impl Lifeline {
+    /// A pipe whose reading end belongs to `account`: what root owns another user cannot open once more.
+    fn new(account: Option<&Account>) -> io::Result<Self> {
+        let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        if let Some(account) = account {
+            std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
+        }
+        Ok(Self { end, _kept: kept })
     }
 }
 

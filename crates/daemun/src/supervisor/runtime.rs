@@ -3,9 +3,12 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::FlockOperation;
 
 use crate::process::Account;
 
@@ -15,12 +18,20 @@ pub struct RuntimeFolder {
     path: PathBuf,
     /// The process that made it, and that alone removes it.
     owner: u32,
+    /// Locked as long as we live, whatever ends us: a folder whose lock is free was left behind.
+    _lock: OwnedFd,
 }
 
+/// The file in each folder that its server holds locked.
+const LOCK: &str = "lock";
+
+/// Names to try. More than one is taken only where containers with process ids of their own share a folder.
+const NAMES: u32 = 100;
+
 impl RuntimeFolder {
-    /// Makes the folder below `/run` for root, else below `XDG_RUNTIME_DIR`, else in the temporary folder.
+    /// Makes the folder below `/run` for root, else below `XDG_RUNTIME_DIR`, else in the temporary folder. What killed
+    /// servers have left there is removed.
     pub fn new() -> io::Result<Self> {
-        let owner = std::process::id();
         let mut candidates = vec![std::env::temp_dir()];
         if let Some(folder) = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
             candidates.insert(0, folder.into());
@@ -29,8 +40,9 @@ impl RuntimeFolder {
             candidates.insert(0, PathBuf::from("/run"));
         }
         let mut result = Err(io::ErrorKind::NotFound.into());
-        for folder in candidates {
-            result = Self::make(&folder.join(format!("daemun-{owner}")), owner);
+        for parent in candidates {
+            remove_abandoned(&parent);
+            result = Self::below(&parent);
             if result.is_ok() {
                 break;
             }
@@ -38,19 +50,27 @@ impl RuntimeFolder {
         result
     }
 
-    fn make(path: &Path, owner: u32) -> io::Result<Self> {
-        match DirBuilder::new().mode(0o711).create(path) {
-            // Left behind by a killed server that had our process id: nobody else could have made it in a folder
-            // where only the owner may remove, unless it is not ours; then the next candidate is tried.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                fs::remove_dir_all(path)?;
-                DirBuilder::new().mode(0o711).create(path)?;
+    /// The first free name below `parent`.
+    fn below(parent: &Path) -> io::Result<Self> {
+        let owner = std::process::id();
+        let mut result = Err(io::ErrorKind::AlreadyExists.into());
+        for number in 0..NAMES {
+            let name = if number == 0 { format!("daemun-{owner}") } else { format!("daemun-{owner}-{number}") };
+            result = Self::make(parent.join(name), owner);
+            if !result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists) {
+                break;
             }
-            result => result?,
         }
+        result
+    }
+
+    fn make(path: PathBuf, owner: u32) -> io::Result<Self> {
+        DirBuilder::new().mode(0o711).create(&path)?;
         // The umask may have taken the bits for others away.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o711))?;
-        Ok(Self { path: path.to_owned(), owner })
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o711))?;
+        let lock = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path.join(LOCK))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(Self { path, owner, _lock: lock.into() })
     }
 
     /// Writes a program that anybody may read; its path.
@@ -76,11 +96,53 @@ impl RuntimeFolder {
     }
 }
 
+/// Removes folders of ours whose server is gone without having done so itself. A server that was just made may not
+/// have its lock yet; its folder is left alone for a minute.
+fn remove_abandoned(parent: &Path) {
+    let own = rustix::process::geteuid().as_raw();
+    let young = |found: &fs::Metadata| found.modified().ok().and_then(|made| made.elapsed().ok()) < Some(YOUNG);
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with("daemun-"));
+        let found = entry.metadata().ok().filter(|found| ours && found.is_dir() && found.uid() == own && !young(found));
+        let Some(_) = found else { continue };
+        let lock = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(entry.path().join(LOCK));
+        if lock.is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok()) {
+            // Best effort: another that starts now may do the same.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// How old a folder must be before it can be abandoned.
+const YOUNG: Duration = Duration::from_secs(60);
+
 impl Drop for RuntimeFolder {
     fn drop(&mut self) {
         if self.owner == std::process::id() {
             // What cannot be removed is a few kilobytes in a folder that is emptied at boot.
             let _ = fs::remove_dir_all(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_server_left_is_removed_and_a_living_ones_folder_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let living = RuntimeFolder::below(parent.path()).unwrap();
+        let second = RuntimeFolder::below(parent.path()).unwrap();
+        assert_ne!(living.path, second.path);
+        let old = parent.path().join("daemun-old");
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join(LOCK), "").unwrap();
+        for folder in [&old, &living.path] {
+            let long_ago = std::time::SystemTime::now() - 2 * YOUNG;
+            fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
+        }
+        remove_abandoned(parent.path());
+        assert!(!old.exists() && living.path.exists());
     }
 }

@@ -1,7 +1,7 @@
-//! A change of configuration or code: build the new beside the old, swap, stop the old. The start is the first one.
+//! A change of configuration or code: build the new beside the old. The start is the first one. The swap, and the end of
+//! the old, is [`switching`](super::switching).
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
@@ -11,41 +11,40 @@ use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
 use crate::process::Account;
-use crate::server::plan::{self, Openings, ToFront};
 use crate::supervisor::{Backoff, identity};
 
 /// How long an import may take.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// How long forked workers may take to connect.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// A change that is under way.
 pub(super) struct Change {
-    number: u64,
-    configuration: Configuration,
-    bound: Vec<Bound>,
-    apps: BTreeMap<String, NewApp>,
-    stage: Stage,
+    pub(super) number: u64,
+    pub(super) configuration: Configuration,
+    pub(super) bound: Vec<Bound>,
+    pub(super) apps: BTreeMap<String, NewApp>,
+    pub(super) stage: Stage,
 }
 
 /// An application's next generation.
-struct NewApp {
-    generation: u64,
-    account: Option<Account>,
-    zygote: Option<Zygote>,
-    started: Instant,
-    import: Import,
+pub(super) struct NewApp {
+    pub(super) generation: u64,
+    pub(super) account: Option<Account>,
+    pub(super) zygote: Option<Zygote>,
+    pub(super) started: Instant,
+    pub(super) import: Import,
 }
 
-enum Import {
+pub(super) enum Import {
     Running,
     Done(Box<Ready>),
     Failed(String),
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     Importing,
     Connecting,
     Switching,
@@ -97,7 +96,9 @@ impl Master {
                 bound.push(listener::bind(settings, event_loops).map_err(|error| error.to_string())?);
             }
         }
-        let number = self.next_number();
+        // Never used again, so that late news of a change that was given up is not taken for this one's.
+        self.changes += 1;
+        let number = self.changes;
         let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
@@ -110,10 +111,9 @@ impl Master {
             }
             self.ensure_app(&settings, chosen.account.as_ref())
                 .map_err(|error| format!("{}: {error}", settings.name))?;
-            let generation = self.apps.get(&settings.name).map_or(1, |app| app.generation.max(number));
-            let zygote = self.start_zygote(&settings, generation, chosen.account.as_ref()).await?;
+            let zygote = self.start_zygote(&settings, number, chosen.account.as_ref()).await?;
             let app = NewApp {
-                generation,
+                generation: number,
                 account: chosen.account,
                 zygote: Some(zygote),
                 started: Instant::now(),
@@ -130,20 +130,12 @@ impl Master {
         Ok(())
     }
 
-    fn next_number(&mut self) -> u64 {
-        self.apps.values().map(|app| app.generation).max().unwrap_or(0).max(self.next_serial.into()) + 1
-    }
-
     /// Makes the place for an application's processes, where it is new.
     fn ensure_app(&mut self, settings: &crate::app::AppSettings, account: Option<&Account>) -> std::io::Result<()> {
         if self.apps.get(&settings.name).is_some_and(|app| app.account.as_ref() == account) {
             return Ok(());
         }
-        let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        if let Some(account) = account {
-            std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
-        }
-        let lifeline = Lifeline { end, _kept: kept };
+        let lifeline = Lifeline::new(account)?;
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
         let app = App {
             settings: settings.clone(),
@@ -155,6 +147,7 @@ impl Master {
             zygote: None,
             zygote_started: Instant::now(),
             zygote_ready: false,
+            given_up: false,
             workers: BTreeMap::new(),
             backoff: Backoff::default(),
             zygote_backoff: Backoff::default(),
@@ -233,7 +226,13 @@ impl Master {
     async fn imported(&mut self) -> bool {
         let Some(change) = &mut self.change else { return false };
         let failures: Vec<String> = change.failures().into_iter().map(str::to_owned).collect();
-        if !failures.is_empty() && (self.serving || failures.len() == change.apps.len()) {
+        let apps = &self.apps;
+        // What was broken before may stay so: the others are loaded all the same.
+        let lost = |(name, new): (&String, &NewApp)| {
+            matches!(new.import, Import::Failed(_)) && !apps.get(name).is_some_and(|app| app.given_up)
+        };
+        if !failures.is_empty() && (failures.len() == change.apps.len() || self.serving && change.apps.iter().any(lost))
+        {
             return self.abandon(&failures.join("\n"));
         }
         for failure in &failures {
@@ -241,7 +240,13 @@ impl Master {
             self.errors.error(format_args!("the application above answers 503 while the others serve"));
         }
         change.add_django_routes();
-        if !self.serving {
+        change.configuration.warnings.extend(roots::closed_to_the_front(&change.configuration));
+        if self.serving {
+            let known = &self.configuration.warnings;
+            for warning in change.configuration.warnings.iter().filter(|warning| !known.contains(warning)) {
+                self.errors.warning(format_args!("{warning}"));
+            }
+        } else {
             let ready = change.apps.iter();
             let ready = ready.filter_map(|(name, app)| match &app.import {
                 Import::Done(ready) => Some((&**name, &**ready)),
@@ -269,164 +274,51 @@ impl Master {
         false
     }
 
-    /// Sends the plan of the change under way, or of what is being served.
-    pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, new): (_, &[Bound]) = match &self.change {
-            Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
-            _ => (&self.configuration, &[]),
-        };
-        let wanted = &configuration.server.listeners;
-        let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
-        let bound: Vec<Bound> = all.map(copy).collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
-        let worker_sockets = configuration.apps.iter().filter_map(|app| self.apps.get(&app.name));
-        let openings = Openings {
-            access_log: self.logs.access(),
-            error_log: self.logs.error(),
-            bound: &bound,
-            worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
-        };
-        let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
-        let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
-        // A front that is gone is prepared again when it is back.
-        let _ = self.front.channel.send(&ToFront::Prepare(Box::new(packed.plan)), &descriptors).await;
-        Ok(())
-    }
-
-    /// A worker has connected: switch as soon as enough have. At the start the first of each application is enough, in a
-    /// reload the old ones serve until all are there.
-    pub(super) async fn check_connected(&mut self) -> bool {
-        let Some(change) = self.change.as_ref().filter(|change| change.stage == Stage::Connecting) else {
-            return false;
-        };
-        let enough = change.workers_to_fork().into_iter().all(|(name, generation, processes)| {
-            let workers = self.apps.get(&name).map(|app| &app.workers);
-            let connected = workers.map_or(0, |workers| {
-                workers.values().filter(|worker| worker.generation == generation && worker.connected).count()
-            });
-            connected >= if self.serving { processes as usize } else { 1 }
-        });
-        if enough { self.switch().await } else { false }
-    }
-
-    /// Workers that have not connected by now will not: what there is must do.
-    pub(super) async fn connect_deadline(&mut self, number: u64) -> bool {
-        let waiting = |change: &&Change| change.number == number && change.stage == Stage::Connecting;
-        let Some(change) = self.change.as_ref().filter(waiting) else { return false };
-        let without = change.workers_to_fork().into_iter().find(|(name, generation, _)| {
-            let app = self.apps.get(name);
-            !app.is_some_and(|app| {
-                app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
-            })
-        });
-        match without {
-            Some((name, ..)) => {
-                let why = format!("{name}: no worker was ready within {} s", CONNECT_DEADLINE.as_secs());
-                self.abandon(&why)
-            }
-            None => self.switch().await,
-        }
-    }
-
-    async fn switch(&mut self) -> bool {
-        let Some(change) = &mut self.change else { return false };
-        change.stage = Stage::Switching;
-        let generations = change.generations();
-        self.tell_front(ToFront::Switch(generations)).await;
+    /// Ends the processes of a change that will not come through; false when there is none.
+    pub(super) fn forget_change(&mut self) -> bool {
         let Some(change) = &self.change else { return false };
-        for (name, _) in change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Failed(_))) {
-            self.tell_front(ToFront::GiveUp(name.clone())).await;
-        }
-        false
-    }
-
-    /// The front serves what was prepared: the old may go.
-    pub(super) async fn switched(&mut self) {
-        let Some(Change { configuration, bound, apps, .. }) =
-            self.change.take_if(|change| change.stage == Stage::Switching)
-        else {
-            return;
-        };
-        self.bound.retain(|old| configuration.server.listeners.contains(&old.settings));
-        self.bound.extend(bound);
-        for (name, new) in apps {
-            let Some(app) = self.apps.get_mut(&name) else { continue };
-            if let Some(settings) = configuration.apps.iter().find(|settings| settings.name == name) {
-                app.settings = settings.clone();
-            }
-            app.generation = new.generation;
-            app.zygote_ready = new.zygote.is_some();
-            app.zygote_started = new.started;
-            app.account = new.account;
-            if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
-                old.stop().await;
-            }
-            self.retire_before(&name, new.generation);
-        }
-        self.drop_removed_apps(&configuration).await;
-        let first = !std::mem::replace(&mut self.serving, true);
-        self.roots = roots::found(&configuration);
-        self.configuration = configuration;
-        if first {
-            for bound in &self.bound {
-                lines::say(format_args!("listening on {}", bound.url()));
-            }
-            self.later(roots::LOOK, Event::LookForRoots);
-        } else {
-            self.errors.info(format_args!("reloaded"));
-        }
-        if std::mem::take(&mut self.again) {
-            self.reload().await;
-        }
-    }
-
-    async fn drop_removed_apps(&mut self, configuration: &Configuration) {
-        let named = |name: &String| configuration.apps.iter().any(|app| &app.name == name);
-        let removed: Vec<String> = self.apps.keys().filter(|name| !named(name)).cloned().collect();
-        for name in removed {
-            self.retire_before(&name, u64::MAX);
-            if let Some(app) = self.apps.get_mut(&name) {
-                app.generation = u64::MAX;
-                if let Some(mut zygote) = app.zygote.take() {
-                    zygote.stop().await;
-                }
-            }
-        }
-    }
-
-    /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
-    pub(super) fn abandon(&mut self, why: &str) -> bool {
-        let Some(change) = self.change.take() else { return false };
-        for pid in change.pids() {
-            self.kill_if_alive(pid);
-        }
+        let mut pids: Vec<i32> = change.pids().collect();
         for (name, new) in &change.apps {
             let Some(app) = self.apps.get_mut(name) else { continue };
-            let mut pids = Vec::new();
             for worker in app.workers.values_mut().filter(|worker| worker.generation == new.generation) {
                 worker.leaving = true;
                 pids.push(worker.pid);
             }
-            for pid in pids {
-                self.kill_if_alive(pid);
-            }
+            // Nobody will say what became of a fork that is under way; its worker, if it comes, is not expected.
+            app.workers.retain(|_, worker| worker.generation != new.generation || worker.pid != 0);
+        }
+        for pid in pids {
+            self.kill_if_alive(pid);
+        }
+        self.change = None;
+        true
+    }
+
+    /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
+    pub(super) fn abandon(&mut self, why: &str) -> bool {
+        if !self.forget_change() {
+            return false;
         }
         if !self.serving {
             self.exit = lines::fail(why);
             return true;
         }
         self.errors.error_lines(&format!("reload refused, the old code serves on: {why}"));
-        self.again = false;
+        if std::mem::take(&mut self.again) {
+            // Asked for while this one was under way, perhaps because the fault is mended.
+            self.later(Duration::ZERO, Event::Reload);
+        }
         false
     }
 }
 
 impl Change {
-    fn generations(&self) -> BTreeMap<String, u64> {
+    pub(super) fn generations(&self) -> BTreeMap<String, u64> {
         self.apps.iter().map(|(name, app)| (name.clone(), app.generation)).collect()
     }
 
     /// Applications that were imported, with their generation and number of processes.
-    fn workers_to_fork(&self) -> Vec<(String, u64, u32)> {
+    pub(super) fn workers_to_fork(&self) -> Vec<(String, u64, u32)> {
         let imported = self.apps.iter().filter(|(_, app)| matches!(app.import, Import::Done(_)));
         let processes = |name: &String| {
             self.configuration.apps.iter().find(|app| &app.name == name).map_or(1, |app| app.processes.max(1))
@@ -438,6 +330,12 @@ impl Change {
     pub(super) fn zygote(&mut self, app: &str, generation: u64) -> Option<&mut Zygote> {
         let new = self.apps.get_mut(app).filter(|new| new.generation == generation)?;
         new.zygote.as_mut()
+    }
+
+    /// The zygote with this process id.
+    pub(super) fn zygote_of(&mut self, pid: i32) -> Option<&mut Option<Zygote>> {
+        let found = |zygote: &&mut Option<Zygote>| zygote.as_ref().is_some_and(|zygote| zygote.pid == pid);
+        self.apps.values_mut().map(|new| &mut new.zygote).find(found)
     }
 
     /// Whether this application's next generation is this one.
@@ -466,9 +364,4 @@ impl Change {
             }
         }
     }
-}
-
-fn copy(bound: &Bound) -> std::io::Result<Bound> {
-    let sockets = bound.sockets.iter().map(std::os::fd::OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
-    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), sockets })
 }

@@ -14,6 +14,9 @@ use crate::sys::{self, Ended};
 /// How long a worker that is all but stuck may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Ended children that are remembered although nobody has told of them yet.
+const MOST_STRANGERS: usize = 64;
+
 impl Master {
     /// Reaps every child that has ended, orphans of the applications too. True when the server must end.
     pub(super) fn reap(&mut self) -> bool {
@@ -32,7 +35,8 @@ impl Master {
     fn front_ended(&mut self, ended: Ended) -> bool {
         self.front.pid = 0;
         if self.phase == Phase::Draining {
-            return false;
+            // One that did not leave by itself has nobody left to finish for.
+            return ended.code != Some(0);
         }
         let pause = self.front.backoff.pause_after(self.front.started, Instant::now());
         let how = How(ended);
@@ -42,12 +46,18 @@ impl Master {
             return true;
         }
         self.later(pause, Event::RestartFront);
+        if self.serving && self.abandon("the front ended meanwhile") {
+            return true;
+        }
         false
     }
 
     /// Starts a front and tells it all that the last one knew. The listeners were never closed, workers come by
     /// themselves.
     pub(super) async fn restart_front(&mut self) {
+        if self.phase == Phase::Draining {
+            return;
+        }
         let backoff = std::mem::take(&mut self.front.backoff);
         match Front::start(&self.program, self.front.epoch + 1, &self.events) {
             Ok(front) => self.front = Front { backoff, ..front },
@@ -89,7 +99,28 @@ impl Master {
                 return self.worker_ended(&name, serial, ended);
             }
         }
-        // A zygote of a change says why by itself; anybody else is an orphan of an application that fell to us.
+        if let Some(new) = self.change.as_mut().and_then(|change| change.zygote_of(ended.pid)) {
+            // It says why by itself; what it was to fork is forked by the next one.
+            return drop(new.take());
+        }
+        // An orphan of an application that fell to us, or a worker of which we have yet to hear.
+        self.strangers.push(ended);
+        if self.strangers.len() > MOST_STRANGERS {
+            self.strangers.remove(0);
+        }
+    }
+
+    /// Reaps until this child's end is found, and gives it.
+    pub(super) fn reap_until(&mut self, pid: i32) -> Option<Ended> {
+        while let Some(ended) = sys::reap() {
+            if ended.pid == pid {
+                return Some(ended);
+            }
+            if ended.pid == self.front.pid {
+                self.front_ended(ended);
+            }
+        }
+        None
     }
 
     fn zygote_ended(&mut self, name: &str, ended: Ended) {
@@ -97,6 +128,8 @@ impl Master {
         if self.phase != Phase::Running {
             return;
         }
+        // Forks that it did not come to.
+        app.workers.retain(|_, worker| worker.pid != 0 || worker.generation != app.generation);
         let pause = app.zygote_backoff.pause_after(app.zygote_started, Instant::now());
         let how = How(ended);
         self.errors.warning(format_args!(
@@ -131,6 +164,9 @@ impl Master {
     fn worker_ended(&mut self, name: &str, serial: u32, ended: Ended) {
         let Some(app) = self.apps.get_mut(name) else { return };
         let Some(worker) = app.workers.remove(&serial) else { return };
+        if app.generation == u64::MAX {
+            return self.forget_removed();
+        }
         if worker.leaving || self.phase == Phase::Draining {
             return;
         }
@@ -236,6 +272,10 @@ impl Master {
         worker.pid = pid;
         let admission = Admission { pid, serial, generation: worker.generation };
         self.tell_front(ToFront::Expect(name.to_owned(), admission)).await;
+        if let Some(index) = self.strangers.iter().position(|ended| ended.pid == pid) {
+            let ended = self.strangers.swap_remove(index);
+            self.worker_ended(name, serial, ended);
+        }
     }
 
     /// The front said something. True when the server must end.
@@ -367,7 +407,7 @@ impl Master {
 }
 
 /// How a process ended, in words.
-struct How(Ended);
+pub(super) struct How(pub(super) Ended);
 
 impl fmt::Display for How {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,12 +1,13 @@
-//! Folders of static routes that come, go or are replaced while the server runs.
+//! Folders of static files that appear or are replaced while the server runs.
 
-use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use super::events::Event;
 use super::{Master, Phase};
-use crate::config::{Configuration, HandlerSettings};
+use crate::config::{Configuration, HandlerSettings, RouteSettings};
 use crate::server::plan::ToFront;
+use crate::static_files::Root;
+use crate::supervisor::identity;
 
 /// How often folders are looked for that were not there, or have been replaced since.
 pub(super) const LOOK: Duration = Duration::from_secs(2);
@@ -19,7 +20,7 @@ impl Master {
         if self.change.is_some() || self.phase != Phase::Running {
             return;
         }
-        let now = found(&self.configuration);
+        let now = now(&self.configuration);
         if std::mem::replace(&mut self.roots, now.clone()) != now && self.prepare_front().await.is_ok() {
             let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
             let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
@@ -28,8 +29,37 @@ impl Master {
     }
 }
 
+/// Which folders of static files the front cannot enter: where we are root, it has a user of its own. What lies above
+/// them does not matter, since it gets them opened.
+pub(super) fn closed_to_the_front(configuration: &Configuration) -> Vec<String> {
+    use std::os::unix::fs::PermissionsExt;
+    if !identity::is_root() {
+        return Vec::new();
+    }
+    let closed = |root: &Root| {
+        let mode = std::fs::metadata(&root.path).ok()?.permissions().mode() & 0o777;
+        let path = root.path.display();
+        (mode & 0o001 == 0).then(|| {
+            format!(
+                "{path} has mode {mode:o}, and the front, which has a user of its own, cannot enter it: every file in \
+                 it will be 403; run chmod o+x {path}"
+            )
+        })
+    };
+    let routes = configuration.routes.iter();
+    let told = |route: &RouteSettings| match &route.handler {
+        HandlerSettings::Static(settings) => {
+            let place = format!("{}: ", route.rule.origin);
+            settings.roots.iter().filter_map(closed).map(|text| place.clone() + &text).collect()
+        }
+        _ => Vec::new(),
+    };
+    routes.flat_map(told).collect()
+}
+
 /// Which folder each static root is now: its device and inode; `None` where it is not there.
-pub(super) fn found(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
+pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
+    use std::os::unix::fs::MetadataExt;
     let routes = configuration.routes.iter();
     let settings = routes.filter_map(|route| match &route.handler {
         HandlerSettings::Static(settings) => Some(settings),

@@ -1,7 +1,6 @@
 //! TERM, INT and the end; logs that were rotated.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
 
 use super::events::Event;
 use super::logs::Logs;
@@ -23,35 +22,37 @@ impl Master {
                 // Counted from the signal, whatever the delay.
                 self.later(grace, Event::GraceOver);
                 if at_once || delay.is_zero() {
-                    self.drain().await;
-                } else {
-                    self.phase = Phase::AskingForClose;
-                    self.tell_front(ToFront::AskForClose).await;
-                    self.later(delay, Event::Drain);
+                    return self.drain().await;
                 }
+                self.phase = Phase::AskingForClose;
+                self.tell_front(ToFront::AskForClose).await;
+                self.later(delay, Event::Drain);
                 false
             }
-            Phase::AskingForClose if at_once => {
-                self.drain().await;
-                false
-            }
+            Phase::AskingForClose if at_once => self.drain().await,
             Phase::AskingForClose => false,
             Phase::Draining => at_once,
         }
     }
 
-    /// Accepting ends. The front leaves when nothing is in flight, and tells its workers to; then we follow.
-    pub(super) async fn drain(&mut self) {
+    /// Accepting ends. The front leaves when nothing is in flight, and tells its workers to; then we follow. True when
+    /// that is the end, because no front is there.
+    pub(super) async fn drain(&mut self) -> bool {
         if self.phase == Phase::Draining {
-            return;
+            return false;
         }
         self.phase = Phase::Draining;
+        // Its workers would connect to a front that is leaving.
+        self.forget_change();
         self.tell_front(ToFront::Drain).await;
         for app in self.apps.values_mut() {
             if let Some(zygote) = &mut app.zygote {
                 zygote.stop().await;
             }
+            // A fork that is under way: its worker, if it comes, is ended with the rest.
+            app.workers.retain(|_, worker| worker.pid != 0);
         }
+        self.front.pid == 0
     }
 
     /// Whether no child is left that a stop waits for.
@@ -81,6 +82,5 @@ impl Master {
         }
         let _ = self.front.channel.send(&ToFront::Reopen(access, error), &descriptors).await;
         self.errors.info(format_args!("logs reopened"));
-        self.front.started = self.front.started.min(Instant::now());
     }
 }
