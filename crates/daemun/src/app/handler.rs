@@ -83,10 +83,12 @@ impl Application {
     /// A one-shot answer. A body that is longer than the application said is cut to what it said; one that is shorter
     /// can only be shown as broken (RFC 9112, section 6.3).
     fn whole(head: AnswerHead, body: Bytes, exchange: &Exchange, timing: Timing) -> Response {
-        let without_body = exchange.method == Method::Head || head.status.is_bodiless();
+        let is_head = exchange.method == Method::Head;
         let body = match head.content_length {
-            Some(length) if without_body => ResponseBody::LengthOnly(length),
-            None if exchange.method == Method::Head => ResponseBody::LengthOnly(body.len() as u64),
+            Some(length) if is_head || head.status.is_bodiless() => ResponseBody::LengthOnly(length),
+            // Many frameworks leave the body out themselves: nothing here says nothing of what GET would send.
+            None if is_head && body.is_empty() => untold(),
+            None if is_head => ResponseBody::LengthOnly(body.len() as u64),
             Some(length) if length < body.len() as u64 => ResponseBody::Full(body.slice(..length as usize)),
             Some(length) if length > body.len() as u64 => {
                 ResponseBody::Stream(Box::pin(Short { body: Some(body), length }))
@@ -101,13 +103,20 @@ impl Application {
     async fn streamed(&self, mut ticket: Ticket, head: AnswerHead, timing: Timing) -> Result<Response, HandlerError> {
         if ticket.exchange.method == Method::Head || head.status.is_bodiless() {
             // The rest is not wanted: dropping the ticket says so.
-            let body = head.content_length.map_or(ResponseBody::Empty, ResponseBody::LengthOnly);
+            let body = head.content_length.map_or_else(untold, ResponseBody::LengthOnly);
             return Ok(response(head, body, timing));
         }
         let first = match ticket.next().await {
             Event::File { file, offset, length } => {
-                let length = head.content_length.map_or(length, |said| said.min(length));
                 ticket.finished = true;
+                let said = head.content_length.unwrap_or(length);
+                if said > length {
+                    let (name, what) = (self.pool.name(), &ticket.exchange.what);
+                    let message =
+                        format!("{name}: {what}: the file has {length} bytes, its Content-Length says {said}");
+                    return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message));
+                }
+                let length = said;
                 let file = FileBody { file: Arc::new(file), offset, length };
                 return Ok(response(head, ResponseBody::File(file), timing));
             }
@@ -227,6 +236,20 @@ impl BodyStream for AnswerBody {
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+}
+
+/// The body of an answer to HEAD of which nobody knows the length: a `Content-Length` must be that of GET or not be
+/// there (RFC 9110, section 8.6).
+fn untold() -> ResponseBody {
+    ResponseBody::Stream(Box::pin(Untold))
+}
+
+struct Untold;
+
+impl BodyStream for Untold {
+    fn poll_chunk(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(None)
     }
 }
 
