@@ -146,12 +146,15 @@ class Run:
         if name == "idle":
             memory = rounds.idle(names, self.setting, self.folder, self.tell)
             self.results[name] = memory
-            print(report.idle(memory, peer), flush=True)
+            self._print(report.idle(memory, peer), names)
         else:
             times = 1 if self.options.check else rounds.STARTS
             taken = rounds.starts(names, self.setting, self.folder, self.tell, times)
             self.results[name] = taken
-            print(report.starts(taken, peer), flush=True)
+            self._print(report.starts(taken, peer), names)
+
+    def _print(self, table: str, names: list[str]) -> None:
+        print(f"right: {', '.join(names)}" if self.options.check else table, flush=True)
 
     def _rate(self, name: str) -> None:
         scenario = SCENARIOS[name]

@@ -84,6 +84,17 @@ def roles(processes: Iterable[Process]) -> dict[int, str]:
     return named
 
 
+def sleeps(processes: Iterable[Process]) -> int:
+    """Count the voluntary context switches of all threads that live, none of those that have ended."""
+    count = 0
+    for process in processes:
+        for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                lines = status.read_text("utf-8", "replace").splitlines()
+                count += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
+    return count
+
+
 @dataclass(frozen=True)
 class Spent:
     """Processor seconds between two looks at a tree."""

@@ -38,6 +38,7 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
         "user_us": median([one.user for one in rounds]),
         "system_us": median([one.system for one in rounds]),
         "by_role_us": {role: median([one.by_role.get(role, 0.0) for one in rounds]) for role in roles},
+        "sleeps": median([one.sleeps for one in rounds]),
         "rate": median([one.rate for one in rounds]),
         "p50_ms": median([one.p50 for one in rounds]),
         "p99_ms": median([one.p99 for one in rounds]),
@@ -55,28 +56,31 @@ def rates(figures: dict[str, dict[str, Any]], peer: str) -> str:
     """Print one scenario's summaries."""
     bare = figures.get(BARE, {}).get("cpu_us")
     to = figures.get(peer, {})
+    other = f"/{peer}"
     head = [
         "server",
         "cpu us/req",
+        other,
         "min..max",
         "user+sys",
-        f"/{peer}",
+        "sleeps/req",
         "req/s",
-        f"/{peer}",
+        other,
         "p50 ms",
         "p99 ms",
         "errors",
     ]
     if bare is not None:
-        head.insert(5, "added us")
+        head.insert(3, "added us")
     rows = []
     for name, one in figures.items():
         row = [
             name,
             f"{one['cpu_us']:.1f}",
+            _ratio(one["cpu_us"], to.get("cpu_us")),
             f"{one['cpu_us_min']:.1f}..{one['cpu_us_max']:.1f}",
             f"{one['user_us']:.1f}+{one['system_us']:.1f}",
-            _ratio(one["cpu_us"], to.get("cpu_us")),
+            f"{one['sleeps']:.2f}",
             f"{one['rate']:.0f}",
             _ratio(one["rate"], to.get("rate")),
             "-" if one["p50_ms"] is None else f"{one['p50_ms']:.2f}",
@@ -84,7 +88,7 @@ def rates(figures: dict[str, dict[str, Any]], peer: str) -> str:
             str(one["errors"]),
         ]
         if bare is not None:
-            row.insert(5, f"{one['cpu_us'] - bare:.1f}")
+            row.insert(3, f"{one['cpu_us'] - bare:.1f}")
         rows.append([*row, _parts(one["by_role_us"])])
     return table([*head, "by process"], rows)
 

@@ -43,6 +43,8 @@ class Round:
     user: float
     system: float
     by_role: dict[str, float]
+    # Voluntary context switches per request.
+    sleeps: float
     requests: int
     rate: float
     errors: int
@@ -80,12 +82,14 @@ def _load(server: Server, scenario: Scenario, lua: Path, seconds: float, connect
 
 def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
     before = server.tree()
+    slept = processes.sleeps(before)
     seen = _load(server, scenario, lua, plan.seconds, plan.connections)
     after = server.tree()
     if not after:
         raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
     if not seen.requests:
         raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
+    slept = processes.sleeps(after) - slept
     spent = processes.spent(before, after, processes.roles(after))
 
     def each(seconds: float) -> float:
@@ -96,6 +100,7 @@ def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
         user=each(spent.user),
         system=each(spent.system),
         by_role={role: each(seconds) for role, seconds in spent.by_role.items()},
+        sleeps=slept / seen.requests,
         requests=seen.requests,
         rate=seen.requests / seen.seconds,
         errors=seen.errors,
@@ -119,6 +124,7 @@ def _bare(scenario: Scenario, setting: Setting, seconds: float) -> Round:
         user=cpu,
         system=0.0,
         by_role={},
+        sleeps=0.0,
         requests=said["requests"],
         rate=said["requests"] / said["seconds"],
         errors=0,
