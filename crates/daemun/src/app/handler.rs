@@ -111,7 +111,7 @@ impl Application {
                 ticket.finished = true;
                 let said = head.content_length.unwrap_or(length);
                 if said > length {
-                    let (name, what) = (self.pool.name(), &ticket.exchange.what);
+                    let (name, what) = (self.pool.name(), ticket.exchange.what());
                     let message =
                         format!("{name}: {what}: the file has {length} bytes, its Content-Length says {said}");
                     return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message));
