@@ -43,7 +43,8 @@ impl AnswerHead {
         let mut fields = Fields::new();
         let mut content_length = None;
         while let Some(name) = parts.next() {
-            let value = parts.next().ok_or(AnswerError::Pairs)?;
+            // White space around a value is not part of it (RFC 9110, section 5.5); Django's cookies begin with a space.
+            let value = trim(&parts.next().ok_or(AnswerError::Pairs)?);
             if name.eq_ignore_ascii_case(b"content-length") {
                 let length = self::content_length(&value).ok_or(AnswerError::Length)?;
                 // Said twice it may be; said in two ways nobody knows where the answer ends.
@@ -81,6 +82,14 @@ fn status_line(line: &Bytes) -> Result<(Status, Option<Bytes>), AnswerError> {
     Ok((status, (!registered).then_some(reason)))
 }
 
+fn trim(value: &Bytes) -> Bytes {
+    let outer = |byte: &u8| matches!(byte, b' ' | b'\t');
+    match (value.first(), value.last()) {
+        (Some(first), Some(last)) if outer(first) || outer(last) => value.slice_ref(value.trim_ascii()),
+        _ => value.clone(),
+    }
+}
+
 /// The parts between the NULs.
 struct Parts<'a> {
     head: &'a Bytes,
@@ -105,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_head_is_read_with_its_own_reason_and_length() {
-        let head = Bytes::from_static(b"299 My Own Reason\0X-A\0b\0content-length\x0012\0X-Empty\0");
+        let head = Bytes::from_static(b"299 My Own Reason\0X-A\0 b\t\0content-length\x0012\0X-Empty\0");
         let head = AnswerHead::parse(&head).unwrap();
         assert_eq!((head.status.code(), head.reason.as_deref()), (299, Some(&b"My Own Reason"[..])));
         assert_eq!((head.content_length, head.fields.get("x-a")), (Some(12), Some(&b"b"[..])));

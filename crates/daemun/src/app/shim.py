@@ -71,8 +71,9 @@ ANCILLARY = socket.CMSG_SPACE(16 * struct.calcsize("i"))
 RECEIVE_FLAGS = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 AT_ONCE = RECEIVE_FLAGS | int(socket.MSG_DONTWAIT)
 
-# Finished answers may wait this long, in seconds, for others to be written with them.
-HOLD = 0.001
+# Finished answers may wait this long, in seconds, for others to be written with them: half of the silence after which
+# the front takes a thread to be blocked.
+HOLD = 0.0005
 
 # A lane whose front is gone looks for the new one this long, in seconds.
 RECONNECT = 30.0

@@ -13,8 +13,9 @@ use super::spool::Payload;
 use crate::sys::SharedMemory;
 
 /// A thread from which nothing was heard for this long while it had work is taken to be blocked in a call, and its
-/// siblings may run. Shorter would make threads fight over the interpreter's lock for calls that are nearly done.
-const SILENCE: Duration = Duration::from_micros(500);
+/// siblings may run. Shorter would make threads fight over the interpreter's lock for calls that are nearly done, and it
+/// must be longer than a worker holds answers back.
+const SILENCE: Duration = Duration::from_millis(1);
 
 /// A connected worker process.
 #[derive(Debug)]
