@@ -347,17 +347,21 @@ impl Master {
     /// Sends nothing more to a worker; it ends when it is done.
     async fn retire(&mut self, name: &str, serial: u32) {
         let grace = self.configuration.server.grace;
-        let Some(worker) = self.apps.get_mut(name).and_then(|app| app.workers.get_mut(&serial)) else { return };
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let grace = grace + app.settings.timeout;
+        let Some(worker) = app.workers.get_mut(&serial) else { return };
         worker.leaving = true;
         let pid = worker.pid;
         self.later(grace, Event::Overdue(pid));
         self.tell_front(ToFront::Retire(name.to_owned(), serial)).await;
     }
 
-    /// Workers of earlier generations were told to end by the front: they get the grace to do so.
+    /// Workers of earlier generations were told to end by the front. A reload must not cut a request short, so they get
+    /// the time that a request may take, and the grace.
     pub(super) fn retire_before(&mut self, name: &str, generation: u64) {
         let grace = self.configuration.server.grace;
         let Some(app) = self.apps.get_mut(name) else { return };
+        let grace = grace + app.settings.timeout;
         let old = app.workers.values_mut().filter(|worker| worker.generation < generation);
         let pids: Vec<i32> = old
             .map(|worker| {
