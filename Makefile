@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples $(wildcard crates/daemun/src/app/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/comparison bench/applications $(wildcard crates/daemun/src/app/*.py)
 
 .PHONY: help
 help: ## list the targets
@@ -59,9 +59,10 @@ acceptance: require-test build ## what a user types, with the real binary and re
 	$(PYTHON) -m pytest tests/system
 
 .PHONY: bench
-bench: ## figures; see bench/
-	@test -x bench/run || { echo "bench/run is not there yet"; exit 1; }
-	bench/run
+bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md
+	@scripts/require rust python bench
+	cargo build --locked --release
+	python3 bench/compare.py $(BENCH)
 
 .PHONY: fmt
 fmt: ## format everything
@@ -78,4 +79,4 @@ wheel: ## the wheel in dist/
 .PHONY: clean
 clean: ## remove what was built and the demo; .tools stays
 	cargo clean
-	rm -rf .demo dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .bench .demo dist .mypy_cache .ruff_cache .pytest_cache

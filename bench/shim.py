@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/python"))
 if len(sys.argv) > 1:
     os.environ["PYTHON_UNDER_TEST"] = sys.argv[1]
 
-import support  # noqa: E402  (its interpreter is chosen above)
+import support
 
 APPLICATION = """
 def application(environ, start_response):

@@ -43,7 +43,7 @@ class Supervisor:
         self.log_path = self.directory / "log.txt"
         self.control, theirs = socket.socketpair()
         self.control.settimeout(DEADLINE)
-        lifeline, self.lifeline = os.pipe()
+        lifeline, self.lifeline = orders.pop("lifeline", None) or os.pipe()
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("DJANGO_", "PYTHON"))}
         environment["PYTHONDONTWRITEBYTECODE"] = "1"
         environment.update(orders.pop("env", {}))

@@ -2,7 +2,7 @@
 
 import support
 
-PROBES = '''
+PROBES = """
 import sys
 def gen_app(e, sr):
     sr('404 Not Found', [('X-Gen','yes'),('Content-Type','text/plain')]); yield b'lazy'
@@ -42,7 +42,7 @@ def env_app(e, sr):
     return ['\\n'.join('%s=%r' % kv for kv in sorted(e.items(), key=lambda k: k[0])).encode()]
 M = {k[:-4]: v for k, v in list(globals().items()) if k.endswith('_app')}
 def application(e, sr): return M[e['PATH_INFO'].strip('/')](e, sr)
-'''
+"""
 
 
 def test_a_generator_may_call_start_response_at_its_first_next(serve):

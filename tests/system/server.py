@@ -264,3 +264,16 @@ def alive(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
+
+
+def front(server: Server) -> int:
+    """Give the process that holds the clients' connections: our own program, below the supervisor."""
+    for child in children(server.pid):
+        if b"--role=front" in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
+            return child
+    raise AssertionError(f"no front below {server.pid}")
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process holds."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -87,7 +87,7 @@ impl Redirect {
                         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':')
                     });
                 }
-                Piece::Scheme => location.extend_from_slice(request.endpoint.scheme.as_str().as_bytes()),
+                Piece::Scheme => location.extend_from_slice(request.endpoint.scheme().as_str().as_bytes()),
             }
         }
         if !self.places_query
@@ -285,7 +285,7 @@ mod tests {
         builder.authority(&text[host..host + 16]);
         let head = builder.finish();
         let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
-        let endpoint = Arc::new(Endpoint { client: None, server: None, scheme: Scheme::Http });
+        let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
         Request { head, path, prefix_length, body: RequestBody::Empty, endpoint, received: Instant::now() }
     }
 

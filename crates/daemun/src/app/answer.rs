@@ -29,8 +29,8 @@ pub(super) enum AnswerError {
     /// A name or value that RFC 9110 does not allow.
     #[error("a header is not allowed by RFC 9110, section 5")]
     Field,
-    /// `Content-Length` is not a number.
-    #[error("Content-Length is not a number")]
+    /// `Content-Length` is not a number, or two.
+    #[error("Content-Length is not one number")]
     Length,
 }
 
@@ -45,14 +45,24 @@ impl AnswerHead {
         while let Some(name) = parts.next() {
             let value = parts.next().ok_or(AnswerError::Pairs)?;
             if name.eq_ignore_ascii_case(b"content-length") {
-                let text = std::str::from_utf8(&value).map_err(|_| AnswerError::Length)?;
-                content_length = Some(text.trim().parse().map_err(|_| AnswerError::Length)?);
+                let length = self::content_length(&value).ok_or(AnswerError::Length)?;
+                // Said twice it may be; said in two ways nobody knows where the answer ends.
+                if content_length.replace(length).is_some_and(|said| said != length) {
+                    return Err(AnswerError::Length);
+                }
             } else if !fields.try_push(name, value) {
                 return Err(AnswerError::Field);
             }
         }
         Ok(Self { status, reason, fields, content_length })
     }
+}
+
+/// Digits and nothing else (RFC 9110, section 8.6): the parser of the language would take a sign.
+fn content_length(value: &[u8]) -> Option<u64> {
+    let digits = value.trim_ascii();
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
 fn status_line(line: &Bytes) -> Result<(Status, Option<Bytes>), AnswerError> {
@@ -114,6 +124,8 @@ mod tests {
             (b"200 OK\0X\0a\r\nY: z", AnswerError::Field),
             (b"200 OK\0X Y\0a", AnswerError::Field),
             (b"200 OK\0Content-Length\0-1", AnswerError::Length),
+            (b"200 OK\0Content-Length\0+1", AnswerError::Length),
+            (b"200 OK\0Content-Length\x001\0Content-Length\x002", AnswerError::Length),
         ] {
             assert_eq!(AnswerHead::parse(&Bytes::copy_from_slice(head)).unwrap_err(), error, "{}", head.escape_ascii());
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use bytes::BufMut;
 
-use crate::http::{Endpoint, Request};
+use crate::http::{Endpoint, Request, Scheme};
 
 /// Who may say where a request came from.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +19,9 @@ impl TrustedProxies {
 
     /// Whether forwarded fields of this client count. Peers on Unix sockets are trusted.
     pub fn trusts(&self, endpoint: &Endpoint) -> bool {
-        let Some(client) = endpoint.client else { return true };
-        self.0.iter().any(|&(network, bits)| within(client.ip().to_canonical(), network, bits))
+        let Some(client) = endpoint.client() else { return true };
+        let address = client.address.ip().to_canonical();
+        self.0.iter().any(|&(network, bits)| within(address, network, bits))
     }
 }
 
@@ -56,15 +57,8 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Request, length: Option<u64>, t
     variable(out, b"SERVER_SOFTWARE", b"daemun");
     variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");
     addresses(out, request);
-    let forwarded = forwarding(request, trusted);
-    variable(out, b"wsgi.url_scheme", forwarded.scheme.as_bytes());
-    if forwarded.scheme == "https" {
-        variable(out, b"HTTPS", b"on");
-    }
+    forwarding(out, request, trusted);
     fields(out, request, length);
-    variable(out, b"HTTP_X_FORWARDED_FOR", &forwarded.client);
-    variable(out, b"HTTP_X_FORWARDED_PROTO", forwarded.scheme.as_bytes());
-    variable(out, b"HTTP_X_FORWARDED_HOST", &forwarded.host);
 }
 
 fn variable(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -99,87 +93,60 @@ fn decode_path(out: &mut Vec<u8>, raw: &[u8]) {
 
 /// `SERVER_*` and `REMOTE_*`. `SERVER_NAME` is the name the client used, else our address, so that it is never empty.
 fn addresses(out: &mut Vec<u8>, request: &Request) {
-    let mut text = TextBuffer::new();
-    let Endpoint { client, server, .. } = *request.endpoint;
+    let endpoint = &*request.endpoint;
     let host = request.head.host();
-    match server {
-        _ if !host.is_empty() => variable(out, b"SERVER_NAME", host.as_bytes()),
-        Some(address) => variable(out, b"SERVER_NAME", text.write(format_args!("{}", address.ip().to_canonical()))),
-        None => variable(out, b"SERVER_NAME", b"localhost"),
-    }
-    let port = server.map_or(if request.endpoint.scheme.as_str() == "https" { 443 } else { 80 }, |s| s.port());
-    variable(out, b"SERVER_PORT", text.write(format_args!("{port}")));
-    match client {
-        Some(address) => {
-            variable(out, b"REMOTE_ADDR", text.write(format_args!("{}", address.ip().to_canonical())));
-            variable(out, b"REMOTE_PORT", text.write(format_args!("{}", address.port())));
-        }
-        None => variable(out, b"REMOTE_ADDR", b""),
-    }
-}
-
-/// Room for one formatted address, so that none is allocated for each request.
-struct TextBuffer {
-    bytes: [u8; 64],
-}
-
-impl TextBuffer {
-    fn new() -> Self {
-        Self { bytes: [0; 64] }
-    }
-
-    fn write(&mut self, text: std::fmt::Arguments<'_>) -> &[u8] {
-        use std::io::Write as _;
-        let mut rest = &mut self.bytes[..];
-        // Addresses and ports are shorter than the buffer; what is cut would still be valid text.
-        let _ = rest.write_fmt(text);
-        let length = 64 - rest.len();
-        &self.bytes[..length]
-    }
-}
-
-/// What is true about where the request came from.
-struct Forwarded {
-    client: Vec<u8>,
-    scheme: &'static str,
-    host: Vec<u8>,
-}
-
-/// From the fields of a trusted proxy, else from the connection.
-fn forwarding(request: &Request, trusted: &TrustedProxies) -> Forwarded {
-    let head = &request.head;
-    let mut text = TextBuffer::new();
-    let peer = match request.endpoint.client {
-        Some(address) => text.write(format_args!("{}", address.ip().to_canonical())).to_vec(),
-        None => Vec::new(),
+    let name = match endpoint.server() {
+        _ if !host.is_empty() => host,
+        Some(server) => &server.ip,
+        None => "localhost",
     };
-    let scheme = request.endpoint.scheme.as_str();
-    let host = head.authority().as_bytes().to_vec();
+    variable(out, b"SERVER_NAME", name.as_bytes());
+    let usual = if endpoint.scheme() == Scheme::Https { "443" } else { "80" };
+    variable(out, b"SERVER_PORT", endpoint.server().map_or(usual, |server| &server.port).as_bytes());
+    variable(out, b"REMOTE_ADDR", endpoint.client().map_or("", |client| &client.ip).as_bytes());
+    if let Some(client) = endpoint.client() {
+        variable(out, b"REMOTE_PORT", client.port.as_bytes());
+    }
+}
+
+/// Where the request came from: from the fields of a trusted proxy, else from the connection.
+fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) {
+    let head = &request.head;
+    let peer = request.endpoint.client().map_or("", |client| &client.ip).as_bytes();
+    let scheme = request.endpoint.scheme();
     if !trusted.trusts(&request.endpoint) {
-        return Forwarded { client: peer, scheme, host };
+        return forwarded(out, scheme, peer, head.authority().as_bytes());
     }
     let mut client = head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]);
     if !client.is_empty() && !peer.is_empty() {
         client.extend_from_slice(b", ");
     }
-    client.extend_from_slice(&peer);
+    client.extend_from_slice(peer);
     let scheme = match head.field("x-forwarded-proto") {
-        Some(said) if said.eq_ignore_ascii_case(b"https") => "https",
-        Some(said) if said.eq_ignore_ascii_case(b"http") => "http",
+        Some(said) if said.eq_ignore_ascii_case(b"https") => Scheme::Https,
+        Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
         _ => scheme,
     };
-    let host = head.field("x-forwarded-host").map_or(host, <[u8]>::to_vec);
-    Forwarded { client, scheme, host }
+    forwarded(out, scheme, &client, head.field("x-forwarded-host").unwrap_or(head.authority().as_bytes()));
+}
+
+fn forwarded(out: &mut Vec<u8>, scheme: Scheme, client: &[u8], host: &[u8]) {
+    variable(out, b"wsgi.url_scheme", scheme.as_str().as_bytes());
+    if scheme == Scheme::Https {
+        variable(out, b"HTTPS", b"on");
+    }
+    variable(out, b"HTTP_X_FORWARDED_FOR", client);
+    variable(out, b"HTTP_X_FORWARDED_PROTO", scheme.as_str().as_bytes());
+    variable(out, b"HTTP_X_FORWARDED_HOST", host);
 }
 
 /// The fields as `HTTP_*`; a name that was sent several times becomes one value (RFC 9110, section 5.3).
 fn fields(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     let head = &request.head;
-    let mut text = TextBuffer::new();
     if let Some(length) = length
         && (length > 0 || head.field("content-length").is_some())
     {
-        variable(out, b"CONTENT_LENGTH", text.write(format_args!("{length}")));
+        variable(out, b"CONTENT_LENGTH", length.to_string().as_bytes());
     }
     if let Some(value) = head.field("content-type") {
         variable(out, b"CONTENT_TYPE", value);

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending};
 
 use super::spool::Payload;
+use crate::http::Method;
 
 /// What comes back for a request.
 #[derive(Debug)]
@@ -67,12 +68,9 @@ pub(super) struct Exchange {
     pub(super) environment: Vec<u8>,
     /// Its body.
     pub(super) body: Payload,
-    /// Method and target, for logs.
-    pub(super) what: String,
     /// When it was handed to the pool.
     pub(super) submitted: Instant,
-    /// Whether it may run twice (RFC 9110, section 9.2.2).
-    pub(super) idempotent: bool,
+    pub(super) method: Method,
     mailbox: Mutex<Mailbox>,
 }
 
@@ -86,15 +84,22 @@ struct Mailbox {
 }
 
 impl Exchange {
-    pub(super) fn new(environment: Vec<u8>, body: Payload, what: String, idempotent: bool) -> Arc<Self> {
-        Arc::new(Self {
-            environment,
-            body,
-            what,
-            submitted: Instant::now(),
-            idempotent,
-            mailbox: Mutex::new(Mailbox::default()),
-        })
+    pub(super) fn new(environment: Vec<u8>, body: Payload, method: Method, submitted: Instant) -> Arc<Self> {
+        Arc::new(Self { environment, body, submitted, method, mailbox: Mutex::new(Mailbox::default()) })
+    }
+
+    /// Method and target, for logs; read from the environment, since few requests are ever named.
+    pub(super) fn what(&self) -> String {
+        let mut parts = self.environment.split(|&byte| byte == 0);
+        let (mut method, mut target) = (&b""[..], &b""[..]);
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            match name {
+                b"REQUEST_METHOD" => method = value,
+                b"REQUEST_URI" => target = value,
+                _ => {}
+            }
+        }
+        format!("{} {}", method.escape_ascii(), target.escape_ascii())
     }
 
     /// Puts an event into the mailbox; the waker is to be woken once no lock is held.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
@@ -15,7 +15,7 @@ use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
 use super::spool::{self, Spool};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{BodyError, BodyStream, FileBody, Request, Response, ResponseBody, Status, Timing};
+use crate::http::{BodyError, BodyStream, FileBody, Method, Request, Response, ResponseBody, Status, Timing};
 
 thread_local! {
     static EVENT_LOOP: Cell<usize> = const { Cell::new(0) };
@@ -44,8 +44,7 @@ impl Application {
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
         let mut environment = Vec::with_capacity(1024);
         environment::write(&mut environment, &request, Some(payload.length()), &self.trusted);
-        let what = format!("{} {}", request.head.method_name(), request.head.target().escape_ascii());
-        let exchange = Exchange::new(environment, payload, what, request.head.method().is_idempotent());
+        let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
         let ticket = Ticket { pool: Arc::clone(&self.pool), exchange, finished: false };
@@ -68,7 +67,7 @@ impl Application {
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
             Event::Done(_) | Event::Data(_) | Event::File { .. } => {
                 let message =
-                    format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what);
+                    format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
             }
         }
@@ -76,7 +75,7 @@ impl Application {
 
     fn head(&self, head: &Bytes, exchange: &Exchange) -> Result<AnswerHead, HandlerError> {
         AnswerHead::parse(head).map_err(|error: AnswerError| {
-            let message = format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what);
+            let message = format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what());
             HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message)
         })
     }
@@ -84,10 +83,12 @@ impl Application {
     /// A one-shot answer. A body that is longer than the application said is cut to what it said; one that is shorter
     /// can only be shown as broken (RFC 9112, section 6.3).
     fn whole(head: AnswerHead, body: Bytes, exchange: &Exchange, timing: Timing) -> Response {
-        let without_body = exchange.what.starts_with("HEAD ") || head.status.is_bodiless();
+        let is_head = exchange.method == Method::Head;
         let body = match head.content_length {
-            Some(length) if without_body => ResponseBody::LengthOnly(length),
-            None if exchange.what.starts_with("HEAD ") => ResponseBody::LengthOnly(body.len() as u64),
+            Some(length) if is_head || head.status.is_bodiless() => ResponseBody::LengthOnly(length),
+            // Many frameworks leave the body out themselves: nothing here says nothing of what GET would send.
+            None if is_head && body.is_empty() => untold(),
+            None if is_head => ResponseBody::LengthOnly(body.len() as u64),
             Some(length) if length < body.len() as u64 => ResponseBody::Full(body.slice(..length as usize)),
             Some(length) if length > body.len() as u64 => {
                 ResponseBody::Stream(Box::pin(Short { body: Some(body), length }))
@@ -100,15 +101,22 @@ impl Application {
 
     /// An answer whose body is still coming, or is a file.
     async fn streamed(&self, mut ticket: Ticket, head: AnswerHead, timing: Timing) -> Result<Response, HandlerError> {
-        if ticket.exchange.what.starts_with("HEAD ") || head.status.is_bodiless() {
+        if ticket.exchange.method == Method::Head || head.status.is_bodiless() {
             // The rest is not wanted: dropping the ticket says so.
-            let body = head.content_length.map_or(ResponseBody::Empty, ResponseBody::LengthOnly);
+            let body = head.content_length.map_or_else(untold, ResponseBody::LengthOnly);
             return Ok(response(head, body, timing));
         }
         let first = match ticket.next().await {
             Event::File { file, offset, length } => {
-                let length = head.content_length.map_or(length, |said| said.min(length));
                 ticket.finished = true;
+                let said = head.content_length.unwrap_or(length);
+                if said > length {
+                    let (name, what) = (self.pool.name(), ticket.exchange.what());
+                    let message =
+                        format!("{name}: {what}: the file has {length} bytes, its Content-Length says {said}");
+                    return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message));
+                }
+                let length = said;
                 let file = FileBody { file: Arc::new(file), offset, length };
                 return Ok(response(head, ResponseBody::File(file), timing));
             }
@@ -120,7 +128,7 @@ impl Application {
     }
 
     fn failed(&self, failure: Failure, exchange: &Exchange) -> HandlerError {
-        let (name, what) = (self.pool.name(), &exchange.what);
+        let (name, what) = (self.pool.name(), exchange.what());
         let settings = self.pool.settings();
         let waited = exchange.submitted.elapsed().as_secs_f32();
         let (status, retry_after, message) = match failure {
@@ -216,9 +224,9 @@ impl BodyStream for AnswerBody {
                 Some(Ok(bytes))
             }
             Event::Done(Ending::Clean) => None,
-            Event::Done(_) => Some(Err(BodyError::Failed(format!("{} failed midway", self.ticket.exchange.what)))),
+            Event::Done(_) => Some(Err(BodyError::Failed(format!("{} failed midway", self.ticket.exchange.what())))),
             Event::Failed(failure) => {
-                Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what))))
+                Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what()))))
             }
             Event::Answer(_) | Event::Head(..) | Event::File { .. } => {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
@@ -228,6 +236,20 @@ impl BodyStream for AnswerBody {
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+}
+
+/// The body of an answer to HEAD of which nobody knows the length: a `Content-Length` must be that of GET or not be
+/// there (RFC 9110, section 8.6).
+fn untold() -> ResponseBody {
+    ResponseBody::Stream(Box::pin(Untold))
+}
+
+struct Untold;
+
+impl BodyStream for Untold {
+    fn poll_chunk(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(None)
     }
 }
 

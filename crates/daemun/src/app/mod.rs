@@ -5,9 +5,13 @@
 //! 3. [`lane`]: frames are written to the worker and read from it, many at a time.
 //! 4. [`exchange`]: what comes back reaches the waiting task; [`answer`] makes a response of it.
 //!
-//! Knows frames and the settings of an application. Must not know routes, connections or how processes are started.
+//! Beside that way stands the [`zygote`](Zygote): the process that has imported an application and forks its workers; the
+//! supervisor starts it.
+//!
+//! Knows frames and the settings of an application. Must not know routes or connections.
 
 mod answer;
+pub mod collect;
 mod environment;
 mod exchange;
 mod handler;
@@ -17,6 +21,7 @@ mod pool;
 mod settings;
 mod spool;
 mod worker;
+mod zygote;
 
 pub use environment::TrustedProxies;
 pub use handler::{Application, enter_event_loop};
@@ -24,6 +29,7 @@ pub use lane::welcome;
 pub use pool::{Admission, Pool, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount};
 pub use spool::Spool;
+pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
 
 /// The program that application workers run: one file of plain Python, written out at start.
 pub const SHIM: &str = include_str!("shim.py");

@@ -1,55 +1,38 @@
 //! How fast an application answers: what decides how many requests may be on their way to one thread.
 
-use std::time::{Duration, Instant};
-
 use daemun_protocol::frame::SLOTS;
 
-/// An application whose slowest recent answer stayed below this may have several requests on their way to one thread.
-const FAST: u32 = 1_000;
+/// An application that answers in less than this, in microseconds, may have several requests on their way to one
+/// thread. A slow one among them does no harm for long: what waits behind a silent thread is taken back.
+const FAST: f32 = 1_000.0;
 
 /// Work, in microseconds, that may wait in front of a thread: enough to outlast one round of the event loop.
-const AHEAD: u32 = 2_000;
+const AHEAD: f32 = 2_000.0;
 
-/// The slowest answer is remembered for at least this long.
-const MEMORY: Duration = Duration::from_secs(1);
+/// What a single answer counts at most: on a busy machine a thread may lose the processor for much longer than the
+/// application took.
+const CLIP: f32 = 2.0 * FAST;
 
-/// Running figures of one application, in microseconds.
-#[derive(Debug)]
+/// The running average of one application's answers, in microseconds.
+#[derive(Debug, Default)]
 pub(super) struct Pace {
-    average: f32,
-    slowest: u32,
-    slowest_before: u32,
-    since: Instant,
-    known: bool,
+    average: Option<f32>,
 }
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
-        Self { average: 0.0, slowest: 0, slowest_before: 0, since: now, known: false }
-    }
-
     /// One more answer.
-    pub(super) fn record(&mut self, microseconds: u32, now: Instant) {
-        if now.duration_since(self.since) >= MEMORY {
-            self.slowest_before = self.slowest;
-            self.slowest = 0;
-            self.since = now;
-        }
-        self.slowest = self.slowest.max(microseconds);
-        if self.known {
-            self.average += (microseconds as f32 - self.average) / 16.0;
-        } else {
-            self.average = microseconds as f32;
-            self.known = true;
-        }
+    pub(super) fn record(&mut self, microseconds: u32) {
+        let clipped = (microseconds as f32).min(CLIP);
+        let average = self.average.get_or_insert(clipped);
+        *average += (clipped - *average) / 32.0;
     }
 
-    /// Requests that may be on their way to one thread: 1 unless every recent answer was fast.
+    /// Requests that may be on their way to one thread: 1 unless answers are fast.
     pub(super) fn depth(&self) -> usize {
-        if !self.known || self.slowest.max(self.slowest_before) >= FAST {
-            return 1;
+        match self.average {
+            Some(average) if average < FAST => ((AHEAD / average.max(1.0)) as usize).clamp(1, SLOTS),
+            _ => 1,
         }
-        ((AHEAD as f32 / self.average.max(1.0)) as usize).clamp(1, SLOTS)
     }
 }
 
@@ -58,20 +41,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_application_that_was_fast_throughout_gets_requests_ahead() {
-        let start = Instant::now();
-        let mut pace = Pace::new(start);
+    fn only_a_fast_application_gets_requests_ahead() {
+        let mut pace = Pace::default();
         assert_eq!(pace.depth(), 1, "nothing is known");
-        pace.record(10, start);
+        pace.record(10);
         assert_eq!(pace.depth(), SLOTS);
-        pace.record(5_000, start);
-        assert_eq!(pace.depth(), 1, "one slow answer");
-        pace.record(10, start + MEMORY);
-        assert_eq!(pace.depth(), 1, "still remembered");
-        for step in 0..100 {
-            pace.record(500, start + MEMORY * 2 + Duration::from_millis(step));
+        pace.record(5_000_000);
+        assert!(pace.depth() > 1, "one slow answer does not make it slow");
+        for _ in 0..100 {
+            pace.record(5_000);
         }
-        let depth = pace.depth();
-        assert!((3..=5).contains(&depth), "2 ms of work ahead: {depth}");
+        assert_eq!(pace.depth(), 1, "many do");
+        for _ in 0..200 {
+            pace.record(500);
+        }
+        assert!((3..=4).contains(&pace.depth()), "2 ms of work ahead: {}", pace.depth());
     }
 }

@@ -5,7 +5,7 @@ CONTROL LIFELINE`: CPython 3.6 or later or PyPy 3, with nothing installed. The w
 
 1. `main` reads its orders from the supervisor, one JSON object a line on the inherited socket CONTROL.
 2. `Zygote.prepare` makes the process look like one that the application could have started, and imports it
-   (`load`); `ready` or `failed` goes back, with what `describe_django` found out.
+   (`load`); `ready` or `failed` goes back, with what the `describe_` functions found out about Django.
 3. On `{"fork": serial}` the zygote forks twice, so that the supervisor becomes the worker's parent.
 4. A `Worker` binds its life to the supervisor's (`bind_to_supervisor`) and opens its lanes.
 5. A `Lane` is one thread and one connection to the front: read all that is there, call the application once for each
@@ -104,7 +104,7 @@ class Zygote:
         self.lifeline = lifeline
         for descriptor in (control, lifeline):
             os.set_inheritable(descriptor, False)
-        self.commands = io.open(control, "rb", closefd=False)
+        self.commands = open(control, "rb", closefd=False)  # noqa: SIM115
         self.orders = json.loads(self.commands.readline().decode("utf-8"))
         self.application = None
 
@@ -123,10 +123,11 @@ class Zygote:
         # and ends when the supervisor says so. Not SIG_IGN: programs that the application starts would inherit it.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ignore_signal)
-        for stream in (sys.stdout, sys.stderr):
-            # What the application prints appears at once, also where it goes to a pipe.
-            if hasattr(stream, "reconfigure"):
-                stream.reconfigure(line_buffering=True)
+        # What the application prints appears at once, also where it goes to a pipe.
+        for name in ("stdout", "stderr"):
+            stream = line_buffered(getattr(sys, name))
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
 
     def import_application(self):
         """Imports what is mounted and says `ready`, or says `failed` and leaves."""
@@ -159,8 +160,8 @@ class Zygote:
 
         def warn():
             if not done.acquire(timeout=seconds):
-                text = "daemun: [%s %d] the import of %s is still running after %g s; it is here:\n"
-                write_log(text % (self.orders["name"], os.getpid(), target.partition(":")[0], seconds))
+                who, module = f"{self.orders['name']} {os.getpid()}", target.partition(":")[0]
+                write_log(f"daemun: [{who}] the import of {module} is still running after {seconds:g} s; it is here:\n")
 
         # Not a `threading.Thread`: the application may count threads, or patch that class while it is imported.
         # The stack itself comes from faulthandler, which needs no turn at the interpreter.
@@ -187,11 +188,17 @@ class Zygote:
             "settings_reason": reason if module else None,
             "django": None,
         }
-        try:
-            event["django"] = describe_django()
-        except Exception as error:
-            # The site may well serve; it is only the static files that cannot be found out.
-            event["django_error"] = "%s: %s" % (type(error).__name__, error)
+        # Where a question fails the site may well serve; it is only the static files that cannot be found out.
+        found, errors = {}, []
+        questions = (describe_settings, describe_settings_file, describe_storage, describe_manifest, describe_finders)
+        for question in questions:
+            try:
+                found.update(question())
+            except Exception as error:  # noqa: BLE001
+                errors.append(f"{type(error).__name__}: {error}")
+        event["django"] = found or None
+        if errors:
+            event["django_error"] = "; ".join(errors)
         return event
 
     def serve_forks(self):
@@ -231,6 +238,14 @@ class Zygote:
 
 def ignore_signal(_number, _frame):
     pass
+
+
+def line_buffered(stream):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(line_buffering=True)
+        return stream
+    encoding, errors = stream.encoding, stream.errors
+    return io.TextIOWrapper(stream.detach(), encoding, errors, line_buffering=True)  # Python 3.6
 
 
 def leave(status):
@@ -283,7 +298,7 @@ def close_database_connections():
     if database is not None:
         try:
             database.connections.close_all()
-        except Exception:
+        except Exception:  # noqa: BLE001, S110
             pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
 
 
@@ -295,7 +310,7 @@ def bind_to_supervisor(lifeline):
     """
     set_signal = 10  # F_SETSIG; the module has no name for it before 3.12.
     try:
-        own = os.open("/proc/self/fd/%d" % lifeline, os.O_RDONLY | os.O_NONBLOCK)
+        own = os.open(f"/proc/self/fd/{lifeline}", os.O_RDONLY | os.O_NONBLOCK)
         fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(own, set_signal, signal.SIGKILL)
         fcntl.fcntl(own, fcntl.F_SETFL, os.O_NONBLOCK | os.O_ASYNC)
@@ -354,22 +369,19 @@ def import_module(name):
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(missing + "."):
-            hint = "there is no module %s; looked in sys.path[0]=%s and the packages of %s" % (
-                missing,
-                sys.path[0],
-                sys.executable,
-            )
+            hint = f"there is no module {missing}; looked in sys.path[0]={sys.path[0]} and the packages of {sys.executable}"
             near = difflib.get_close_matches(missing.rpartition(".")[2], module_names(missing), 1)
             if near:
-                hint += "; did you mean %s?" % near[0]
+                hint += f"; did you mean {near[0]}?"
         else:
-            hint = "%s is not installed for %s" % (missing, sys.executable)
+            hint = f"{missing} is not installed for {sys.executable}"
         raise LoadError(what, hint, format_exception(error))
     except SystemExit as error:
-        hint = "the module called sys.exit(%s) while it was imported" % ("" if error.code is None else repr(error.code))
+        code = "" if error.code is None else repr(error.code)
+        hint = f"the module called sys.exit({code}) while it was imported"
         raise LoadError(what, hint, format_exception(error))
-    except BaseException as error:
-        raise LoadError(what, "%s: %s" % (type(error).__name__, error), format_exception(error))
+    except BaseException as error:  # noqa: BLE001
+        raise LoadError(what, f"{type(error).__name__}: {error}", format_exception(error))
 
 
 def module_names(missing):
@@ -403,25 +415,26 @@ def parse_expression(target, expression):
         return path, call
     except (AttributeError, SyntaxError, TypeError, ValueError):
         hint = "write module:name or module:factory(), with literal arguments"
-        raise LoadError("cannot read `%s`" % target, hint)
+        raise LoadError(f"cannot read `{target}`", hint)
 
 
 def missing_attribute(name, module, path):
     public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     near = difflib.get_close_matches(path, public, 1, 0.5)
-    hint = "in %s" % getattr(module, "__file__", name)
+    place = getattr(module, "__file__", name)
+    hint = f"in {place}"
     if near:
-        hint = "did you mean %s:%s? (%s)" % (name, near[0], hint)
+        hint = f"did you mean {name}:{near[0]}? ({hint})"
     elif public:
         hint += " the callables are " + ", ".join(sorted(public)[:10])
-    return LoadError("no callable `%s` in %s" % (path, name), hint)
+    return LoadError(f"no callable `{path}` in {name}", hint)
 
 
 def call_factory(target, factory, call):
     try:
         return factory(*call[0], **call[1])
-    except BaseException as error:
-        hint = "%s: %s" % (type(error).__name__, error)
+    except BaseException as error:  # noqa: BLE001
+        hint = f"{type(error).__name__}: {error}"
         raise LoadError("calling the factory of " + target, hint, format_exception(error))
 
 
@@ -429,27 +442,27 @@ def check_callable(target, found, called=False):
     """Names the common mistakes now; each would otherwise show as a 500 in the first request."""
     subject = ("what %s returned" if called else "%s") % target
     if not callable(found):
-        hint = "it is a %s; a WSGI application is called with environ and start_response" % type(found).__name__
-        raise LoadError("%s is not callable" % subject, hint)
+        hint = f"it is a {type(found).__name__}; a WSGI application is called with environ and start_response"
+        raise LoadError(f"{subject} is not callable", hint)
     plain = found
     while hasattr(plain, "func") and hasattr(plain, "keywords"):
         plain = plain.func  # functools.partial
-    call = getattr(type(plain), "__call__", None)
+    call = type(plain).__call__
     if inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(call):
         hint = "daemun serves WSGI; name the WSGI callable instead (Django: the project's wsgi module), or wrap it"
-        raise LoadError("%s is an ASGI application" % subject, hint)
+        raise LoadError(f"{subject} is an ASGI application", hint)
     try:
         signature = inspect.signature(found)
     except (TypeError, ValueError):
         return
     if fits(signature, 2):
         return
-    hint = "a WSGI application takes (environ, start_response); this one takes %s" % signature
+    hint = f"a WSGI application takes (environ, start_response); this one takes {signature}"
     if fits(signature, 0) and not called:
-        hint += "; if it makes the application, write %s()" % target
+        hint += f"; if it makes the application, write {target}()"
     elif fits(signature, 3) and "scope" in signature.parameters:
         hint += "; that is an ASGI application, and daemun serves WSGI"
-    raise LoadError("%s has the wrong signature" % subject, hint)
+    raise LoadError(f"{subject} has the wrong signature", hint)
 
 
 def fits(signature, count):
@@ -464,8 +477,8 @@ def apply_middleware(target, application):
     factory, wrapped = load_factory(target), None
     try:
         wrapped = factory(application)
-    except BaseException as error:
-        hint = "%s: %s" % (type(error).__name__, error)
+    except BaseException as error:  # noqa: BLE001
+        hint = f"{type(error).__name__}: {error}"
         raise LoadError("calling the middleware " + target, hint, format_exception(error))
     check_callable(target, wrapped, called=True)
     return wrapped
@@ -513,7 +526,7 @@ def module_file(target):
 def adopt_settings_of_manage():
     """Sets the settings module that `manage.py` would set. Returns where it came from."""
     try:
-        with io.open("manage.py", "rb") as file:
+        with open("manage.py", "rb") as file:
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError):
         return None
@@ -529,18 +542,24 @@ def adopt_settings_of_manage():
     return None
 
 
-def describe_django():
-    """What the front must know of a Django project, asked of the very settings the application uses."""
-    if "django" not in sys.modules or "django.conf" not in sys.modules:
+def django_settings():
+    """The settings that the application uses, or None where it is no Django project."""
+    if "django.conf" not in sys.modules:
         return None
-    import django
-    from django.apps import apps
-    from django.conf import settings
+    settings = sys.modules["django.conf"].settings
+    return settings if settings.configured else None
 
-    if not settings.configured:
-        return None
-    installed = apps.ready and apps.is_installed("django.contrib.staticfiles")
-    information = {
+
+def describe_settings():
+    """What the front must know of a Django project, asked of the very settings the application uses."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    import django
+
+    gone = ("STATICFILES_STORAGE", "DEFAULT_FILE_STORAGE") if django.VERSION >= (5, 1) else ()
+    middleware = getattr(settings, "MIDDLEWARE", None) or []
+    return {
         "version": django.get_version(),
         "debug": bool(settings.DEBUG),
         "allowed_hosts": [str(host) for host in settings.ALLOWED_HOSTS],
@@ -548,58 +567,77 @@ def describe_django():
         "static_root": text_or_none(settings.STATIC_ROOT),
         "media_url": text_or_none(settings.MEDIA_URL),
         "media_root": text_or_none(settings.MEDIA_ROOT),
-        "staticfiles_installed": bool(installed),
-        "finders": [],
-        "other_finders": [],
-        "dead_settings": [],
-        "whitenoise": any("whitenoise" in str(name).lower() for name in getattr(settings, "MIDDLEWARE", None) or []),
+        "staticfiles_installed": staticfiles_installed(),
+        "dead_settings": [name for name in gone if settings.is_overridden(name)],
+        "whitenoise": any("whitenoise" in str(name).lower() for name in middleware),
     }
-    if django.VERSION >= (5, 1):
-        gone = ("STATICFILES_STORAGE", "DEFAULT_FILE_STORAGE")
-        information["dead_settings"] = [name for name in gone if settings.is_overridden(name)]
-    information.update(describe_settings_file())
-    information.update(describe_storage(settings))
-    if installed:
-        information.update(describe_finders())
-    return information
+
+
+def staticfiles_installed():
+    from django.apps import apps
+
+    return apps.ready and apps.is_installed("django.contrib.staticfiles")
 
 
 def text_or_none(value):
     return None if value is None or value == "" else str(value)
 
 
-def describe_storage(settings):
-    """The storage of `{% static %}`, and whether pages fail without its manifest."""
-    from django.contrib.staticfiles import storage as staticfiles
-    from django.core.files.storage import FileSystemStorage
+def storage_class(settings):
     from django.utils.module_loading import import_string
 
-    storages = getattr(settings, "STORAGES", None)
-    name = storages["staticfiles"]["BACKEND"] if storages else settings.STATICFILES_STORAGE
-    found = {
-        "storage": str(name),
-        "storage_needs_manifest": False,
+    if sys.modules["django"].VERSION >= (4, 2):
+        name = settings.STORAGES["staticfiles"]["BACKEND"]
+    else:
+        name = settings.STATICFILES_STORAGE
+    return str(name), import_string(name)
+
+
+def describe_storage():
+    """The storage of `{% static %}`, and whether pages fail without its manifest."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    from django.contrib.staticfiles.storage import ManifestFilesMixin
+
+    name, kind = storage_class(settings)
+    manifest = issubclass(kind, ManifestFilesMixin)
+    return {
+        "storage": name,
+        "storage_needs_manifest": manifest,
         "manifest_path": None,
         "manifest_exists": False,
-        "manifest_strict": False,
+        "manifest_strict": manifest and bool(kind.manifest_strict),
     }
-    kind = import_string(name)
-    if not issubclass(kind, staticfiles.ManifestFilesMixin):
-        return found
-    found["storage_needs_manifest"] = True
-    found["manifest_strict"] = bool(kind.manifest_strict)
-    if settings.STATIC_ROOT and issubclass(kind, FileSystemStorage):
-        # Only one that keeps its files on a disk is made here: others would ask the network.
-        storage = staticfiles.staticfiles_storage
-        found["manifest_strict"] = bool(storage.manifest_strict)
-        path = os.path.abspath(getattr(storage, "manifest_storage", storage).path(storage.manifest_name))
-        found["manifest_path"] = path
-        found["manifest_exists"] = os.path.isfile(path)
-    return found
+
+
+def describe_manifest():
+    """Where the manifest lies. A question of its own: the storage reads it, and it may be broken."""
+    settings = django_settings()
+    if settings is None or not settings.STATIC_ROOT:
+        return {}
+    from django.contrib.staticfiles import storage as staticfiles
+    from django.core.files.storage import FileSystemStorage
+
+    kind = storage_class(settings)[1]
+    # Only one that keeps its files on a disk is made here: others would ask the network.
+    if not issubclass(kind, staticfiles.ManifestFilesMixin) or not issubclass(kind, FileSystemStorage):
+        return {}
+    storage = staticfiles.staticfiles_storage
+    path = os.path.abspath(getattr(storage, "manifest_storage", storage).path(storage.manifest_name))
+    return {
+        "manifest_path": path,
+        "manifest_exists": os.path.isfile(path),
+        "manifest_strict": bool(storage.manifest_strict),
+    }
 
 
 def describe_finders():
     """Where static files lie before they are collected, in the order in which Django looks."""
+    if django_settings() is None:
+        return {}
+    if not staticfiles_installed():
+        return {"finders": [], "other_finders": []}
     from django.contrib.staticfiles import finders
 
     folders, others = [], []
@@ -620,11 +658,14 @@ def describe_finders():
 
 def describe_settings_file():
     """The settings module's file and the lines of its assignments, for messages that name the place."""
-    module = sys.modules.get(os.environ.get("DJANGO_SETTINGS_MODULE", ""))
+    settings = django_settings()
+    if settings is None:
+        return {}
+    module = sys.modules.get(getattr(settings, "SETTINGS_MODULE", None) or "")
     path = getattr(module, "__file__", None)
     lines = {}
     try:
-        with io.open(path or "", "rb") as file:
+        with open(path or "", "rb") as file:
             tree = ast.parse(file.read())
         for node in ast.walk(tree):
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
@@ -673,7 +714,7 @@ class Worker:
         if "random" in sys.modules:
             sys.modules["random"].seed()
         call_in_forked_children(self.after_fork)
-        others = [threading.Thread(target=lane.run, name="daemun-%d" % lane.number) for lane in self.lanes[1:]]
+        others = [threading.Thread(target=lane.run, name=f"daemun-{lane.number}") for lane in self.lanes[1:]]
         served = self.lanes[0].run(others)
         if served:
             for thread in others:
@@ -689,7 +730,7 @@ class Worker:
             lane.socket.close()
 
     def end_forked_child(self):
-        write_log("daemun: [%s %d] ended a forked child that came back from the application\n" % (self.name, os.getpid()))
+        write_log(f"daemun: [{self.name} {os.getpid()}] ended a forked child that came back from the application\n")
         leave(0)
 
 
@@ -766,8 +807,9 @@ class Lane:
                     if self.retired:
                         return True
             return False
-        except Exception as error:
-            write_log("daemun: [%s %d] lane %d failed\n%s" % (self.worker.name, os.getpid(), self.number, format_exception(error)))
+        except Exception:  # noqa: BLE001
+            # A fault of this file or of the front: better a new worker than one with a lane that is deaf.
+            write_log(f"daemun: [{self.worker.name} {os.getpid()}] lane {self.number} failed\n{traceback.format_exc()}")
             os._exit(70)
         finally:
             self.socket.close()
@@ -783,7 +825,13 @@ class Lane:
             if self.may_connect():
                 try:
                     self.socket.connect(self.worker.path)
-                    self.socket.sendall(frame(HELLO, 0, struct.pack("<HHHI", VERSION, self.number, self.worker.threads, self.worker.serial)))
+                    self.socket.sendall(
+                        frame(
+                            HELLO,
+                            0,
+                            struct.pack("<HHHI", VERSION, self.number, self.worker.threads, self.worker.serial),
+                        )
+                    )
                     while not self.welcomed:
                         self.receive()
                     return True
@@ -798,9 +846,10 @@ class Lane:
         """Lane 0 goes first with a new front: the shared page comes to it."""
         if self.number == 0 or self.epoch != self.worker.epoch:
             return True
+        first = self.worker.lanes[0]
         try:
             # Only this lane was closed, if the first one's connection still stands.
-            return self.worker.lanes[0].socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
+            return first.welcomed and first.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) != b""
         except BlockingIOError:
             return True
         except OSError:
@@ -855,7 +904,7 @@ class Lane:
             start, stop = place + 9, place + 9 + length
             if stop > end:
                 if length > MAX_PAYLOAD:
-                    raise RuntimeError("frame of %d bytes from the front" % length)
+                    raise RuntimeError(f"frame of {length} bytes from the front")
                 break
             if kind == REQUEST:
                 body_kind, size = REQUEST_START.unpack_from(data, start)
@@ -873,7 +922,7 @@ class Lane:
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 size = len(data) - len(data) % 4
-                self.descriptors.extend(struct.unpack("%di" % (size // 4), data[:size]))
+                self.descriptors.extend(struct.unpack(f"{size // 4}i", data[:size]))
         if flags & socket.MSG_CTRUNC:
             raise RuntimeError("descriptors from the front were cut off")
 
@@ -905,18 +954,18 @@ class Lane:
         elif kind == WELCOME:
             self.welcome(payload)
         else:
-            raise RuntimeError("frame of kind %d from the front" % kind)
+            raise RuntimeError(f"frame of kind {kind} from the front")
 
     def welcome(self, payload):
         version, _, page, arena = struct.unpack("<HBII", payload)
         if version != VERSION:
-            raise RuntimeError("the front speaks version %d of the protocol, not %d" % (version, VERSION))
+            raise RuntimeError(f"the front speaks version {version} of the protocol, not {VERSION}")
         worker = self.worker
         if self.number == 0:
             worker.page = map_descriptor(self.descriptors.popleft(), page, mmap.ACCESS_WRITE) if page else None
             worker.arena = map_descriptor(self.descriptors.popleft(), arena, mmap.ACCESS_READ) if arena else None
             if page and page < LANE_PAGE * worker.threads:
-                raise RuntimeError("a page of %d bytes is too small for %d threads" % (page, worker.threads))
+                raise RuntimeError(f"a page of {page} bytes is too small for {worker.threads} threads")
             worker.epoch += 1
         self.page = worker.page
         self.epoch = worker.epoch
@@ -939,7 +988,7 @@ class Lane:
                 exchange.send_list(result)
             else:
                 exchange.send_iterable(result)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (SystemExit of an application ends its request only)
             self.fail(exchange, block, error)
         finally:
             if body_kind > INLINE:
@@ -1063,7 +1112,9 @@ class Exchange:
     def write(self, data):
         """The callable that `start_response` returns."""
         if not isinstance(data, bytes):
-            raise InvalidAnswer("write() takes bytes, not %s" % type(data).__name__)
+            raise InvalidAnswer(f"write() takes bytes, not {type(data).__name__}")
+        if self.ended:
+            raise InvalidAnswer("write() was called after the end of the answer")
         if data:
             self.send_piece(data)
 
@@ -1072,7 +1123,7 @@ class Exchange:
         try:
             body = b"".join(result)
         except TypeError as error:
-            raise InvalidAnswer("the application's list must hold bytes: %s" % error)
+            raise InvalidAnswer(f"the application's list must hold bytes: {error}")
         head = self.head
         if head is not None and not self.started and len(body) <= PIECE:
             size = len(head)
@@ -1093,7 +1144,7 @@ class Exchange:
                 return
             for piece in result:
                 if not isinstance(piece, bytes):
-                    raise InvalidAnswer("the application must yield bytes, not %s" % type(piece).__name__)
+                    raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
                 if piece and not self.ended:
                     self.send_first(piece) if not self.started else self.send_piece(piece)
             if self.worker_forked():
@@ -1286,16 +1337,17 @@ class Errors:
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 STATUS = re.compile(r"[2-9][0-9][0-9] ")
-DECLARED_LENGTH = re.compile(br"\0content-length\0[ \t]*([0-9]+)[ \t]*(?:\0|\Z)", re.IGNORECASE)
+DECLARED_LENGTH = re.compile(rb"\0content-length\0[ \t]*([0-9]+)[ \t]*(?:\0|\Z)", re.IGNORECASE)
 HOP_BY_HOP = frozenset(
-    "connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+    ["connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding"]
+    + ["upgrade"]
 )
 # The tab is a control character that may stand in a head (RFC 9110, section 5.5).
 CONTROL = re.compile(r"[\0-\x08\x0a-\x1f\x7f]")
 
 # What was found to be in order. Applications use a few dozen; one that makes up names does not fill memory.
-known_names = set()
-known_statuses = set()
+known_names: set = set()
+known_statuses: set = set()
 MAX_KNOWN = 1000
 
 
@@ -1316,28 +1368,28 @@ def encode_head(status, headers):
                 check_text(part)
         return "\0".join(parts).encode("latin-1")
     except (TypeError, ValueError) as error:
-        raise InvalidAnswer("the headers must be a list of pairs of latin-1 str: %s" % error)
+        raise InvalidAnswer(f"the headers must be a list of pairs of latin-1 str: {error}")
 
 
 def check_status(status):
     if not isinstance(status, str) or not STATUS.match(status):
-        raise InvalidAnswer("the status must be a str like '200 OK', not %r" % (status,))
+        raise InvalidAnswer(f"the status must be a str like '200 OK', not {status!r}")
     if len(known_statuses) < MAX_KNOWN:
         known_statuses.add(status)
 
 
 def check_name(name):
     if not isinstance(name, str) or not TOKEN.match(name):
-        raise InvalidAnswer("not a header name: %r" % (name,))
+        raise InvalidAnswer(f"not a header name: {name!r}")
     if name.lower() in HOP_BY_HOP:
-        raise InvalidAnswer("%s concerns the connection, which is the server's alone" % name)
+        raise InvalidAnswer(f"{name} concerns the connection, which is the server's alone")
     if len(known_names) < MAX_KNOWN:
         known_names.add(name)
 
 
 def check_text(text):
     if CONTROL.search(text):
-        raise InvalidAnswer("control characters in status or header: %r" % text)
+        raise InvalidAnswer(f"control characters in status or header: {text!r}")
 
 
 def declared_length(head):
@@ -1358,7 +1410,7 @@ def log_error(name, block, error):
         target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") + ("?" + query if query else "")
     # What a client sent must not make lines of its own.
     line = ascii(environ.get("REQUEST_METHOD", "-") + " " + target)[1:-1]
-    write_log("daemun: [%s %d] error in %s\n%s" % (name, os.getpid(), line, format_exception(error)))
+    write_log(f"daemun: [{name} {os.getpid()}] error in {line}\n{format_exception(error)}")
 
 
 def format_exception(error):
@@ -1372,7 +1424,9 @@ def format_exception(error):
             continue
         seen.add(id(part))
         part.stack[:] = [
-            entry for entry in part.stack if entry.filename != SHIM_FILE and not entry.filename.startswith("<frozen imp")
+            entry
+            for entry in part.stack
+            if entry.filename != SHIM_FILE and not entry.filename.startswith("<frozen imp")
         ]
         todo += [part.__cause__, part.__context__]
         todo += getattr(part, "exceptions", None) or []

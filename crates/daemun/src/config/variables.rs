@@ -98,11 +98,11 @@ mod tests {
 
     #[test]
     fn variables_are_replaced_and_defaults_stand_in() {
-        let variables = [("HOME", "/root"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let variables = [("HOME", "/srv"), ("EMPTY", "")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         let environment = Environment { variables: variables.into(), ..Environment::default() };
         for (text, want) in [
-            ("${HOME}/x", "/root/x"),
-            ("a${HOME}b${HOME}", "a/rootb/root"),
+            ("${HOME}/x", "/srv/x"),
+            ("a${HOME}b${HOME}", "a/srvb/srv"),
             ("${NONE:-x}", "x"),
             ("${NONE:-}", ""),
             ("${EMPTY:-x}", "x"),

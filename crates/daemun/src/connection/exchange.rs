@@ -14,7 +14,7 @@ use super::wire::Wire;
 use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
 use crate::http::h1::{Outgoing, ParsedHead, Refusal};
-use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing};
+use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
 use crate::telemetry::{Entry, Level, RequestLine};
 
 /// How the handler's work ended.
@@ -155,6 +155,10 @@ impl Connection {
                     self.context.errors.error(format_args!("{message}; the connection was cut ({target})"));
                 }
                 self.log(current, status, sent, timing);
+                // Without chunks a plain close would pass for the end of the body (RFC 9112, section 8).
+                if current.head.version() == Version::Http10 {
+                    self.wire.transport.reset_on_close();
+                }
                 Ending::Cut
             }
         }
@@ -189,7 +193,14 @@ impl Connection {
     fn log(&self, current: &Current, status: Status, bytes: u64, timing: Timing) {
         let duration = current.received.elapsed();
         let request = RequestLine::Head(&current.head);
-        self.context.access.log(&Entry { client: self.endpoint.client, request, status, bytes, duration, timing });
+        self.context.access.log(&Entry {
+            client: self.endpoint.client().map(|peer| peer.address),
+            request,
+            status,
+            bytes,
+            duration,
+            timing,
+        });
     }
 }
 

@@ -131,7 +131,7 @@ impl Incoming {
     /// again; with an error: the client is gone.
     pub(super) fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.0 {
-            Some(coming) if coming.state == State::Reading && coming.feed.is_wanted() => coming.poll(wire, context),
+            Some(coming) if coming.is_wanted() => coming.poll(wire, context),
             Some(coming) => {
                 coming.late_at = None;
                 wire.poll_gone(context).map(Err)
@@ -199,6 +199,10 @@ impl Incoming {
 }
 
 impl Coming {
+    fn is_wanted(&self) -> bool {
+        self.state == State::Reading && self.feed.is_wanted() && !self.feed.is_abandoned()
+    }
+
     fn poll(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.decoder.decode(&mut wire.input) {

@@ -23,6 +23,10 @@ use crate::telemetry::{Entry, RequestLine};
 const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 64 * 1024;
 
+/// How long a connection that was accepted just before a drain may take to send its first byte: its client has done
+/// nothing wrong, and its request is on the way.
+const DRAIN_NEW: Duration = Duration::from_millis(500);
+
 /// One connection.
 pub(super) struct Connection {
     pub(super) wire: Wire,
@@ -84,6 +88,7 @@ impl Connection {
     async fn next(&mut self, is_new: bool) -> Next {
         let mut scan = HeadScan::default();
         let mut deadline = None;
+        let mut drained_at = None;
         let mut has_begun = false;
         std::future::poll_fn(|task| {
             loop {
@@ -96,7 +101,7 @@ impl Connection {
                     if !has_begun {
                         has_begun = true;
                         // A new connection's deadline runs since accept, if anybody looked at the clock by now.
-                        deadline = deadline.filter(|_| is_new);
+                        deadline = deadline.filter(|_| is_new && drained_at.is_none());
                     }
                 }
                 if self.wire.is_ended {
@@ -110,8 +115,13 @@ impl Connection {
                 if !has_begun {
                     self.wire.rest();
                     self.place.register(&self.context.drain, task);
-                    if self.context.drain.phase() == Phase::Draining {
-                        return Poll::Ready(Next::Nothing);
+                    if self.context.drain.phase() == Phase::Draining && !self.wire.transport.has_bytes() {
+                        if !is_new {
+                            return Poll::Ready(Next::Nothing);
+                        }
+                        let soon = Instant::now() + DRAIN_NEW;
+                        drained_at = drained_at.or(Some(soon));
+                        deadline = deadline.min(drained_at).or(drained_at);
                     }
                 }
                 let at = *deadline.get_or_insert_with(|| Instant::now() + self.patience(is_new || has_begun));
@@ -163,7 +173,7 @@ impl Connection {
         let sent: io::Result<()> = std::future::poll_fn(|task| self.wire.poll_send(task, &mut tail)).await;
         let first = if self.refused.is_empty() { &self.wire.input[..] } else { &self.refused[..] };
         self.context.access.log(&Entry {
-            client: self.endpoint.client,
+            client: self.endpoint.client().map(|peer| peer.address),
             request: RequestLine::Refused(first),
             status: refusal.status,
             bytes: if sent.is_ok() { bytes } else { 0 },

@@ -68,6 +68,10 @@ impl Reply<'_> {
         outgoing.length = length(&response.body);
         let plan = plan(&outgoing);
         self.incoming.withhold_continue();
+        if !self.wire.output.is_empty() {
+            // What is left of a 100.
+            self.write_with(Bytes::new()).await?;
+        }
         if self.wire.output.capacity() == 0 {
             self.wire.output = buffers::take_write();
         }

@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
@@ -72,6 +73,21 @@ impl Transport {
             Ok(rustix::fs::sendfile(socket, file, Some(&mut at), length)?)
         };
         on!(self, socket => socket.try_io(Interest::WRITABLE, || send(std::os::fd::AsFd::as_fd(socket))))
+    }
+
+    /// Whether bytes lie in the socket that the event loop has not told of yet. A system call: not for every request.
+    pub(super) fn has_bytes(&self) -> bool {
+        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
+        let peeked = on!(self, socket => rustix::net::recv(socket, &mut [0_u8; 1][..], flags));
+        peeked.is_ok_and(|(received, _)| received > 0)
+    }
+
+    /// Has the close tear the connection down, so that the client sees that something is missing.
+    pub(super) fn reset_on_close(&self) {
+        if let Self::Tcp(socket) = self {
+            // Refused only where there is no connection left that could be torn down.
+            let _ = rustix::net::sockopt::set_socket_linger(socket, Some(Duration::ZERO));
+        }
     }
 
     /// Tells the client that nothing more comes.

@@ -5,10 +5,10 @@
 
 use std::path::Path;
 
+use crate::app::DjangoInfo;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::router::{HostPattern, PathPattern, Rule};
 use crate::static_files::{Missing, Root, StaticSettings};
-use crate::supervisor::DjangoInfo;
 
 /// What the settings come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -173,7 +173,7 @@ fn has_files(folder: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::supervisor::Finder;
+    use crate::app::Finder;
 
     fn project() -> DjangoInfo {
         DjangoInfo {

@@ -21,6 +21,6 @@ pub use body::{BodyError, BodyFeed, RequestBody};
 pub use fields::{Field, Fields};
 pub use head::{HeadBuilder, Method, RequestHead, Version};
 pub use path::{CanonicalPath, PathError};
-pub use request::{Endpoint, Request, Scheme};
+pub use request::{Endpoint, Peer, Request, Scheme};
 pub use response::{BodyStream, FileBody, Response, ResponseBody, Timing};
 pub use status::Status;

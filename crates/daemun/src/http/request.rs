@@ -25,15 +25,52 @@ impl Scheme {
     }
 }
 
-/// The two ends of a connection, the same for all its requests.
+/// The two ends of a connection, the same for all its requests. Their texts are made once.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// The client's address; `None` on a Unix socket.
-    pub client: Option<SocketAddr>,
-    /// Our own address; `None` on a Unix socket.
-    pub server: Option<SocketAddr>,
+    client: Option<Peer>,
+    server: Option<Peer>,
+    scheme: Scheme,
+}
+
+/// One end of a TCP connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// As a socket address.
+    pub address: SocketAddr,
+    /// The IP address as text; an IPv4 address that came through an IPv6 socket as IPv4.
+    pub ip: Box<str>,
+    /// The port as text.
+    pub port: Box<str>,
+}
+
+impl Endpoint {
+    /// The two ends; `None` on a Unix socket.
+    pub fn new(client: Option<SocketAddr>, server: Option<SocketAddr>, scheme: Scheme) -> Self {
+        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme }
+    }
+
+    /// The client.
+    pub fn client(&self) -> Option<&Peer> {
+        self.client.as_ref()
+    }
+
+    /// Ourselves.
+    pub fn server(&self) -> Option<&Peer> {
+        self.server.as_ref()
+    }
+
     /// How the client speaks to us.
-    pub scheme: Scheme,
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+}
+
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        let (ip, port) = (address.ip().to_canonical().to_string(), address.port().to_string());
+        Self { address, ip: ip.into(), port: port.into() }
+    }
 }
 
 /// A request on its way through the filters to its handler.

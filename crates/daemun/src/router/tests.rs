@@ -52,7 +52,7 @@ fn request(host: &str, target: &str) -> Request {
     builder.authority(&text[target.len() + 1..]);
     let head = builder.finish();
     let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
-    let endpoint = Arc::new(Endpoint { client: None, server: None, scheme: Scheme::Http });
+    let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
     Request { head, path, prefix_length: 0, body: RequestBody::Empty, endpoint, received: Instant::now() }
 }
 

@@ -28,11 +28,11 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{AppSettings, SHIM};
+use crate::app::{AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::process::{self, Account, Channel};
-use crate::supervisor::{Backoff, RuntimeFolder, Zygote};
+use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use change::Change;
@@ -77,9 +77,6 @@ struct Master {
     runtime: RuntimeFolder,
     shim: PathBuf,
     program: PathBuf,
-    /// Given to every zygote; it reads as closed once we are gone.
-    lifeline: OwnedFd,
-    _lifeline_kept: OwnedFd,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
     /// Another reload was asked for while one was under way.
@@ -126,6 +123,7 @@ struct App {
     account: Option<Account>,
     socket_path: PathBuf,
     socket: OwnedFd,
+    lifeline: Lifeline,
     generation: u64,
     zygote: Option<Zygote>,
     zygote_started: Instant,
@@ -135,6 +133,14 @@ struct App {
     workers: BTreeMap<u32, Worker>,
     backoff: Backoff,
     zygote_backoff: Backoff,
+}
+
+/// A pipe that closes when we are gone, whatever way we go.
+struct Lifeline {
+    /// Given to the application's processes, and theirs: each opens it once more.
+    end: OwnedFd,
+    /// Nobody else has this one.
+    _kept: OwnedFd,
 }
 
 /// A worker process.
@@ -174,8 +180,6 @@ impl Master {
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
         let shim =
             runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
-        let (lifeline, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)
-            .map_err(|errno| format!("cannot make a pipe: {errno}"))?;
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
@@ -188,8 +192,6 @@ impl Master {
             runtime,
             shim,
             program,
-            lifeline,
-            _lifeline_kept: kept,
             apps: BTreeMap::new(),
             change: None,
             again: false,
@@ -300,6 +302,17 @@ impl Master {
                 let _ = std::fs::remove_file(path);
             }
         }
+    }
+}
+
+impl Lifeline {
+    /// A pipe whose reading end belongs to `account`: what root owns another user cannot open once more.
+    fn new(account: Option<&Account>) -> io::Result<Self> {
+        let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        if let Some(account) = account {
+            std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
+        }
+        Ok(Self { end, _kept: kept })
     }
 }
 

@@ -215,3 +215,54 @@ fn first_line(bytes: &[u8]) -> &[u8] {
     let line = &bytes[begin..bytes.len().min(begin + MAX_REFUSED)];
     &line[..line.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(line.len())]
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::http::h1::{HeadLimits, parse_head};
+
+    const LIMITS: HeadLimits = HeadLimits { max_head: 65_536, max_request_line: 16_384, max_fields: 100 };
+
+    fn line(format: Format, head: &'static [u8], client: Option<&str>) -> String {
+        let head = parse_head(&Bytes::from_static(head), &LIMITS).unwrap().head;
+        let entry = Entry {
+            client: client.map(|client| client.parse().unwrap()),
+            request: RequestLine::Head(&head),
+            status: Status::OK,
+            bytes: 1234,
+            duration: Duration::from_micros(1_500),
+            timing: Timing { queue: Some(Duration::from_micros(20)), application: None },
+        };
+        let mut line = Vec::new();
+        format_entry(&mut line, format, &entry, std::time::UNIX_EPOCH + Duration::from_millis(1_795_348_805_007));
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn combined_is_apaches_and_three_times() {
+        let head = b"GET /a?b HTTP/1.1\r\nHost: a\r\nReferer: http://x/\r\nUser-Agent: y \"z\r\n\r\n";
+        assert_eq!(
+            line(Format::Combined, head, Some("[::ffff:10.0.0.7]:5000")),
+            "10.0.0.7 - - [22/Nov/2026:12:00:05 +0000] \"GET /a?b HTTP/1.1\" 200 1234 \"http://x/\" \"y \\x22z\" \
+             rt=0.001500 queue=0.000020 app=-\n"
+        );
+        let bare = line(Format::Combined, b"GET / HTTP/1.0\r\n\r\n", Some("[2001:db8::1]:5000"));
+        assert!(bare.starts_with("2001:db8::1 - - ") && bare.contains("\"GET / HTTP/1.0\" 200 1234 \"-\" \"-\" rt="));
+    }
+
+    #[test]
+    fn json_is_one_object_a_line() {
+        let head = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: \"y\\\xff\r\n\r\n";
+        let line = line(Format::Json, head, None);
+        assert_eq!(line.matches('\n').count(), 1);
+        let object: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let want = serde_json::json!({
+            "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "method": "GET", "target": "/",
+            "protocol": "HTTP/1.1", "host": "a", "referer": null, "user_agent": "\"y\\\u{fffd}", "status": 200, "bytes": 1234,
+            "duration": 0.0015, "queue": 0.00002, "application": null,
+        });
+        assert_eq!(object, want);
+    }
+}

@@ -161,3 +161,71 @@ fn write_lines(sink: &OwnedFd, mut lines: &[u8]) -> bool {
     }
     true
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, pipe};
+
+    use super::*;
+
+    #[test]
+    fn closing_writes_every_line() {
+        let (mut read, write) = pipe().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            read.read_to_string(&mut text).unwrap();
+            text
+        });
+        let writer = LogWriter::start("test", write.into(), |_| None).unwrap();
+        for at in 0..50_000 {
+            writer.push(format!("{at}\n").as_bytes());
+        }
+        assert!(writer.close(Duration::from_secs(10)));
+        drop(writer);
+        let text = reader.join().unwrap();
+        assert!(text.lines().enumerate().all(|(at, line)| line == at.to_string()));
+        assert_eq!(text.lines().count(), 50_000);
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_stops_nobody_and_tells_what_was_lost() {
+        let (mut read, write) = pipe().unwrap();
+        let writer =
+            LogWriter::start("test", write.into(), |lost| Some(format!("lost {lost}\n").into_bytes())).unwrap();
+        let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
+        let pushed = 20_000;
+        for _ in 0..pushed {
+            writer.push(&line);
+        }
+        assert!(!writer.close(Duration::from_millis(50)), "nobody reads");
+        let closer = writer.clone();
+        let closing = std::thread::spawn(move || closer.close(Duration::from_secs(10)));
+        drop(writer);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert!(closing.join().unwrap());
+        let kept = text.lines().filter(|line| line.starts_with('x')).count();
+        let told: usize = text.lines().filter_map(|line| line.strip_prefix("lost ")?.parse::<usize>().ok()).sum();
+        assert!(kept < pushed && kept + told == pushed, "{kept} + {told}");
+    }
+
+    #[test]
+    fn a_reader_that_went_away_is_survived_and_a_new_sink_taken() {
+        let (read, write) = pipe().unwrap();
+        drop(read);
+        let writer =
+            LogWriter::start("test", write.into(), |lost| Some(format!("lost {lost}\n").into_bytes())).unwrap();
+        writer.push(b"a\n");
+        let (mut read, write) = pipe().unwrap();
+        while writer.shared.lock().lost == 0 {
+            std::thread::yield_now();
+        }
+        writer.reopen(write.into());
+        writer.push(b"b\n");
+        assert!(writer.close(Duration::from_secs(5)));
+        drop(writer);
+        let mut text = String::new();
+        read.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "b\nlost 1\n");
+    }
+}

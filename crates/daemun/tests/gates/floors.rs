@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener"],
     &["connection"],
     &["config"],
+    &["django"],
     &["server"],
     &["cli"],
     &["main"],

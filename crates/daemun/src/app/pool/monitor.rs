@@ -116,7 +116,7 @@ impl State {
         }
         for (serial, thread, id, exchange) in late {
             wakers.extend(self.abandon(Place { serial, thread, id }));
-            reports.push(WorkerReport::Stuck { serial, request: exchange.what.clone() });
+            reports.push(WorkerReport::Stuck { serial, request: exchange.what() });
             exchange.post(Event::Failed(Failure::Timeout), wakers);
             let Some(worker) = self.worker(serial) else { continue };
             worker.retiring = true;

@@ -108,7 +108,7 @@ pub(super) fn start_with(handler: Arc<dyn Handler>, limits: Limits) -> Server {
 pub(super) fn start_context(context: Context) -> Server {
     let (client, server) = UnixStream::pair().unwrap();
     let context = Arc::new(context);
-    let endpoint = Arc::new(Endpoint { client: None, server: None, scheme: Scheme::Http });
+    let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
     let task = tokio::spawn(serve(Transport::Unix(server), endpoint, Arc::clone(&context)));
     Server { client, context, task }
 }

@@ -13,6 +13,8 @@ mod chunked;
 mod head;
 mod response;
 mod scan;
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::ChunkedDecoder;

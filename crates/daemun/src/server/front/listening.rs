@@ -132,7 +132,7 @@ async fn run(
     permit: OwnedSemaphorePermit,
     context: Arc<Context>,
 ) {
-    let endpoint = Arc::new(Endpoint { client, server, scheme: Scheme::Http });
+    let endpoint = Arc::new(Endpoint::new(client, server, Scheme::Http));
     connection::serve(transport, endpoint, context).await;
     drop(permit);
 }

@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{App, Master, Phase, lines, roots};
+use super::{App, Lifeline, Master, Phase, lines, roots};
+use crate::app::{Ready, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
 use crate::process::Account;
-use crate::supervisor::{Backoff, Ready, Start, Zygote, ZygoteMessage, identity};
+use crate::supervisor::{Backoff, identity};
 
 /// How long an import may take.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
@@ -134,12 +135,14 @@ impl Master {
         if self.apps.get(&settings.name).is_some_and(|app| app.account.as_ref() == account) {
             return Ok(());
         }
+        let lifeline = Lifeline::new(account)?;
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
         let app = App {
             settings: settings.clone(),
             account: account.cloned(),
             socket_path,
             socket,
+            lifeline,
             generation: 0,
             zygote: None,
             zygote_started: Instant::now(),
@@ -162,7 +165,7 @@ impl Master {
     ) -> Result<Zygote, String> {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
-        let lifeline = self.lifeline.try_clone().map_err(|error| error.to_string())?;
+        let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
         let start =
             Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {

@@ -7,9 +7,8 @@ use rustix::process::Signal;
 
 use super::events::Event;
 use super::{Front, LastWords, Master, Phase, Worker};
-use crate::app::{Admission, WorkerReport};
+use crate::app::{Admission, WorkerReport, ZygoteMessage};
 use crate::server::plan::{FromFront, ToFront};
-use crate::supervisor::ZygoteMessage;
 use crate::sys::{self, Ended};
 
 /// How long a worker that is all but stuck may take to end by itself.

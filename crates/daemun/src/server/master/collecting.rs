@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::children::How;
 use super::events::Event;
-use super::{Master, lines};
-use crate::supervisor::{collect, identity};
+use super::{Lifeline, Master, lines};
+use crate::app::collect;
+use crate::supervisor::identity;
 use crate::sys;
 
 /// How long an application's files may take: tens of thousands of them on a slow disk.
@@ -35,9 +36,9 @@ impl Master {
             let group = settings.group.as_deref().or(server.group.as_deref());
             let chosen = identity::of_application(user, group, &settings.directory);
             let account = chosen.map_err(|error| failed(error.to_string()))?.account;
-            let lifeline = self.lifeline.try_clone().map_err(|error| failed(error.to_string()))?;
+            let lifeline = Lifeline::new(account.as_ref()).map_err(|error| failed(error.to_string()))?;
             lines::say(format_args!("{}: collecting static files", settings.name));
-            let pid = collect::start(&settings, account.as_ref(), lifeline)
+            let pid = collect::start(&settings, account.as_ref(), lifeline.end)
                 .map_err(|error| failed(format!("cannot start {}: {error}", settings.python.display())))?;
             let ended = self.wait_for(pid, events).await;
             match ended.map_err(|error| if error.is_empty() { NotCollected::Stopped } else { failed(error) })? {

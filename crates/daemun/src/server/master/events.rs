@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::app::ZygoteMessage;
 use crate::server::plan::FromFront;
-use crate::supervisor::ZygoteMessage;
 
 /// Something that happened.
 pub(super) enum Event {

@@ -3,9 +3,9 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use crate::app::Ready;
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
 use crate::router::{HostPattern, PathPattern};
-use crate::supervisor::Ready;
 
 /// One line to standard error.
 pub(super) fn say(line: impl Display) {

@@ -173,7 +173,7 @@ const DECLINED: u16 = 0;
 fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, received: Instant) -> Option<Request> {
     let head = head(method, target, fields);
     let path = CanonicalPath::parse(&head.raw_path_bytes()).ok()?;
-    let endpoint = Arc::new(Endpoint { client: None, server: None, scheme: Scheme::Http });
+    let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
     Some(Request { head, path, body: RequestBody::Empty, endpoint, received, prefix_length: prefix.len() })
 }
 

@@ -3,8 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 
+use super::settings::AppSettings;
 use super::zygote::environment;
-use crate::app::AppSettings;
 use crate::process::{self, Account};
 use crate::sys::ChildSetup;
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use crate::app::{AppSettings, InheritEnv};
+use super::settings::{AppSettings, InheritEnv};
 use crate::process::{self, Account};
 use crate::sys::ChildSetup;
 

@@ -1,0 +1,32 @@
+"""The applications of every scenario but Django's: as small as can be, so that what is measured is the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+
+CHUNK = b"0123456789abcdef" * 4096
+
+
+def hello(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Thirteen bytes."""
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "13")])
+    return [b"Hello, World!"]
+
+
+def post(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Read the whole body; the answer shows that its length, beginning and end arrived."""
+    body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+    answer = b"%d %s %s" % (len(body), body[:4], body[-4:])
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(answer)))])
+    return [answer]
+
+
+def stream(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
+    """One MiB in sixteen chunks, without a length."""
+    start_response("200 OK", [("Content-Type", "application/octet-stream")])
+    for _ in range(16):
+        yield CHUNK

@@ -1,0 +1,203 @@
+"""Measures: rounds of load on all servers of a scenario in turn, memory at rest, time to the first answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import load, processes
+from .scenarios import SCENARIOS, Scenario, WrongAnswerError
+from .servers import APPLICATIONS, START_DEADLINE, Server, ServerError, Setting, environment, running
+
+# The application alone, beside the servers.
+BARE = "bare"
+STARTS = 7
+# Between an answer and the look at the memory: what a server does after it has answered.
+SETTLE = 1.0
+POLL = 0.001
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long, how often, with how many connections."""
+
+    rounds: int
+    seconds: float
+    warm: float
+    connections: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """One server's share of one round. Processor time in microseconds per request."""
+
+    cpu: float
+    user: float
+    system: float
+    by_role: dict[str, float]
+    # Voluntary context switches per request.
+    sleeps: float
+    requests: int
+    rate: float
+    errors: int
+    p50: float | None
+    p99: float | None
+    # Of the machine, over the last minute, when the round ended.
+    load: float
+
+
+def rates(
+    scenario: Scenario, names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tell
+) -> dict[str, list[Round]]:
+    """Start all servers, then go round them; what disturbs the machine disturbs each of them alike."""
+    figures: dict[str, list[Round]] = {name: [] for name in names}
+    with running([name for name in names if name != BARE], setting, scenario, folder) as servers:
+        lua = load.script(scenario.request, folder)
+        if plan.warm:
+            for server in servers:
+                _load(server, scenario, lua, plan.warm, plan.connections)
+        for number in range(1, plan.rounds + 1):
+            for server in servers:
+                figures[server.name].append(_round(server, scenario, lua, plan))
+                tell(f"{scenario.name} {number}/{plan.rounds} {server.name} {figures[server.name][-1].cpu:.1f} us")
+            if BARE in names:
+                figures[BARE].append(_bare(scenario, setting, plan.seconds))
+        for server in servers:
+            scenario.check(server.port)
+    return figures
+
+
+def _load(server: Server, scenario: Scenario, lua: Path, seconds: float, connections: int) -> load.Load:
+    url = f"http://127.0.0.1:{server.port}{scenario.request.path}"
+    return load.run(url, lua, seconds=seconds, connections=connections)
+
+
+def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
+    before = server.tree()
+    slept = processes.sleeps(before)
+    seen = _load(server, scenario, lua, plan.seconds, plan.connections)
+    after = server.tree()
+    if not after:
+        raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
+    if not seen.requests:
+        raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
+    slept = processes.sleeps(after) - slept
+    spent = processes.spent(before, after, processes.roles(after))
+
+    def each(seconds: float) -> float:
+        return seconds * 1e6 / seen.requests
+
+    return Round(
+        cpu=each(spent.seconds),
+        user=each(spent.user),
+        system=each(spent.system),
+        by_role={role: each(seconds) for role, seconds in spent.by_role.items()},
+        sleeps=slept / seen.requests,
+        requests=seen.requests,
+        rate=seen.requests / seen.seconds,
+        errors=seen.errors,
+        p50=seen.p50,
+        p99=seen.p99,
+        load=os.getloadavg()[0],
+    )
+
+
+def _bare(scenario: Scenario, setting: Setting, seconds: float) -> Round:
+    command = [f"{setting.venv}/bin/python", "bare.py", scenario.application, str(seconds)]
+    done = subprocess.run(
+        command, cwd=APPLICATIONS, env=environment(), capture_output=True, text=True, timeout=seconds + 60, check=False
+    )
+    if done.returncode:
+        raise WrongAnswerError(f"bare: {scenario.name}: exit {done.returncode}\n{done.stderr[-4000:]}")
+    said = json.loads(done.stdout)
+    cpu = said["cpu"] * 1e6 / said["requests"]
+    return Round(
+        cpu=cpu,
+        user=cpu,
+        system=0.0,
+        by_role={},
+        sleeps=0.0,
+        requests=said["requests"],
+        rate=said["requests"] / said["seconds"],
+        errors=0,
+        p50=None,
+        p99=None,
+        load=os.getloadavg()[0],
+    )
+
+
+def idle(names: list[str], setting: Setting, folder: Path, tell: Tell) -> dict[str, dict[str, list[int]]]:
+    """Give the PSS in KiB of each server's processes by role.
+
+    One server at a time: pages that two of them map would count half for each.
+    """
+    scenario = SCENARIOS["hello"]
+    figures: dict[str, dict[str, list[int]]] = {}
+    for name in names:
+        with running([name], setting, scenario, folder / "idle") as servers:
+            for _ in range(4):
+                scenario.check(servers[0].port)
+            time.sleep(SETTLE)
+            tree = servers[0].tree()
+            named = processes.roles(tree)
+            by_role: dict[str, list[int]] = {}
+            for process in tree:
+                kib = processes.proportional_kib(process.pid)
+                if kib is None:
+                    raise ServerError(f"{name}: the memory of {process.pid} may not be read; run as root")
+                by_role.setdefault(named[process.pid], []).append(kib)
+            figures[name] = by_role
+            tell(f"idle {name} {by_role}")
+    return figures
+
+
+def starts(names: list[str], setting: Setting, folder: Path, tell: Tell, times: int = STARTS) -> dict[str, list[float]]:
+    """Give the milliseconds from exec to the first right answer, less what Python and the import alone take."""
+    scenario = SCENARIOS["hello"]
+    imports = [_import_time(setting, scenario) for _ in range(times)]
+    own = statistics.median(imports)
+    tell(f"start: python and the import alone {own:.1f} ms")
+    figures: dict[str, list[float]] = {"import": imports, **{name: [] for name in names}}
+    for number in range(times):
+        for name in names:
+            server = Server(name, setting, scenario, folder / f"start-{number}-{name}")
+            try:
+                figures[name].append((_first_answer(server, scenario) - server.began) * 1e3 - own)
+            finally:
+                server.end()
+            tell(f"start {number + 1}/{times} {name} {figures[name][-1]:.1f} ms")
+    return figures
+
+
+def _import_time(setting: Setting, scenario: Scenario) -> float:
+    module = scenario.application.partition(":")[0]
+    began = time.monotonic()
+    command = [f"{setting.venv}/bin/python", "-c", f"import {module}"]
+    subprocess.run(command, cwd=APPLICATIONS, env=environment(), timeout=START_DEADLINE, check=True)
+    return (time.monotonic() - began) * 1e3
+
+
+def _first_answer(server: Server, scenario: Scenario) -> float:
+    until = server.began + START_DEADLINE
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=START_DEADLINE)
+        try:
+            connection.request("GET", scenario.request.path)
+            response = connection.getresponse()
+            if response.status == 200 and response.read() == scenario.body:
+                return time.monotonic()
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        if time.monotonic() > until:
+            raise ServerError(f"{server.name}: no right answer after {START_DEADLINE:.0f} s\n{server.said}")
+        time.sleep(POLL)

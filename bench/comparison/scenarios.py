@@ -1,0 +1,142 @@
+"""What is asked, and what must be answered."""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass, field
+from pathlib import Path
+
+BROWSER = {
+    # With Host, eleven.
+    "User-Agent": "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0",
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language": "en-US,en;q=0.5",
+    "Accept-Encoding": "gzip, deflate, br, zstd",
+    "Connection": "keep-alive",
+    "Cookie": "sessionid=0123456789abcdef0123456789abcdef; csrftoken=0123456789abcdef0123456789abcdef",
+    "Upgrade-Insecure-Requests": "1",
+    "Sec-Fetch-Dest": "document",
+    "Sec-Fetch-Mode": "navigate",
+    "Sec-Fetch-Site": "none",
+}
+BODY = b"0123456789" * 10_000
+WSGI_SERVERS = ("daemun", "granian", "gunicorn")
+STATIC_SERVERS = ("daemun", "nginx")
+# An answer that has not come by then never will.
+DEADLINE = 20.0
+
+
+class WrongAnswerError(Exception):
+    """A server did not answer as it must: its figures would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What each connection asks again and again."""
+
+    path: str = "/"
+    method: str = "GET"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One row of questions: an application or a folder, a request, and the right answer."""
+
+    name: str
+    says: str
+    request: Request
+    servers: tuple[str, ...]
+    # module:callable in bench/applications; empty for files.
+    application: str = ""
+    # The whole body, or (with `contains`) a part of it.
+    body: bytes = b""
+    contains: bytes = b""
+    # Whether the application's own cost is measured by its side.
+    bare: bool = False
+
+    def check(self, port: int) -> None:
+        """Ask twice on one connection; complain unless both answers are right."""
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        try:
+            for _ in range(2):
+                self._ask(connection)
+        except (OSError, http.client.HTTPException) as error:
+            raise WrongAnswerError(f"{self.name}: {type(error).__name__}: {error}") from error
+        finally:
+            connection.close()
+
+    def _ask(self, connection: http.client.HTTPConnection) -> None:
+        request = self.request
+        connection.request(request.method, request.path, body=request.body or None, headers=request.headers)
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != 200:
+            raise WrongAnswerError(f"{self.name}: status {response.status}, not 200: {body[:200]!r}")
+        right = self.contains in body if self.contains else body == self.body
+        if not right:
+            raise WrongAnswerError(f"{self.name}: a wrong body of {len(body)} bytes: {body[:200]!r}")
+
+
+def file_of(size: int) -> bytes:
+    """Give the contents of the file of so many bytes."""
+    line = b"The quick brown fox jumps over the lazy dog.\n"
+    return (line * (size // len(line) + 1))[:size]
+
+
+def write_files(folder: Path) -> None:
+    """Write the files of the static scenarios."""
+    folder.mkdir()
+    for name, size in FILES.items():
+        (folder / name).write_bytes(file_of(size))
+
+
+FILES = {"1k.txt": 1024, "100k.txt": 100 * 1024}
+
+
+def _wsgi(name: str, says: str, application: str, body: bytes, request: Request | None = None) -> Scenario:
+    return Scenario(name, says, request or Request(), WSGI_SERVERS, application=application, body=body)
+
+
+def _static(name: str, says: str, file: str) -> Scenario:
+    return Scenario(name, says, Request(path=f"/{file}"), STATIC_SERVERS, body=file_of(FILES[file]))
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        _wsgi("hello", "13 bytes from WSGI, one request header", "plain:hello", b"Hello, World!"),
+        _wsgi(
+            "hello11",
+            "13 bytes from WSGI, a browser's eleven request headers",
+            "plain:hello",
+            b"Hello, World!",
+            Request(headers=BROWSER),
+        ),
+        Scenario(
+            "django",
+            "one Django page with a template, a new project's middleware, no database",
+            Request(),
+            WSGI_SERVERS,
+            application="pages.wsgi:application",
+            contains=b"<h1>A &amp; B</h1>",
+            bare=True,
+        ),
+        _wsgi(
+            "post100k",
+            "100,000 bytes posted to WSGI, read whole",
+            "plain:post",
+            b"100000 0123 6789",
+            Request(method="POST", headers={"Content-Type": "application/octet-stream"}, body=BODY),
+        ),
+        _wsgi("stream1m", "1 MiB from WSGI in 16 chunks, no length", "plain:stream", b"0123456789abcdef" * 65536),
+        _static("static1k", "a file of 1 KiB", "1k.txt"),
+        _static("static100k", "a file of 100 KiB", "100k.txt"),
+    )
+}
+# Not rates: these have their own measure in `rounds`.
+RESTS = {
+    "idle": "memory at rest with the hello application, after ten requests: PSS in KiB",
+    "start": "from exec to the first right answer, less the application's own import: milliseconds",
+}

@@ -1,0 +1,250 @@
+"""One server under test: its command line, its start on a free port, its end by its own process id."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import processes
+from .scenarios import Scenario, WrongAnswerError
+
+APPLICATIONS = Path(__file__).resolve().parents[1] / "applications"
+# Django's import on a busy core takes seconds.
+START_DEADLINE = 30.0
+# What has not ended by itself then is killed.
+END_DEADLINE = 10.0
+POLL = 0.002
+
+
+class ServerError(Exception):
+    """A server could not be started or ended before its time."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is the same for all servers of a run."""
+
+    daemun: Path
+    venv: Path
+    files: Path
+    loops: int = 1
+    workers: int = 1
+    threads: int = 1
+    logs: bool = False
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one server runs: its scenario, its port, a folder for its configuration and logs."""
+
+    scenario: Scenario
+    port: int
+    folder: Path
+
+
+def daemun(setting: Setting, place: Place) -> list[str]:
+    """One front and its workers; everything stands in the file."""
+    log = f'{{ path = "{place.folder}/access.log" }}' if setting.logs else '"off"'
+    lines = [
+        "[server]",
+        f'listen = ["127.0.0.1:{place.port}"]',
+        f"event_loops = {setting.loops}",
+        f"access_log = {log}",
+    ]
+    if place.scenario.application:
+        lines += [
+            "[app.bench]",
+            f'wsgi = "{place.scenario.application}"',
+            f'directory = "{APPLICATIONS}"',
+            f'python = "{setting.venv}/bin/python"',
+            f"processes = {setting.workers}",
+            f"threads = {setting.threads}",
+        ]
+    else:
+        lines += ["[[route]]", 'path = "/*"', f'static = {{ root = "{setting.files}" }}']
+    file = place.folder / "daemun.toml"
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return [str(setting.daemun), "serve", "--config", str(file)]
+
+
+def granian(setting: Setting, place: Place) -> list[str]:
+    """As its documentation has WSGI; HTTP/1 only and no WebSocket, as in its own measurements."""
+    return [
+        f"{setting.venv}/bin/granian",
+        *("--interface", "wsgi", "--http", "1", "--no-ws", "--host", "127.0.0.1", "--port", str(place.port)),
+        *("--workers", str(setting.workers), "--blocking-threads", str(setting.threads)),
+        *("--runtime-threads", str(setting.loops), "--log-level", "warning"),
+        "--access-log" if setting.logs else "--no-access-log",
+        place.scenario.application,
+    ]
+
+
+def gunicorn(setting: Setting, place: Place) -> list[str]:
+    """Its synchronous worker, or its threads when more than one is asked for."""
+    return [
+        f"{setting.venv}/bin/gunicorn",
+        *("--bind", f"127.0.0.1:{place.port}", "--workers", str(setting.workers), "--log-level", "warning"),
+        *(("--threads", str(setting.threads)) if setting.threads > 1 else ()),
+        *(("--access-logfile", f"{place.folder}/access.log") if setting.logs else ()),
+        place.scenario.application,
+    ]
+
+
+NGINX = """
+daemon off;
+{user}
+worker_processes {loops};
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+    types {{ text/plain txt; }}
+    access_log {log};
+    sendfile on;
+    open_file_cache max=1000 inactive=60s;
+    open_file_cache_valid 60s;
+    # Its default closes a connection after 1000 requests.
+    keepalive_requests 1000000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port};
+        root {files};
+    }}
+}}
+"""
+
+
+def nginx(setting: Setting, place: Place) -> list[str]:
+    """For files, with its cache of open files and without its log."""
+    program = shutil.which("nginx") or "/usr/sbin/nginx"
+    file = place.folder / "nginx.conf"
+    text = NGINX.format(
+        # As root its workers would become a user who cannot enter this folder.
+        user="user root;" if os.geteuid() == 0 else "",
+        loops=setting.loops,
+        folder=place.folder,
+        log=f"{place.folder}/access.log combined" if setting.logs else "off",
+        port=place.port,
+        files=setting.files,
+    )
+    file.write_text(text, "utf-8")
+    return [program, "-e", f"{place.folder}/error.log", "-c", str(file)]
+
+
+COMMANDS: dict[str, Callable[[Setting, Place], list[str]]] = {
+    "daemun": daemun,
+    "granian": granian,
+    "gunicorn": gunicorn,
+    "nginx": nginx,
+}
+
+
+def environment() -> dict[str, str]:
+    """Give as little as a service manager does: nothing of the caller's Python or of DAEMUN_* goes in."""
+    kept = {name: os.environ[name] for name in ("HOME", "LANG", "PATH", "TMPDIR") if name in os.environ}
+    return {**kept, "PYTHONPATH": str(APPLICATIONS)}
+
+
+class Server:
+    """A started server; `began` is the moment before its exec."""
+
+    def __init__(self, name: str, setting: Setting, scenario: Scenario, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.name = name
+        self.port = free_port()
+        self._output = folder / "output.log"
+        command = COMMANDS[name](setting, Place(scenario, self.port, folder))
+        with self._output.open("wb") as output:
+            self.began = time.monotonic()
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=APPLICATIONS,
+                    env=environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    # A terminal's Ctrl-C is for the harness, which then ends each server.
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                raise ServerError(f"{name}: {command[0]} is not there") from error
+
+    @property
+    def pid(self) -> int:
+        """The process that was started; all others descend from it."""
+        return self._process.pid
+
+    @property
+    def said(self) -> str:
+        """What it has written so far, the end of it."""
+        return self._output.read_text("utf-8", "replace")[-4000:]
+
+    def tree(self) -> list[processes.Process]:
+        """Its living processes."""
+        return processes.tree(self.pid)
+
+    def wait_listening(self) -> None:
+        """Wait until a connection is taken."""
+        until = time.monotonic() + START_DEADLINE
+        while True:
+            if self._process.poll() is not None:
+                raise ServerError(f"{self.name}: exit {self._process.returncode} at its start\n{self.said}")
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            if time.monotonic() > until:
+                raise ServerError(f"{self.name}: not listening after {START_DEADLINE:.0f} s\n{self.said}")
+            time.sleep(POLL)
+
+    def end(self) -> None:
+        """TERM to the first process; KILL to what is left of its tree after a while."""
+        all_of_it = self.tree()
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(END_DEADLINE)
+        except subprocess.TimeoutExpired:
+            all_of_it += [process for process in self.tree() if process not in all_of_it]
+            self._process.kill()
+            self._process.wait(END_DEADLINE)
+        if not processes.wait_gone(all_of_it, 2.0):
+            processes.end(all_of_it, signal.SIGKILL)
+            processes.wait_gone(all_of_it, 2.0)
+
+
+def free_port() -> int:
+    """Give a loopback port that nobody holds at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def running(names: list[str], setting: Setting, scenario: Scenario, folder: Path) -> Iterator[list[Server]]:
+    """Start the servers, all listening and answering rightly; end them all, whatever happens."""
+    servers: list[Server] = []
+    try:
+        for name in names:
+            servers.append(Server(name, setting, scenario, folder / f"{scenario.name}-{name}"))
+        for server in servers:
+            server.wait_listening()
+            try:
+                scenario.check(server.port)
+            except WrongAnswerError as error:
+                raise WrongAnswerError(f"{server.name}: {error}\n{server.said}") from error
+        yield servers
+    finally:
+        for server in servers:
+            server.end()
