@@ -57,6 +57,19 @@ def test_the_application_runs_as_its_user_and_the_front_as_nobody_else(everybody
             assert time.monotonic() < end, "a process of another user outlived its supervisor"
 
 
+def test_a_reload_changes_the_user(everybodys: Path) -> None:
+    file = everybodys / "daemun.toml"
+    text = f'[server]\nlisten = ["127.0.0.1:0"]\n[app.one]\nwsgi = "app:app"\npython = "{PYTHON}"\nuser = "%s"\n'
+    file.write_text(text % "nobody")
+    with Server(cwd=everybodys, listen="") as server:
+        assert server.get("/").text.startswith(f"{NOBODY.pw_uid} ")
+        other = pwd.getpwnam("daemon")
+        file.write_text(text % "daemon")
+        server.send(signal.SIGHUP)
+        server.until("/", f"{other.pw_uid} {other.pw_dir} daemon daemon")
+        assert server.stop() == 0
+
+
 def status(pid: int) -> list[str]:
     """Give the lines of a process's status."""
     return Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -89,10 +89,17 @@ impl RuntimeFolder {
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        if let Some(account) = account {
-            std::os::unix::fs::chown(&path, Some(account.identity.user), Some(account.identity.group))?;
-        }
+        Self::give(&path, account)?;
         Ok((path, listener.into()))
+    }
+
+    /// Gives a worker socket to its user: to ourselves where the workers run as we do.
+    pub fn give(path: &Path, account: Option<&Account>) -> io::Result<()> {
+        let (user, group) = match account {
+            Some(account) => (account.identity.user, account.identity.group),
+            None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        };
+        std::os::unix::fs::chown(path, Some(user), Some(group))
     }
 }
 
