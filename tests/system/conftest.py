@@ -39,7 +39,7 @@ def hello():
 def pid():
     return str(os.getpid())
 
-@app.get("/held")
+@app.route("/held", methods=["GET", "POST"])
 def held():
     hold()
     return "finished"

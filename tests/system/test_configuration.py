@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,3 +118,53 @@ def test_names_come_from_the_env_file_and_the_flag_wins_over_the_file(portal: Pa
     write(portal, "SECRET='a b'\n", "secrets.env")
     with Server("--env-file", portal / "secrets.env", "--env", "COLOUR=red", cwd=portal, listen="") as server:
         assert server.get("/").text == "red a b -"
+
+
+def test_each_application_runs_in_its_own_python(tmp_path: Path) -> None:
+    system = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin")
+    assert system, "this test needs a python3 of the system"
+    write(
+        tmp_path,
+        "import sys\n"
+        "def app(environ, start_response):\n"
+        "    start_response('200 OK', [('Content-Type', 'text/plain')])\n"
+        "    return [sys.prefix.encode()]\n",
+        "app.py",
+    )
+    write(
+        tmp_path,
+        f"""\
+[server]
+listen = ["127.0.0.1:0"]
+
+[app.one]
+target = "."
+processes = 1
+
+[app.two]
+wsgi = "app:app"
+python = "{system}"
+processes = 1
+
+[[route]]
+path = "/*"
+app = "one"
+
+[[route]]
+host = "two.example"
+path = "/*"
+app = "two"
+
+[[route]]
+path = "/files/*"
+static = {{ root = "files", missing = "next" }}
+""",
+    )
+    write(tmp_path, "there", "files/a.txt")
+    with Server("--config", tmp_path / "daemun.toml", cwd=tmp_path, listen="") as server:
+        assert server.get("/").text == sys.prefix
+        assert server.get("/", {"Host": "two.example"}).text != sys.prefix
+        assert server.get("/files/a.txt").text == "there"
+        assert server.get("/files/b.txt").text == sys.prefix, "the next best route"
+        assert system in server.start_up
+        assert "two.example/* -> application two" in server.start_up

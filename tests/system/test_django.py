@@ -80,6 +80,16 @@ def test_collect_makes_the_manifest_and_hashed_names_are_kept_for_good(startproj
     assert (project / "staticfiles" / "staticfiles.json").exists()
 
 
+def test_files_that_cannot_be_collected_end_the_start_with_the_cause(startproject: Startproject) -> None:
+    project = startproject(DEPLOYED)
+    done = run("serve", project, "--collect", "--listen", "127.0.0.1:0", cwd=project)
+    assert done.returncode == 1
+    assert "without having set the STATIC_ROOT setting" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "collectstatic exited with code 1" in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
+
+
 def test_a_style_sheet_that_the_browser_has_is_not_sent_again(startproject: Startproject) -> None:
     project = startproject()
     with Server(project, cwd=project) as server:

@@ -115,7 +115,15 @@ def codings() -> Iterator[Case]:
     body = b"3\r\nabc\r\n0\r\n\r\n"
     spellings = [
         *(b"xchunked", b"chunkedx", b"chunked,", b",chunked", b"chunked, chunked", b"chunked,identity", b"identity"),
-        *(b"gzip", b"gzip, chunked", b"chunked, gzip", b"identity, chunked", b"chunked;q=1", b"chunked ;", b'"chunked"'),
+        *(
+            b"gzip",
+            b"gzip, chunked",
+            b"chunked, gzip",
+            b"identity, chunked",
+            b"chunked;q=1",
+            b"chunked ;",
+            b'"chunked"',
+        ),
         *(b"\x0bchunked", b"chunked\x0b", b"chunked\x00", b"\x00chunked", b"chunked\x0c", b"chu nked", b"", b" ", b"x"),
         *(b"chunke", b"hunked", b"c\xc4\xb1unked", b"chunked\xa0", b"\xa0chunked", b"cow", b"chunked cow", b"trailers"),
         *(b"[chunked]", b"chunked\r\n x", b"\r\n chunked", b"chunked\xff", b"deflate", b"chunked, x", b"x, chunked"),
@@ -158,7 +166,13 @@ def codings() -> Iterator[Case]:
 def chunks() -> Iterator[Case]:
     """The chunks themselves."""
     broken = [
-        *(b"3\nabc\n0\n\n", b"3\r\nabc\n0\r\n\r\n", b"3\nabc\r\n0\r\n\r\n", b"3\rabc\r\n0\r\n\r\n", b"3\r\nabc0\r\n\r\n"),
+        *(
+            b"3\nabc\n0\n\n",
+            b"3\r\nabc\n0\r\n\r\n",
+            b"3\nabc\r\n0\r\n\r\n",
+            b"3\rabc\r\n0\r\n\r\n",
+            b"3\r\nabc0\r\n\r\n",
+        ),
         *(b"3\r\nabcd\r\n0\r\n\r\n", b"4\r\nabc\r\n0\r\n\r\n", b"3\r\nabc\r\r\n0\r\n\r\n", b"3\r\nabcXX0\r\n\r\n"),
         *(b"+3\r\nabc\r\n0\r\n\r\n", b"-3\r\nabc\r\n0\r\n\r\n", b"0x3\r\nabc\r\n0\r\n\r\n", b" 3\r\nabc\r\n0\r\n\r\n"),
         *(b"3 \r\nabc\r\n0\r\n\r\n", b"\t3\r\nabc\r\n0\r\n\r\n", b"3_\r\nabc\r\n0\r\n\r\n", b"g\r\nabc\r\n0\r\n\r\n"),
@@ -167,7 +181,7 @@ def chunks() -> Iterator[Case]:
         *(b"8000000000000000\r\nabc\r\n0\r\n\r\n", b"00000000000000000000000000000003\r\nabc\r\n0\r\n\r\n"),
         *(b"fffffffffffffffffff\r\nabc\r\n0\r\n\r\n", b"\xef\xbc\x93\r\nabc\r\n0\r\n\r\n", b"3;\nabc\r\n0\r\n\r\n"),
         *(b"3;a\nb\r\nabc\r\n0\r\n\r\n", b"3;a\rb\r\nabc\r\n0\r\n\r\n", b"3;a\x00\r\nabc\r\n0\r\n\r\n"),
-        *(b"3;a=\"\r\nabc\r\n0\r\n\r\n\"\nabc\r\n0\r\n\r\n".replace(b"\r\n0\r\n\r\n\"", b"\n\""),),
+        *(b'3;a="\r\nabc\r\n0\r\n\r\n"\nabc\r\n0\r\n\r\n'.replace(b'\r\n0\r\n\r\n"', b'\n"'),),
         *(b"3\r\nabc\r\n0\r\nX: y\nZ: z\r\n\r\n", b"3\r\nabc\r\n0\r\n X: y\r\n\r\n", b"3\r\nabc\r\n0\r\nX\r\n\r\n"),
         *(b"3\r\nabc\r\n0\r\nX : y\r\n\r\n", b"3\r\nabc\r\n0\r\n\rX: y\r\n\r\n", b"3\r\nabc\r\n0\r\n: y\r\n\r\n"),
         *(b"3\r\nabc\r\n00\n\r\n", b"3\r\nabc\r\n0\n\r\n", b"3\r\nabc\r\n0\r\r\n\r\n", b"3\r\nabc\r\n-0\r\n\r\n"),
@@ -196,9 +210,29 @@ def chunks() -> Iterator[Case]:
 def heads() -> Iterator[Case]:
     """Request lines, hosts and line ends."""
     lines = [
-        *(b"GET /x", b"GET  /x HTTP/1.1", b"GET /x  HTTP/1.1", b"GET\t/x\tHTTP/1.1", b"GET /x HTTP/1.1 ", b"GET /x HTTP/2.0"),
-        *(b"GET /x HTTP/1.2x", b"GET /x HTTP/1", b"GET /x HTTP/11", b"GET /x HTTP/0.9", b"GET /x http/1.1", b"GET /x HTTP/01.1"),
-        *(b"GET /x HTTP/1.1\x00", b"GET /x\x00y HTTP/1.1", b"GET /x y HTTP/1.1", b"GET x HTTP/1.1", b" GET /x HTTP/1.1"),
+        *(
+            b"GET /x",
+            b"GET  /x HTTP/1.1",
+            b"GET /x  HTTP/1.1",
+            b"GET\t/x\tHTTP/1.1",
+            b"GET /x HTTP/1.1 ",
+            b"GET /x HTTP/2.0",
+        ),
+        *(
+            b"GET /x HTTP/1.2x",
+            b"GET /x HTTP/1",
+            b"GET /x HTTP/11",
+            b"GET /x HTTP/0.9",
+            b"GET /x http/1.1",
+            b"GET /x HTTP/01.1",
+        ),
+        *(
+            b"GET /x HTTP/1.1\x00",
+            b"GET /x\x00y HTTP/1.1",
+            b"GET /x y HTTP/1.1",
+            b"GET x HTTP/1.1",
+            b" GET /x HTTP/1.1",
+        ),
         *(b"G@T /x HTTP/1.1", b"GET/x HTTP/1.1", b"\x16\x03\x01\x02\x00\x01", b"GET /x\xa0HTTP/1.1"),
         *(b"GET http://a@b/x HTTP/1.1", b"GET //evil\\x HTTP/1.1\x0b", b"GET /x HTTP/1.1\r", b"CONNECT a:80 HTTP/1.1"),
         *(b"PRI * HTTP/2.0", b"", b"()", b"GET /\r\nx HTTP/1.1", b"GET /a\x7fb HTTP/1.1"),
@@ -206,10 +240,29 @@ def heads() -> Iterator[Case]:
     for line in lines:
         yield Case(line + b"\r\nHost: a\r\n\r\n" + SMUGGLED)
     for fields in [
-        *(b"", b"Host: a\r\nHost: b\r\n", b"Host: a\r\nHost: a\r\n", b"Host: a b\r\n", b"Host: a/b\r\n", b"Host: a@b\r\n"),
+        *(
+            b"",
+            b"Host: a\r\nHost: b\r\n",
+            b"Host: a\r\nHost: a\r\n",
+            b"Host: a b\r\n",
+            b"Host: a/b\r\n",
+            b"Host: a@b\r\n",
+        ),
         *(b"Host: a, b\r\n", b"Host: a?b\r\n", b"Host: a#b\r\n", b"Host: a\\b\r\n", b"Host: <a>\r\n", b"Host: a:b\r\n"),
-        *(b"Host: a\r\nX\r\n", b"Host: a\r\nX Y: z\r\n", b"Host: a\r\n: z\r\n", b"Host: a\r\nX: y\r\n z\r\n", b"Host : a\r\n"),
-        *(b"Host: a\r\nX: \x00\r\n", b"Host: a\r\nX: a\rb\r\n", b"Host: a\r\nX\x80: y\r\n", b" Host: a\r\n", b"Host: [::1\r\n"),
+        *(
+            b"Host: a\r\nX\r\n",
+            b"Host: a\r\nX Y: z\r\n",
+            b"Host: a\r\n: z\r\n",
+            b"Host: a\r\nX: y\r\n z\r\n",
+            b"Host : a\r\n",
+        ),
+        *(
+            b"Host: a\r\nX: \x00\r\n",
+            b"Host: a\r\nX: a\rb\r\n",
+            b"Host: a\r\nX\x80: y\r\n",
+            b" Host: a\r\n",
+            b"Host: [::1\r\n",
+        ),
         *(b"Host: a\r\nX: \x01\r\n", b"Host: a\r\nX: \x7f\r\n", b"Host: a:99999\r\n"),
     ]:
         yield Case(b"GET /first HTTP/1.1\r\n" + fields + b"\r\n" + SMUGGLED)
@@ -220,14 +273,19 @@ def heads() -> Iterator[Case]:
     # Percent signs may stand in a name (RFC 3986, section 3.2.2).
     yield Case(b"GET /first HTTP/1.1\r\nHost: a%00\r\n\r\n", (b"", b"maybe"))
     # A GET may have a body, and it is a body.
-    yield Case(b"GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(SMUGGLED), SMUGGLED), (SMUGGLED,))
+    yield Case(
+        b"GET /first HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s" % (len(SMUGGLED), SMUGGLED), (SMUGGLED,)
+    )
     # Words of other protocols do not end HTTP.
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
     yield Case(post(upgrade + b"Content-Length: 3\r\n", b"abc"), (b"abc",))
     yield Case(post(b"Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 3\r\n", b"abc"), (b"abc",))
     # What one hop says of its own fields does not remove those that frame the message.
     yield Case(post(b"Connection: Content-Length\r\nContent-Length: 3\r\n", b"abc"), (b"abc", b"maybe"))
-    yield Case(post(b"Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"), (b"abc", b"maybe"))
+    yield Case(
+        post(b"Connection: close, Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n", b"3\r\nabc\r\n0\r\n\r\n"),
+        (b"abc", b"maybe"),
+    )
 
 
 CASES = [*lengths(), *codings(), *chunks(), *heads()]

@@ -22,7 +22,8 @@ def ask(listener: socket.socket) -> bytes:
 def test_a_unix_socket_has_the_mode_that_was_asked_for_and_goes_with_the_server(flask: Path) -> None:
     path = flask / "s"
     (flask / "daemun.toml").write_text(
-        f'[server]\nlisten = ["127.0.0.1:0", {{ address = "unix:{path}", mode = "660" }}]\n[app.one]\nwsgi = "app:app"\n'
+        f'[server]\nlisten = ["127.0.0.1:0", {{ address = "unix:{path}", mode = "660" }}]\n'
+        '[app.one]\nwsgi = "app:app"\n'
     )
     with Server(cwd=flask, listen="") as server:
         server.wait_for(f"listening on unix:{path}")

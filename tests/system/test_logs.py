@@ -10,7 +10,9 @@ from pathlib import Path
 
 from server import DEADLINE, Server
 
-COMBINED = re.compile(r'^127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /\?q=1 HTTP/1\.1" 200 3 "-" "a b"')
+COMBINED = re.compile(
+    r'^127\.0\.0\.1 - - \[\d\d/\w{3}/\d{4}:\d\d:\d\d:\d\d [+-]\d{4}\] "GET /\?q=1 HTTP/1\.1" 200 3 "-" "a b"'
+)
 
 
 def lines(file: Path, wanted: int) -> list[str]:

@@ -361,12 +361,16 @@ impl Pool {
         result
     }
 
-    /// A lane is gone, and with it the whole worker: what it had not started goes elsewhere, the rest has failed.
+    /// A lane is gone, and with it the whole worker, unless it was told to: what the worker had not started goes
+    /// elsewhere, the rest has failed.
     pub(super) fn lost(&self, key: LaneKey, reason: &str) {
         let now = Instant::now();
         let mut wakers = Vec::new();
         let mut state = self.state();
         let Some(index) = state.workers.iter().position(|worker| worker.serial == key.serial) else { return };
+        if state.workers[index].leaves_in_order(key.thread) {
+            return;
+        }
         let worker = state.workers.swap_remove(index);
         let serving = state.recover(&worker, now, &mut wakers);
         state.dispatch(now, &mut wakers);

@@ -158,6 +158,15 @@ impl Worker {
         }
     }
 
+    /// A lane is closed. True where that is as it should be: it was told to end and had nothing in flight, and other
+    /// lanes of the worker may still be at work.
+    pub(super) fn leaves_in_order(&mut self, thread: u16) -> bool {
+        let lane = self.lanes.get_mut(thread as usize);
+        let Some(lane) = lane.filter(|lane| lane.told_to_retire && lane.in_flight() == 0) else { return false };
+        lane.connected = false;
+        self.lanes.iter().any(|lane| lane.connected)
+    }
+
     /// Tells idle lanes of a retiring worker to end. Wakers of their tasks are added to `wakers`.
     pub(super) fn retire_idle_lanes(&mut self, wakers: &mut Vec<Waker>) {
         for lane in self.lanes.iter_mut().filter(|_| self.retiring) {

@@ -90,8 +90,8 @@ struct Master {
     changes: u64,
     /// Children that ended before their zygote said that it had forked them.
     strangers: Vec<Ended>,
-    /// Whether the pid file is ours.
-    pid_file_written: bool,
+    /// The pid file, once it is ours.
+    pid_file: Option<PathBuf>,
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
     exit: ExitCode,
@@ -202,7 +202,7 @@ impl Master {
             next_serial: 1,
             changes: 0,
             strangers: Vec::new(),
-            pid_file_written: false,
+            pid_file: None,
             roots: Vec::new(),
             exit: ExitCode::SUCCESS,
         })
@@ -221,7 +221,7 @@ impl Master {
             stop = self.take(event).await;
         }
         self.end_everything();
-        if let Some(path) = self.configuration.server.pid_file.as_ref().filter(|_| self.pid_file_written) {
+        if let Some(path) = &self.pid_file {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(path);
         }
@@ -271,7 +271,7 @@ impl Master {
     fn write_pid_file(&mut self) {
         let Some(path) = &self.configuration.server.pid_file else { return };
         match std::fs::write(path, format!("{}\n", std::process::id())) {
-            Ok(()) => self.pid_file_written = true,
+            Ok(()) => self.pid_file = Some(path.clone()),
             Err(error) => {
                 self.errors.warning(format_args!("cannot write the pid file {}: {error}", path.display()));
             }

@@ -89,10 +89,17 @@ impl RuntimeFolder {
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-        if let Some(account) = account {
-            std::os::unix::fs::chown(&path, Some(account.identity.user), Some(account.identity.group))?;
-        }
+        Self::give(&path, account)?;
         Ok((path, listener.into()))
+    }
+
+    /// Gives a worker socket to its user: to ourselves where the workers run as we do.
+    pub fn give(path: &Path, account: Option<&Account>) -> io::Result<()> {
+        let (user, group) = match account {
+            Some(account) => (account.identity.user, account.identity.group),
+            None => (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        };
+        std::os::unix::fs::chown(path, Some(user), Some(group))
     }
 }
 
@@ -102,7 +109,7 @@ fn remove_abandoned(parent: &Path) {
     let own = rustix::process::geteuid().as_raw();
     let young = |found: &fs::Metadata| found.modified().ok().and_then(|made| made.elapsed().ok()) < Some(YOUNG);
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with("daemun-"));
+        let ours = entry.file_name().to_str().is_some_and(is_one_of_ours);
         let found = entry.metadata().ok().filter(|found| ours && found.is_dir() && found.uid() == own && !young(found));
         let Some(_) = found else { continue };
         let lock = OpenOptions::new().write(true).custom_flags(libc::O_NOFOLLOW).open(entry.path().join(LOCK));
@@ -111,6 +118,12 @@ fn remove_abandoned(parent: &Path) {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
+}
+
+/// Whether a folder is named as [`RuntimeFolder::below`] does.
+fn is_one_of_ours(name: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    name.strip_prefix("daemun-").is_some_and(|rest| rest.splitn(2, '-').all(number))
 }
 
 /// How old a folder must be before it can be abandoned.
@@ -135,14 +148,17 @@ mod tests {
         let living = RuntimeFolder::below(parent.path()).unwrap();
         let second = RuntimeFolder::below(parent.path()).unwrap();
         assert_ne!(living.path, second.path);
-        let old = parent.path().join("daemun-old");
-        fs::create_dir(&old).unwrap();
-        fs::write(old.join(LOCK), "").unwrap();
-        for folder in [&old, &living.path] {
+        let old = parent.path().join("daemun-1-2");
+        let others = parent.path().join("daemun-1-backup");
+        for folder in [&old, &others] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(LOCK), "").unwrap();
+        }
+        for folder in [&old, &others, &living.path] {
             let long_ago = std::time::SystemTime::now() - 2 * YOUNG;
             fs::File::open(folder).unwrap().set_modified(long_ago).unwrap();
         }
         remove_abandoned(parent.path());
-        assert!(!old.exists() && living.path.exists());
+        assert!(!old.exists() && others.exists() && living.path.exists());
     }
 }

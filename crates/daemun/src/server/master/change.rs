@@ -11,7 +11,7 @@ use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
 use crate::process::Account;
-use crate::supervisor::{Backoff, identity};
+use crate::supervisor::{Backoff, RuntimeFolder, identity};
 
 /// How long an import may take.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
@@ -79,11 +79,27 @@ impl Master {
             return;
         }
         let begun = match (self.configure)() {
-            Ok(configuration) => self.begin(configuration).await,
+            Ok(configuration) => {
+                self.warn_of_what_stays(&configuration);
+                self.begin(configuration).await
+            }
             Err(error) => Err(error),
         };
         if let Err(error) = begun {
             self.errors.error_lines(&format!("reload refused, the old configuration serves on: {error}"));
+        }
+    }
+
+    /// Says what of a new configuration waits for a restart.
+    fn warn_of_what_stays(&self, configuration: &Configuration) {
+        let (old, new) = (&self.configuration.server, &configuration.server);
+        let stays = [
+            ("access_log, error_log and their formats", old.telemetry != new.telemetry),
+            ("event_loops", old.event_loops != new.event_loops),
+            ("pid_file", old.pid_file != new.pid_file),
+        ];
+        for (what, _) in stays.iter().filter(|(_, changed)| *changed) {
+            self.errors.warning(format_args!("[server]: a change of {what} takes effect with the next start"));
         }
     }
 
@@ -132,8 +148,9 @@ impl Master {
 
     /// Makes the place for an application's processes, where it is new.
     fn ensure_app(&mut self, settings: &crate::app::AppSettings, account: Option<&Account>) -> std::io::Result<()> {
-        if self.apps.get(&settings.name).is_some_and(|app| app.account.as_ref() == account) {
-            return Ok(());
+        if let Some(app) = self.apps.get(&settings.name) {
+            // Workers of the user before are connected already; from now on it is the new one's.
+            return RuntimeFolder::give(&app.socket_path, account);
         }
         let lifeline = Lifeline::new(account)?;
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
@@ -283,6 +300,10 @@ impl Master {
             for worker in app.workers.values_mut().filter(|worker| worker.generation == new.generation) {
                 worker.leaving = true;
                 pids.push(worker.pid);
+            }
+            if app.generation != 0 {
+                // Best effort: who made it may still own it.
+                let _ = RuntimeFolder::give(&app.socket_path, app.account.as_ref());
             }
             // Nobody will say what became of a fork that is under way; its worker, if it comes, is not expected.
             app.workers.retain(|_, worker| worker.generation != new.generation || worker.pid != 0);

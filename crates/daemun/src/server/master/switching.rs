@@ -114,10 +114,11 @@ impl Master {
         self.roots = roots::now(&configuration);
         self.configuration = configuration;
         if first {
+            // Before the line that others wait for.
+            self.write_pid_file();
             for bound in &self.bound {
                 lines::say(format_args!("listening on {}", bound.url()));
             }
-            self.write_pid_file();
             self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));
