@@ -80,10 +80,15 @@ class Server:
     """`daemun serve …` on a port of the kernel's choice, from its first line to its exit code."""
 
     def __init__(
-        self, *arguments: str | Path, cwd: Path, env: Mapping[str, str] | None = None, listen: str = "127.0.0.1:0"
+        self,
+        *arguments: str | Path,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        listen: str = "127.0.0.1:0",
+        program: Path = BINARY,
     ) -> None:
-        assert BINARY.exists(), f"{BINARY} is not built; run:  make build"
-        command = [str(BINARY), "serve", *map(str, arguments)]
+        assert program.exists(), f"{program} is not built; run:  make build"
+        command = [str(program), "serve", *map(str, arguments)]
         if listen:
             command += ["--listen", listen]
         self._changed = threading.Condition()
