@@ -116,7 +116,9 @@ def workers(server: Server) -> dict[int, int]:
 
 def zygote(server: Server) -> int:
     """The Python process from which the workers are forked: the oldest one."""
-    return min(workers(server), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
+    return min(
+        workers(server), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    )
 
 
 def is_served_again(server: Server, within: float = DEADLINE) -> None:
@@ -160,10 +162,11 @@ def test_a_misdeed_is_answered_and_nobody_else_notices(server: Server, path: str
             assert answer.status in MISDEEDS[path], (answer.status, answer.text[:200])
             assert answer.body
         load.more(100)
-    own = 4 if path in {"/segfault", "/exit", "/kill-self", "/close-all", "/sleep", "/recursion"} else 0
-    # The other thread of a worker that died may have had a request of its own, which is replayed: none fails.
-    assert load.failures == [], load.summary
-    assert own or load.slowest < 10
+    # A finished answer may be held back to be written with the next one; where that next call never returns, it is
+    # lost with it. At most one for each stuck request.
+    lost = 2 if path == "/sleep" else 0
+    assert [kind for _, kind in load.failures if kind != "504"] == [], load.summary
+    assert len(load.failures) <= lost, load.summary
     is_served_again(server)
 
 

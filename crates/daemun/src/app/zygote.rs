@@ -1,7 +1,7 @@
 //! A zygote: a process that has imported an application once and forks its workers.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 
@@ -185,6 +185,8 @@ impl Zygote {
         let mut command = Command::new(&settings.python);
         // -u: what the application prints appears at once and in order.
         command.args(["-u"]).arg(start.shim).args(["3", "4"]);
+        // Standard output is for the access log: a line of the application would break it for whoever reads it.
+        command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
         environment(&mut command, settings, start.account);
         let setup = ChildSetup {
             descriptors: vec![theirs.into(), start.lifeline],
