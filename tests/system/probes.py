@@ -130,7 +130,7 @@ def flushed(environ: Environ, start_response: Start) -> Iterable[bytes]:
 def replaced(environ: Environ, start_response: Start) -> Iterable[bytes]:
     start_response("200 OK", [("X-First", "1")])
     try:
-        raise ValueError("replaced on purpose")
+        raise ValueError("replaced on purpose")  # noqa: TRY301
     except ValueError:
         start_response("503 Replaced", [("X-Second", "2")], sys.exc_info())
     return [b"replaced"]
@@ -142,7 +142,7 @@ def replaced_after_nothing(environ: Environ, start_response: Start) -> Iterable[
     start_response("200 OK", [("X-First", "1")])
     yield b""
     try:
-        raise ValueError("replaced on purpose")
+        raise ValueError("replaced on purpose")  # noqa: TRY301
     except ValueError:
         start_response("503 Replaced", [("X-Second", "2")], sys.exc_info())
     yield b"replaced"
@@ -154,7 +154,7 @@ def too_late(environ: Environ, start_response: Start) -> Iterable[bytes]:
     yield b"begun"
     hold()
     try:
-        raise LookupError("too late to replace")
+        raise LookupError("too late to replace")  # noqa: TRY301
     except LookupError as error:
         try:
             start_response("500 Oops", PLAIN, sys.exc_info())
@@ -380,7 +380,7 @@ CONTENT = bytes(range(256)) * 512
 
 def real_file() -> Any:
     """Open a file on a disk, below no name."""
-    file = tempfile.TemporaryFile()
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - it is closed by whoever sends it
     file.write(CONTENT)
     file.seek(0)
     return file
@@ -402,7 +402,12 @@ class Reader:
 @probe
 def wrapper(environ: Environ, start_response: Start) -> Any:
     kind, _, length = environ["QUERY_STRING"].partition(",")
-    file: Any = {"file": real_file, "offset": real_file, "bytesio": lambda: io.BytesIO(CONTENT)}.get(kind, Reader)()
+    makers: dict[str, Callable[[], Any]] = {
+        "file": real_file,
+        "offset": real_file,
+        "bytesio": lambda: io.BytesIO(CONTENT),
+    }
+    file = makers.get(kind, Reader)()
     if kind == "offset":
         file.seek(1000)
     start_response("200 OK", PLAIN + ([("Content-Length", length)] if length else []))

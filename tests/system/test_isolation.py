@@ -258,7 +258,7 @@ def test_a_worker_has_none_of_the_servers_descriptors(shared: Path) -> None:
         for child in children(server.pid):
             if b"daemun_worker.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                 continue
-            targets = [os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()]
+            targets = [path.readlink() for path in Path(f"/proc/{child}/fd").iterdir()]
             listening = (
                 subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout if shutil.which("ss") else ""
             )
