@@ -65,7 +65,8 @@ def test_a_streamed_body_is_read_as_it_comes_while_other_requests_wait(serve):
     block = support.environ("/", "POST")
     lane.send(support.request_frame(65, block, 4) + support.request_frame(66, block, 4))
     lane.send(support.frame(support.BODY, 65, b"one\ntw") + support.frame(support.BODY, 66, b"other\n"))
-    assert lane.read() == (HEAD, 65, b"200 OK")
+    kind, request, head = lane.read()
+    assert (kind, request, head[4:]) == (HEAD, 65, b"200 OK")
     assert lane.read() == (DATA, 65, b"got one\n")
     lane.send(
         support.frame(support.BODY, 66, b"") + support.frame(support.BODY, 65, b"o") + support.frame(support.BODY, 65)
@@ -106,7 +107,8 @@ def test_a_streamed_body_that_is_cut_raises_in_the_application(serve):
         """
     )
     lane.send(support.request_frame(65, support.environ("/", "POST"), 4))
-    assert lane.read() == (HEAD, 65, b"200 OK")
+    kind, request, head = lane.read()
+    assert (kind, request, head[4:]) == (HEAD, 65, b"200 OK")
     lane.send(support.frame(support.BODY, 65, b"half") + support.frame(support.CANCEL, 65))
     answer = lane.answer(65)
     assert (answer.body, answer.ending) == (b"begun", support.CUT)
@@ -212,7 +214,8 @@ def test_pieces_are_sent_as_they_come(serve):
         """
     )
     lane.send(support.request_frame(65, support.environ("/", "POST"), 4))
-    assert lane.read() == (HEAD, 65, b"200 OK")
+    kind, request, head = lane.read()
+    assert (kind, request, head[4:]) == (HEAD, 65, b"200 OK")
     assert lane.read() == (DATA, 65, b"one")
     assert lane.has_nothing()
     lane.send(support.frame(support.BODY, 65))
