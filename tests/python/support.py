@@ -140,6 +140,7 @@ class Front:
     def __init__(self, path):
         self.path = path
         self.lanes = {}
+        self.connections = []
         self.open()
 
     def open(self):
@@ -152,6 +153,8 @@ class Front:
     def accept(self, page=4096, arena=0):
         """One lane, welcomed; lane 0 gets fresh memory."""
         connection, _ = self.listener.accept()
+        # Several workers have a lane of the same number.
+        self.connections.append(connection)
         lane = Lane(connection)
         kind, request, payload = lane.read()
         assert (kind, request) == (HELLO, 0)
@@ -173,16 +176,19 @@ class Front:
         return lane
 
     def die(self):
-        for lane in self.lanes.values():
-            lane.connection.close()
+        self.close_connections()
         self.lanes.clear()
         self.listener.close()
         self.path.unlink()
 
     def close(self):
-        for lane in self.lanes.values():
-            lane.connection.close()
+        self.close_connections()
         self.listener.close()
+
+    def close_connections(self):
+        for connection in self.connections:
+            connection.close()
+        self.connections.clear()
 
 
 class Lane:
