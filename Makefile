@@ -55,8 +55,9 @@ test-python: build ## the shim's tests and the tests of the whole program
 	$(PYTHON) -m pytest
 
 .PHONY: acceptance
-acceptance: require-test build ## what a user types, with the real binary and real applications
-	$(PYTHON) -m pytest tests/system
+acceptance: require-test ## what takes minutes: Wagtail in a browser, every Python, reloads under load, slow clients
+	cargo build --locked --release
+	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
 
 .PHONY: bench
 bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md

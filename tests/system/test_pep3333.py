@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -541,3 +541,52 @@ def test_a_slow_request_does_not_hold_up_the_others(server: Server, gate: Gate) 
         gate.open()
         result: Answer = held.result(DEADLINE)
         assert result.text == "held"
+
+
+# === The validator of the standard library ===
+
+VALIDATED = """\
+from wsgiref.validate import validator
+import flask
+
+def plain(environ, start_response):
+    body = environ["wsgi.input"].read(100)
+    environ["wsgi.errors"].write("validated\\n")
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"validated ", body]
+
+site = flask.Flask(__name__)
+
+# It does not read the body: where wsgi.input_terminated is set Werkzeug calls read() without a size, as files allow and
+# the validator does not.
+@site.route("/", methods=["GET", "POST"])
+def index():
+    return "flask " + flask.request.args["q"]
+
+plain, site = validator(plain), validator(site)
+"""
+DJANGO = """
+from wsgiref.validate import validator
+application = validator(application)
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "site"])
+def test_the_validator_finds_nothing_wrong(tmp_path: Path, name: str) -> None:
+    (tmp_path / "app.py").write_text(VALIDATED)
+    with Server(f"app:{name}", cwd=tmp_path) as server:
+        for method, body in [("GET", None), ("POST", b"body"), ("HEAD", None), ("POST", b"x" * 50)]:
+            found = server.ask("/?q=1", method, body)
+            assert found.status == 200, server.errors.text
+            assert method == "HEAD" or found.body == (b"validated " + (body or b"") if name == "plain" else b"flask 1")
+        assert "AssertionError" not in server.errors.text
+
+
+def test_the_validator_finds_nothing_wrong_around_django(startproject: Callable[[], Path]) -> None:
+    project = startproject()
+    with (project / "shop" / "wsgi.py").open("a") as file:
+        file.write(DJANGO)
+    with Server(project, cwd=project) as server:
+        assert server.get("/").status == 200
+        assert server.ask("/admin/login/", "POST", b"username=a").status == 403
+        assert "AssertionError" not in server.errors.text
