@@ -776,6 +776,7 @@ class Lane:
         self.number = number
         self.page_start = LANE_PAGE * number
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.poller = select.poll()
         self.page = None
         self.epoch = 0
         self.welcomed = False
@@ -860,6 +861,8 @@ class Lane:
         """Drops everything that belonged to the last connection."""
         self.socket.close()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.poller = select.poll()
+        self.poller.register(self.socket, select.POLLIN)
         self.welcomed = False
         self.rest = b""
         for request in self.pending:
@@ -888,6 +891,9 @@ class Lane:
         if self.out:
             self.flush()
         try:
+            if flags == RECEIVE_FLAGS:
+                # A thread that sleeps in recvmsg is also woken when the front reads what it has sent; here it is not.
+                self.poller.poll()
             data, ancillary, received, _ = self.socket.recvmsg(RECEIVE, ANCILLARY, flags)
         except BlockingIOError:
             return

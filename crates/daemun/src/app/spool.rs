@@ -16,11 +16,14 @@ use crate::sys::SharedMemory;
 /// Bodies up to this many bytes travel in the frame. Beyond it the arena saves two copies through the socket.
 const INLINE: usize = 32 * 1024;
 
-/// Largest body in the arena.
-pub(super) const PLACE: usize = 1024 * 1024;
+/// Largest body in the arena; larger ones go to files.
+const LARGEST: usize = 1024 * 1024;
 
-/// Bodies that the arena of one application can hold at a time; more go to files.
-const PLACES: usize = 16;
+/// Bytes of one block of the arena. A body takes as many in a row as it needs.
+const BLOCK: usize = 64 * 1024;
+
+/// Blocks of an arena: 16 MiB. Pages that were never used take no memory.
+const BLOCKS: usize = 256;
 
 /// Bytes that are gathered before they are written to the file in one call.
 const WRITE: usize = 256 * 1024;
@@ -83,7 +86,9 @@ pub(super) async fn gather(
     let announced = body.length();
     let mut part = match announced {
         Some(0) => return Ok(Payload::None),
-        Some(length) if length > INLINE as u64 && length <= PLACE as u64 => arena.and_then(Arena::take),
+        Some(length) if length > INLINE as u64 && length <= LARGEST as u64 => {
+            arena.and_then(|arena| arena.take(length as usize))
+        }
         _ => None,
     };
     let mut memory = BytesMut::new();
@@ -187,14 +192,14 @@ impl Drop for SpoolFile {
 #[derive(Debug)]
 pub(super) struct Arena {
     memory: SharedMemory,
-    taken: Mutex<u32>,
+    taken: Mutex<[bool; BLOCKS]>,
 }
 
 impl Arena {
     /// A fresh arena.
     pub(super) fn new() -> io::Result<Arc<Self>> {
-        let memory = SharedMemory::new("daemun-bodies", PLACE * PLACES, true)?;
-        Ok(Arc::new(Self { memory, taken: Mutex::new(0) }))
+        let memory = SharedMemory::new("daemun-bodies", BLOCK * BLOCKS, true)?;
+        Ok(Arc::new(Self { memory, taken: Mutex::new([false; BLOCKS]) }))
     }
 
     /// Bytes of all of it.
@@ -202,14 +207,13 @@ impl Arena {
         self.memory.length() as u32
     }
 
-    /// A free place, the lowest, whose pages are the likeliest to be there already.
-    fn take(self: &Arc<Self>) -> Option<ArenaPart> {
+    /// Room for a body of this length: the lowest free blocks in a row, whose pages are the likeliest to be there.
+    fn take(self: &Arc<Self>, length: usize) -> Option<ArenaPart> {
+        let wanted = length.div_ceil(BLOCK);
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = taken.trailing_ones() as usize;
-        (place < PLACES).then(|| {
-            *taken |= 1 << place;
-            ArenaPart { arena: Arc::clone(self), place, length: 0 }
-        })
+        let first = taken.windows(wanted).position(|blocks| !blocks.contains(&true))?;
+        taken[first..first + wanted].fill(true);
+        Some(ArenaPart { arena: Arc::clone(self), first, blocks: wanted, length: 0 })
     }
 }
 
@@ -223,13 +227,14 @@ impl AsFd for Arena {
 #[derive(Debug)]
 pub(super) struct ArenaPart {
     arena: Arc<Arena>,
-    place: usize,
+    first: usize,
+    blocks: usize,
     length: u32,
 }
 
 impl ArenaPart {
     pub(super) fn offset(&self) -> u32 {
-        (self.place * PLACE) as u32
+        (self.first * BLOCK) as u32
     }
 
     pub(super) fn length(&self) -> u32 {
@@ -239,14 +244,33 @@ impl ArenaPart {
     /// Appends; the codec has already held the body to its announced length, which fits.
     fn append(&mut self, bytes: &[u8]) {
         let end = self.length as usize + bytes.len();
-        assert!(end <= PLACE, "a body stays within its announced length");
-        self.arena.memory.write(self.place * PLACE + self.length as usize, bytes);
+        assert!(end <= self.blocks * BLOCK, "a body stays within its announced length");
+        self.arena.memory.write(self.offset() as usize + self.length as usize, bytes);
         self.length = end as u32;
     }
 }
 
 impl Drop for ArenaPart {
     fn drop(&mut self) {
-        *self.arena.taken.lock().unwrap_or_else(PoisonError::into_inner) &= !(1 << self.place);
+        let mut taken = self.arena.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken[self.first..self.first + self.blocks].fill(false);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bodies_in_the_arena_never_share_a_block_and_give_theirs_back() {
+        let arena = Arena::new().unwrap();
+        let lengths = [1, BLOCK, BLOCK + 1, LARGEST, 100_000];
+        let parts: Vec<ArenaPart> = lengths.iter().map(|&length| arena.take(length).unwrap()).collect();
+        let offsets: Vec<u32> = parts.iter().map(|part| part.offset() / BLOCK as u32).collect();
+        assert_eq!(offsets, [0, 1, 2, 4, 20]);
+        assert_eq!((0..BLOCKS).map_while(|_| arena.take(BLOCK)).map(std::mem::forget).count(), BLOCKS - 22);
+        assert!(arena.take(1).is_none(), "full");
+        drop(parts);
+        assert_eq!(arena.take(LARGEST).unwrap().offset(), 0, "what was given back is taken again");
     }
 }

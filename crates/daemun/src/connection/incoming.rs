@@ -228,7 +228,8 @@ impl Coming {
             if let Poll::Ready(Err(error)) = self.poll_continue(wire, context) {
                 return Poll::Ready(Err(error));
             }
-            match wire.poll_fill(context, BODY_READ) {
+            let room = self.decoder.remaining().map_or(BODY_READ, |left| left.min(BODY_READ as u64) as usize);
+            match wire.poll_fill(context, room) {
                 Poll::Ready(Ok(_)) => self.late_at = None,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.poll_late(wire, context),

@@ -56,7 +56,9 @@ impl Wire {
         if self.input.capacity() == 0 {
             self.input = buffers::take_read();
         }
-        if self.input.capacity() - self.input.len() < MIN_ROOM {
+        let free = self.input.capacity() - self.input.len();
+        // A buffer for heads is enough for heads; a body is worth a larger one, since each read is a system call.
+        if free < MIN_ROOM || (room > buffers::READ_SIZE && free < room) {
             self.input.reserve(room);
         }
         let read = ready!(self.transport.poll_read(context, &mut self.input))?;

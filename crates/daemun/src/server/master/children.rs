@@ -351,8 +351,8 @@ impl Master {
         let grace = grace + app.settings.timeout;
         let Some(worker) = app.workers.get_mut(&serial) else { return };
         worker.leaving = true;
-        let pid = worker.pid;
-        self.later(grace, Event::Overdue(pid));
+        let (pid, patience) = (worker.pid, worker.patience(grace));
+        self.later(patience, Event::Overdue(pid));
         self.tell_front(ToFront::Retire(name.to_owned(), serial)).await;
     }
 
@@ -363,14 +363,14 @@ impl Master {
         let Some(app) = self.apps.get_mut(name) else { return };
         let grace = grace + app.settings.timeout;
         let old = app.workers.values_mut().filter(|worker| worker.generation < generation);
-        let pids: Vec<i32> = old
+        let leaving: Vec<(i32, Duration)> = old
             .map(|worker| {
                 worker.leaving = true;
-                worker.pid
+                (worker.pid, worker.patience(grace))
             })
             .collect();
-        for pid in pids {
-            self.later(grace, Event::Overdue(pid));
+        for (pid, patience) in leaving {
+            self.later(patience, Event::Overdue(pid));
         }
     }
 
@@ -407,6 +407,14 @@ impl Master {
         if pid > 0 && (changing || self.apps.values().any(ours)) {
             let _ = sys::signal(pid, Signal::KILL);
         }
+    }
+}
+
+impl Worker {
+    /// How long it may take to end. One whose threads are not all connected will be refused from now on, and nobody
+    /// can tell it to.
+    pub(super) fn patience(&self, grace: Duration) -> Duration {
+        if self.connected { grace } else { PATIENCE.min(grace) }
     }
 }
 

@@ -52,6 +52,11 @@ impl Master {
             // A fork that is under way: its worker, if it comes, is ended with the rest.
             app.workers.retain(|_, worker| worker.pid != 0);
         }
+        let grace = self.configuration.server.grace;
+        let workers = self.apps.values().flat_map(|app| app.workers.values());
+        for worker in workers.filter(|worker| !worker.connected) {
+            self.later(worker.patience(grace), Event::Overdue(worker.pid));
+        }
         self.front.pid == 0
     }
 
