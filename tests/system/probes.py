@@ -70,8 +70,10 @@ def events(environ: Environ, start_response: Start) -> Iterable[bytes]:
 def environment(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Every value: strings as they are, the rest by its kind."""
     start_response("200 OK", [("Content-Type", "application/json")])
-    shown = {name: value if isinstance(value, str | bool | tuple) else f"<{type(value).__name__}>"
-             for name, value in environ.items()}
+    shown = {
+        name: value if isinstance(value, str | bool | tuple) else f"<{type(value).__name__}>"
+        for name, value in environ.items()
+    }
     extra = {
         "kind": type(environ).__name__,
         "native": all(type(name) is str for name in environ),

@@ -116,7 +116,9 @@ def workers(server: Server) -> dict[int, int]:
 
 def zygote(server: Server) -> int:
     """The Python process from which the workers are forked: the oldest one."""
-    return min(workers(server), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]))
+    return min(
+        workers(server), key=lambda pid: int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    )
 
 
 def is_served_again(server: Server, within: float = DEADLINE) -> None:

@@ -203,7 +203,7 @@ def chunks() -> Iterator[Case]:
     ]
     for body, wanted in whole:
         # A server may also refuse extensions and trailers that it does not like; it may not read on in them.
-        maybe = (b"maybe",) if b";" in body or b": " in body and b"GET" not in body else ()
+        maybe = (b"maybe",) if b";" in body or (b": " in body and b"GET" not in body) else ()
         yield Case(post(b"Transfer-Encoding: chunked\r\n", body), (wanted, *maybe))
 
 

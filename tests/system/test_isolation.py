@@ -228,7 +228,9 @@ path = "/*"
 app = "two"
 """)
     with Server(cwd=shared) as server:
-        sockets = [line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith("/two.sock")]
+        sockets = [
+            line.split()[-1] for line in Path("/proc/net/unix").read_text().splitlines() if line.endswith("/two.sock")
+        ]
         ours = [path for path in sockets if str(server.pid) in path]
         assert ours
         assert json.loads(server.get(f"/reach?{ours[0]}").body) == "PermissionError"
@@ -244,7 +246,7 @@ def test_a_process_that_is_no_worker_is_refused_on_the_workers_socket(shared: Pa
             client.settimeout(30)
             client.connect(path)
             # The hello of a worker: version 1, thread 0 of 1, number 1.
-            client.sendall(bytes.fromhex("0a000000" "01" "00000000" "0100" "0000" "0100" "01000000"))
+            client.sendall(bytes.fromhex("0a000000010000000001000000010001000000"))
             assert client.recv(100) == b"", "a stranger was welcomed"
         server.wait_for(r"(?i)refused|no worker")
         assert server.get("/uid").status == 200
@@ -257,6 +259,8 @@ def test_a_worker_has_none_of_the_servers_descriptors(shared: Path) -> None:
             if b"daemun_worker.py" not in Path(f"/proc/{child}/cmdline").read_bytes():
                 continue
             targets = [os.readlink(path) for path in Path(f"/proc/{child}/fd").iterdir()]
-            listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout if shutil.which("ss") else ""
+            listening = (
+                subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True).stdout if shutil.which("ss") else ""
+            )
             assert f"pid={child}," not in listening
             assert len(targets) < 24, targets

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from server import DEADLINE
@@ -47,10 +47,8 @@ class Wire:
 
     def send(self, data: bytes) -> None:
         """Send these bytes; a server that has had enough may have closed."""
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def reply(self, method: str = "GET") -> Reply | None:
         """Read the next answer, or nothing if the connection ended; interim answers are answers."""
