@@ -58,6 +58,7 @@ def drive(lane, batch, count):
 
 
 def main():
+    """Measure the interpreter, batch and count that the command line names."""
     batch = int(sys.argv[2]) if len(sys.argv) > 2 else 32
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
     with tempfile.TemporaryDirectory() as directory:

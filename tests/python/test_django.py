@@ -8,7 +8,7 @@ import support
 
 # The tests' own interpreter has it (requirements.txt); another one that is chosen may not.
 pytestmark = pytest.mark.skipif(
-    support.PYTHON != sys.executable
+    sys.executable != support.PYTHON
     and subprocess.run([support.PYTHON, "-c", "import django"], capture_output=True, check=False).returncode != 0,
     reason="the interpreter under test has no Django",
 )

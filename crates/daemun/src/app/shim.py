@@ -370,7 +370,8 @@ def import_module(name):
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if name == missing or name.startswith(missing + "."):
-            hint = f"there is no module {missing}; looked in sys.path[0]={sys.path[0]} and the packages of {sys.executable}"
+            looked = f"looked in sys.path[0]={sys.path[0]} and the packages of {sys.executable}"
+            hint = f"there is no module {missing}; {looked}"
             near = difflib.get_close_matches(missing.rpartition(".")[2], module_names(missing), 1)
             if near:
                 hint += f"; did you mean {near[0]}?"
@@ -1135,7 +1136,9 @@ class Exchange:
         if head is not None and not self.started and len(body) <= PIECE:
             size = len(head)
             spent = int((perf_counter() - self.lane.since) * 1e6) & 0xFFFFFFFF
-            self.lane.out.append(ANSWER_START.pack(8 + size + len(body), ANSWER, self.request, spent, size) + head + body)
+            self.lane.out.append(
+                ANSWER_START.pack(8 + size + len(body), ANSWER, self.request, spent, size) + head + body
+            )
             self.started = self.ended = True
             return
         if not self.started and self.head is not None and declared_length(self.head) is None:

@@ -1,7 +1,7 @@
 //! What the whole server is to do: gathered from flags, environment, files and what is found, found valid, and handed
 //! to the rooms as their own settings.
 //!
-//! The way of a configuration, in the order of the steps of [`gather`]:
+//! The way of a configuration, in the order of the steps of [`gather()`]:
 //! 1. `target`: what there is to serve, by looking; or a file, and those it includes (`document`).
 //! 2. `server`, `app`, `route`: each reads its part of a file (`section`), telling every fault with its place.
 //! 3. `wishes`: options and `DAEMUN_*` variables on top, then what the platform says, then defaults.
