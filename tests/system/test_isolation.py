@@ -69,10 +69,18 @@ def vm_read(pid):
     return call(VM_READ, pid, local, 1, remote, 1, 0)  # process_vm_readv
 
 def attach(pid):
-    return call(PTRACE, 16, pid, 0, 0)  # PTRACE_ATTACH
+    call(PTRACE, 16, pid, 0, 0)  # PTRACE_ATTACH
+    return let_go(pid)
 
 def seize(pid):
-    return call(PTRACE, 0x4206, pid, 0, 0)  # PTRACE_SEIZE
+    call(PTRACE, 0x4206, pid, 0, 0)  # PTRACE_SEIZE
+    call(PTRACE, 0x4207, pid, 0, 0)  # PTRACE_INTERRUPT
+    return let_go(pid)
+
+def let_go(pid):
+    # Else its end would be told to us, and its parent would wait for ever.
+    os.waitpid(pid, 0)
+    return call(PTRACE, 17, pid, 0, 0)  # PTRACE_DETACH
 
 WAYS = {
     "mem": memory,
