@@ -1,5 +1,7 @@
 //! How fast an application answers: what decides how many requests may be on their way to one thread.
 
+use std::time::Duration;
+
 use daemun_protocol::frame::SLOTS;
 
 /// An application that answers in less than this, in microseconds, may have several requests on their way to one
@@ -13,6 +15,14 @@ const AHEAD: f32 = 2_000.0;
 /// application took.
 const CLIP: f32 = 2.0 * FAST;
 
+/// A thread from which nothing was heard for this long while it had work is taken to be blocked in a call, and its
+/// siblings may run. Shorter would make threads fight over the interpreter's lock for calls that are nearly done, and it
+/// must be longer than a worker holds answers back.
+const SILENCE: Duration = Duration::from_millis(1);
+
+/// The same for an application whose usual answer takes as long as that.
+const LONGEST_SILENCE: Duration = Duration::from_millis(6);
+
 /// The running average of one application's answers, in microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -25,6 +35,12 @@ impl Pace {
         let clipped = (microseconds as f32).min(CLIP);
         let average = self.average.get_or_insert(clipped);
         *average += (clipped - *average) / 32.0;
+    }
+
+    /// How long a thread may be silent before it is taken to be blocked: some answers' time.
+    pub(super) fn silence(&self) -> Duration {
+        let usual = self.average.unwrap_or_default();
+        Duration::from_micros((3.0 * usual) as u64).clamp(SILENCE, LONGEST_SILENCE)
     }
 
     /// Requests that may be on their way to one thread: 1 unless answers are fast.
@@ -45,13 +61,13 @@ mod tests {
         let mut pace = Pace::default();
         assert_eq!(pace.depth(), 1, "nothing is known");
         pace.record(10);
-        assert_eq!(pace.depth(), SLOTS);
+        assert_eq!((pace.depth(), pace.silence()), (SLOTS, SILENCE));
         pace.record(5_000_000);
         assert!(pace.depth() > 1, "one slow answer does not make it slow");
         for _ in 0..100 {
             pace.record(5_000);
         }
-        assert_eq!(pace.depth(), 1, "many do");
+        assert_eq!((pace.depth(), pace.silence()), (1, LONGEST_SILENCE), "many do");
         for _ in 0..200 {
             pace.record(500);
         }

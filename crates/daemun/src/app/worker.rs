@@ -3,19 +3,15 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
 
 use super::exchange::{Exchange, Place};
 use super::lane::Signal;
+use super::pace::Pace;
 use super::spool::Payload;
 use crate::sys::SharedMemory;
-
-/// A thread from which nothing was heard for this long while it had work is taken to be blocked in a call, and its
-/// siblings may run. Shorter would make threads fight over the interpreter's lock for calls that are nearly done, and it
-/// must be longer than a worker holds answers back.
-const SILENCE: Duration = Duration::from_millis(1);
 
 /// A connected worker process.
 #[derive(Debug)]
@@ -103,9 +99,10 @@ impl Worker {
         self.lanes.iter().map(Lane::in_flight).sum()
     }
 
-    /// The lane that should get the next request, if one should: with `depth` 1 any idle one; with more, the one that
+    /// The lane that should get the next request, if one should: of a slow application any idle one; of a fast one the one that
     /// is at work, as long as it is heard from, so that threads of one process do not fight over the interpreter.
-    pub(super) fn lane_for(&self, depth: usize, now: Instant) -> Option<usize> {
+    pub(super) fn lane_for(&self, pace: &Pace, now: Instant) -> Option<usize> {
+        let depth = pace.depth();
         let mut idle = None;
         for (index, lane) in self.lanes[..self.threads()].iter().enumerate() {
             if !lane.connected {
@@ -113,7 +110,7 @@ impl Worker {
             }
             if lane.in_flight() == 0 {
                 idle = idle.or(Some(index));
-            } else if depth > 1 && !lane.is_blocked(now) {
+            } else if depth > 1 && !lane.is_blocked(pace, now) {
                 return (lane.in_flight() < depth).then_some(index);
             }
         }
@@ -223,8 +220,8 @@ impl Lane {
     }
 
     /// Whether it has had work for a while without a sign of life.
-    pub(super) fn is_blocked(&self, now: Instant) -> bool {
-        self.in_flight() > 0 && now.saturating_duration_since(self.heard) >= SILENCE
+    pub(super) fn is_blocked(&self, pace: &Pace, now: Instant) -> bool {
+        self.in_flight() > 0 && now.saturating_duration_since(self.heard) >= pace.silence()
     }
 
     /// Everything in flight.

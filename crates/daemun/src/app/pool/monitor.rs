@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::{Pool, State, WorkerReport, wake};
 use crate::app::exchange::{Event, Failure, Place};
+#[cfg(doc)]
+use crate::app::pace::Pace;
 use crate::app::worker::{Lane, SlotState, Worker};
 
-/// How often a pool is looked at while requests wait behind others.
-const CLOSE: Duration = Duration::from_millis(1);
+/// How long a request that was asked for back is given at least before it is looked at again.
+const VISIBLE: Duration = Duration::from_millis(1);
 
 /// How often it is looked at while anything is in flight: how late a deadline can be noticed.
 const LOOSE: Duration = Duration::from_millis(50);
@@ -24,7 +26,7 @@ pub(super) enum Watch {
     Parked,
     /// Every [`LOOSE`].
     Loose,
-    /// Every [`CLOSE`].
+    /// As often as a thread's silence would count ([`Pace::silence`]).
     Close,
 }
 
@@ -34,10 +36,10 @@ impl Pool {
         let mut needless = 0;
         loop {
             let Some(strong) = pool.upgrade() else { return };
-            let (watch, wanted) = strong.tick();
+            let (watch, wanted, silence) = strong.tick();
             needless = if wanted < watch { needless + 1 } else { 0 };
             let watch = if wanted > watch || needless > PATIENCE { strong.set_watch(wanted) } else { watch };
-            let pause = if watch == Watch::Close { CLOSE } else { LOOSE };
+            let pause = if watch == Watch::Close { silence } else { LOOSE };
             let notified = async {
                 match watch {
                     Watch::Parked => strong.monitor.notified().await,
@@ -50,8 +52,8 @@ impl Pool {
         }
     }
 
-    /// One look; how often the pool is being looked at, and how often it should be.
-    fn tick(&self) -> (Watch, Watch) {
+    /// One look; how often the pool is being looked at, how often it should be, and what close means now.
+    fn tick(&self) -> (Watch, Watch, Duration) {
         let now = Instant::now();
         let mut wakers = Vec::new();
         let mut reports = Vec::new();
@@ -60,7 +62,7 @@ impl Pool {
         state.flush_silent(&mut wakers, now);
         state.take_back(now);
         state.dispatch(now, &mut wakers);
-        let watches = (state.watch, state.watch_wanted());
+        let watches = (state.watch, state.watch_wanted(), state.pace.silence());
         drop(state);
         wake(wakers);
         for report in reports {
@@ -132,7 +134,7 @@ impl State {
     fn flush_silent(&mut self, wakers: &mut Vec<Waker>, now: Instant) {
         for worker in &mut self.workers {
             for thread in 0..worker.threads() {
-                if worker.lanes[thread].is_blocked(now) {
+                if worker.lanes[thread].is_blocked(&self.pace, now) {
                     wakers.extend(worker.flush(thread));
                 }
             }
@@ -143,21 +145,20 @@ impl State {
     /// that were asked for at an earlier look and have still not been started: a store is visible to every processor
     /// long before the next look, so both sides cannot have missed each other.
     fn take_back(&mut self, now: Instant) {
-        let depth = self.pace.depth();
-        let free = |worker: &Worker| !worker.retiring && worker.lane_for(depth, now).is_some();
+        let free = |worker: &Worker| !worker.retiring && worker.lane_for(&self.pace, now).is_some();
         if !self.workers.iter().any(free) {
             return;
         }
         let mut moved = Vec::new();
         for worker in &mut self.workers {
             for thread in 0..worker.threads() {
-                if !worker.lanes[thread].is_blocked(now) {
+                if !worker.lanes[thread].is_blocked(&self.pace, now) {
                     continue;
                 }
                 for (id, state) in worker.waiting(thread) {
                     match state {
                         SlotState::Held => worker.revoke(thread, id, now),
-                        SlotState::Revoking(since) if now - since >= CLOSE => {
+                        SlotState::Revoking(since) if now - since >= VISIBLE => {
                             if let Some(slot) = worker.slot(thread as u16, id) {
                                 slot.state = SlotState::Moved;
                                 moved.push(Arc::clone(&slot.exchange));

@@ -48,10 +48,9 @@ impl State {
 
     /// The least loaded worker that has a lane for one more request.
     fn place(&self, event_loop: Option<usize>, now: Instant) -> Option<(usize, usize)> {
-        let depth = self.pace.depth();
         let candidates = self.workers.iter().enumerate().filter(|(_, worker)| !worker.retiring);
         let placed = candidates.filter_map(|(index, worker)| {
-            let lane = worker.lane_for(depth, now)?;
+            let lane = worker.lane_for(&self.pace, now)?;
             let distance = if event_loop.is_some_and(|home| home != worker.home) { SPILL } else { 0 };
             Some((worker.in_flight() + distance, index, lane))
         });
