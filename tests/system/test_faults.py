@@ -168,6 +168,10 @@ def test_a_misdeed_is_answered_and_nobody_else_notices(server: Server, path: str
     assert [kind for _, kind in load.failures if kind != "504"] == [], load.summary
     assert len(load.failures) <= lost, load.summary
     is_served_again(server)
+    # Nothing that was done keeps the server from ending; threads of the application get their few seconds.
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 15
 
 
 def test_what_an_application_prints_is_in_the_log_and_not_in_an_answer(server: Server) -> None:
