@@ -18,7 +18,7 @@ SHIM = Path(__file__).resolve().parents[2] / "crates/daemun/src/app/shim.py"
 PYTHON = os.environ.get("PYTHON_UNDER_TEST", sys.executable)
 
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = range(1, 9)
-DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM = range(9, 16)
+DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = range(9, 17)
 CLEAN, FAILED, INVALID, CUT = range(4)
 HEADER = struct.Struct("<IBI")
 SLOTS = 64
@@ -148,7 +148,7 @@ class Front:
         self.listener.bind(str(self.path))
         self.listener.listen(64)
         self.listener.settimeout(DEADLINE)
-        self.page = self.arena = None
+        self.page = self.arena = self.monitor = None
 
     def accept(self, page=4096, arena=0):
         """One lane, welcomed; lane 0 gets fresh memory."""
@@ -160,6 +160,11 @@ class Front:
         assert (kind, request) == (HELLO, 0)
         version, lane.thread, lane.threads, lane.serial = struct.unpack("<HHHI", payload)
         assert version == 1
+        if lane.thread == lane.threads:
+            # The monitor's, which comes whenever its thread gets to run: welcomed in passing.
+            lane.send(frame(WELCOME, 0, struct.pack("<HBII", 1, 0, page, arena)))
+            self.monitor = lane
+            return self.accept(page, arena)
         descriptors = []
         if lane.thread == 0:
             for name, size in (("page", page), ("arena", arena)):
@@ -174,6 +179,19 @@ class Front:
             os.close(descriptor)
         self.lanes[lane.thread] = lane
         return lane
+
+    def meet_monitor(self):
+        """Waits for the monitor's lane, where it has not come in passing."""
+        while self.monitor is None:
+            connection, _ = self.listener.accept()
+            self.connections.append(connection)
+            lane = Lane(connection)
+            _, _, payload = lane.read()
+            _, lane.thread, lane.threads, lane.serial = struct.unpack("<HHHI", payload)
+            assert lane.thread == lane.threads
+            lane.send(frame(WELCOME, 0, struct.pack("<HBII", 1, 0, 0, 0)))
+            self.monitor = lane
+        return self.monitor
 
     def die(self):
         self.close_connections()

@@ -241,10 +241,11 @@ def test_a_worker_holds_no_control_channel(serve):
             return ['\\n'.join([repr(sys.argv), sys.path[0], os.getcwd()] + [l for l in links if 'socket' in l]).encode()]
         """
     )
+    lane.supervisor.front.meet_monitor()
     argv, path, folder, *sockets = lane.ask().body.decode().split("\n")
     assert argv == "['app:application']"
     assert path == folder == str(lane.supervisor.directory)
-    assert len(sockets) == 1
+    assert len(sockets) == 2, "its lane and the monitor's"
 
 
 def test_threads_of_the_import_are_reported(start):
@@ -304,3 +305,29 @@ def test_many_lanes_under_load_get_their_own_answers(serve):
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_an_answer_that_is_held_back_is_written_when_the_monitor_is_told(serve, tmp_path):
+    gate = tmp_path / "gate"
+    lane = serve(
+        f"""
+        import os, time
+        def application(e, s):
+            while e['PATH_INFO'] == '/wait' and not os.path.exists({str(gate)!r}):
+                time.sleep(0.01)
+            s('200 OK', [])
+            return [e['PATH_INFO'].encode()]
+        """
+    )
+    monitor = lane.supervisor.front.meet_monitor()
+    lane.ask("/warm")
+    held, waiting = lane.next_id(), lane.next_id()
+    # In one piece, so that the shim takes both up together and the first answer waits for the second call.
+    requests = [(held, "/fast"), (waiting, "/wait")]
+    lane.send(b"".join(support.request_frame(number, support.environ(path)) for number, path in requests))
+    while lane.page[waiting & 63] == 0:
+        pass
+    monitor.send(support.frame(support.FLUSH, 0))
+    assert lane.answer(held).body == b"/fast"
+    gate.touch()
+    assert lane.answer(waiting).body == b"/wait"

@@ -1,6 +1,7 @@
 //! Frames between the front and one lane of an application worker.
 //!
-//! A *lane* is one Unix stream socket; each thread of a worker has one. A frame is a header of [`HEADER_LENGTH`]
+//! A *lane* is one Unix stream socket; each thread of a worker has one, and one more is its monitor's, on which no request
+//! comes. A frame is a header of [`HEADER_LENGTH`]
 //! bytes, `{u32 payload length, u8 kind, u32 request id}`, all little-endian, and its payload. Because lengths come
 //! first, a worker that dies in the middle of an answer can never look like one that finished it.
 //!
@@ -75,6 +76,8 @@ pub enum Kind {
     File = 14,
     /// Worker to front: an informational answer (1xx), a head only.
     Inform = 15,
+    /// Front to worker, on its monitor's lane: write what the thread of this number holds back; it is in a long call.
+    Flush = 16,
 }
 
 impl Kind {
@@ -96,6 +99,7 @@ impl Kind {
             13 => Self::Retire,
             14 => Self::File,
             15 => Self::Inform,
+            16 => Self::Flush,
             _ => return None,
         })
     }
@@ -247,7 +251,7 @@ pub fn put_request(out: &mut Vec<u8>, request: u32, environment: &[u8], body: Re
 pub struct Hello {
     /// [`VERSION`] of the worker.
     pub version: u16,
-    /// Which thread this lane belongs to, from 0.
+    /// Which thread this lane belongs to, from 0; the number of threads for the monitor's.
     pub thread: u16,
     /// How many threads the worker has.
     pub threads: u16,

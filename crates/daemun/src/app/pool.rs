@@ -275,7 +275,8 @@ impl Pool {
             serial: by.serial,
             generation: by.generation,
             home: by.serial as usize % self.event_loops,
-            lanes: (0..hello.threads.max(1)).map(|_| Lane::new(now)).collect(),
+            // One more than threads: the monitor's.
+            lanes: (0..=hello.threads.max(1)).map(|_| Lane::new(now)).collect(),
             page: Arc::new(page),
             retiring: false,
             served: 0,

@@ -43,7 +43,7 @@ from time import perf_counter
 
 VERSION = 1
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = 1, 2, 3, 4, 5, 6, 7, 8
-DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM = 9, 10, 11, 12, 13, 14, 15
+DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = 9, 10, 11, 12, 13, 14, 15, 16
 
 # How an answer ended, the payload of DONE.
 CLEAN, FAILED, INVALID, CUT = b"\0", b"\1", b"\2", b"\3"
@@ -707,7 +707,12 @@ class Worker:
             *("wsgi.input_terminated", True),
             *("wsgi.file_wrapper", FileWrapper),
         ]
+        # Told to end: whoever loses its front from then on does not look for another.
+        self.retired = False
         self.lanes = [Lane(self, number) for number in range(self.threads)]
+        # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
+        # answers that they hold back when the front asks for them.
+        self.monitor = Lane(self, self.threads)
 
     def run(self):
         bind_to_supervisor(self.lifeline)
@@ -717,7 +722,8 @@ class Worker:
             sys.modules["random"].seed()
         call_in_forked_children(self.after_fork)
         others = [threading.Thread(target=lane.run, name=f"daemun-{lane.number}") for lane in self.lanes[1:]]
-        served = self.lanes[0].run(others)
+        monitor = threading.Thread(target=self.monitor.run, name="daemun-monitor")
+        served = self.lanes[0].run([*others, monitor])
         if served:
             for thread in others:
                 thread.join()
@@ -728,7 +734,7 @@ class Worker:
     def after_fork(self):
         """A child that the application forked must never speak on a lane."""
         self.forked = True
-        for lane in self.lanes:
+        for lane in [*self.lanes, self.monitor]:
             lane.socket.close()
 
     def end_forked_child(self):
@@ -794,6 +800,8 @@ class Lane:
         self.cancelled = set()
         self.current = None
         self.out = []
+        # Held while something is written: the monitor's thread writes too.
+        self.writing = threading.Lock()
 
     def run(self, others=()):
         """Serves until told to retire, through any number of fronts. True if it was told, False if none is left."""
@@ -807,9 +815,9 @@ class Lane:
                     self.serve()
                     return True
                 except Disconnected:
-                    if self.retired:
+                    if self.worker.retired:
                         return True
-            return False
+            return self.worker.retired
         except Exception:  # noqa: BLE001
             # A fault of this file or of the front: better a new worker than one with a lane that is deaf.
             write_log(f"daemun: [{self.worker.name} {os.getpid()}] lane {self.number} failed\n{traceback.format_exc()}")
@@ -824,6 +832,8 @@ class Lane:
         while True:
             if self.worker.forked:
                 self.worker.end_forked_child()
+            if self.worker.retired:
+                return False
             self.forget()
             if self.may_connect():
                 try:
@@ -958,7 +968,9 @@ class Lane:
             if running or any(waiting[0] == request for waiting in self.pending):
                 self.cancelled.add(request)
         elif kind == RETIRE:
-            self.retired = True
+            self.retired = self.worker.retired = True
+        elif kind == FLUSH:
+            self.flush_for(self.worker.lanes[request])
         elif kind == WELCOME:
             self.welcome(payload)
         else:
@@ -1065,17 +1077,27 @@ class Lane:
             self.flush()
         else:
             try:
-                self.socket.sendall(data)
+                with self.writing:
+                    self.socket.sendall(data)
             except OSError as error:
                 raise Disconnected(str(error))
 
-    def flush(self):
-        data = b"".join(self.out)
-        del self.out[:]
+    def flush_for(self, lane):
         try:
-            self.socket.sendall(data)
-        except OSError as error:
-            raise Disconnected(str(error))
+            lane.flush()
+        except Disconnected:
+            pass  # Its own thread will notice.
+
+    def flush(self):
+        """Writes what is held back. The monitor calls it too, while this lane's own thread may add to it."""
+        with self.writing:
+            connection, count = self.socket, len(self.out)
+            data = b"".join(self.out[:count])
+            del self.out[:count]
+            try:
+                connection.sendall(data)
+            except OSError as error:
+                raise Disconnected(str(error))
 
 
 def frame(kind, request, payload):
@@ -1222,8 +1244,9 @@ class Exchange:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
         data = b"".join(parts)
         try:
-            sent = self.lane.socket.sendmsg([data], rights)
-            self.lane.socket.sendall(data[sent:])
+            with self.lane.writing:
+                sent = self.lane.socket.sendmsg([data], rights)
+                self.lane.socket.sendall(data[sent:])
         except OSError as error:
             raise Disconnected(str(error))
         self.ended = True

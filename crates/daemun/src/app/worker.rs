@@ -44,6 +44,8 @@ pub(super) struct Lane {
     /// When its last sign of life came, or, if it had been idle, when it got work.
     heard: Instant,
     told_to_retire: bool,
+    /// Whether the monitor was asked to write what its thread holds back, since it was last heard.
+    is_flushed: bool,
     /// Whether its thread has connected: threads come in any order.
     pub(super) connected: bool,
 }
@@ -81,6 +83,21 @@ pub(super) enum SlotState {
 }
 
 impl Worker {
+    /// Threads that take requests. The lane after theirs is the monitor's.
+    pub(super) fn threads(&self) -> usize {
+        self.lanes.len() - 1
+    }
+
+    /// Asks the monitor to write what a silent thread holds back: answers of requests that were started before the one
+    /// it is busy with. Once for each silence.
+    pub(super) fn flush(&mut self, thread: usize) -> Option<Waker> {
+        let started = self.lanes[thread].slots().filter(|slot| self.has_started(thread, slot.id)).count();
+        if started < 2 || std::mem::replace(&mut self.lanes[thread].is_flushed, true) {
+            return None;
+        }
+        self.lanes.last_mut()?.put(Kind::Flush, thread as u32, &[])
+    }
+
     /// Requests in flight on all lanes.
     pub(super) fn in_flight(&self) -> usize {
         self.lanes.iter().map(Lane::in_flight).sum()
@@ -90,7 +107,7 @@ impl Worker {
     /// is at work, as long as it is heard from, so that threads of one process do not fight over the interpreter.
     pub(super) fn lane_for(&self, depth: usize, now: Instant) -> Option<usize> {
         let mut idle = None;
-        for (index, lane) in self.lanes.iter().enumerate() {
+        for (index, lane) in self.lanes[..self.threads()].iter().enumerate() {
             if !lane.connected {
                 continue;
             }
@@ -189,6 +206,7 @@ impl Lane {
             generation: 0,
             heard: now,
             told_to_retire: false,
+            is_flushed: false,
             connected: false,
         }
     }
@@ -201,6 +219,7 @@ impl Lane {
     /// Something came from the thread.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
+        self.is_flushed = false;
     }
 
     /// Whether it has had work for a while without a sign of life.

@@ -57,6 +57,7 @@ impl Pool {
         let mut reports = Vec::new();
         let mut state = self.state();
         state.expire(now, &mut wakers, &mut reports);
+        state.flush_silent(&mut wakers, now);
         state.take_back(now);
         state.dispatch(now, &mut wakers);
         let watches = (state.watch, state.watch_wanted());
@@ -89,8 +90,8 @@ impl State {
 
     fn watch_wanted(&self) -> Watch {
         let crowded = |worker: &Worker| worker.lanes.iter().any(|lane| lane.in_flight() > 1);
-        let elsewhere = self.workers.iter().map(|worker| worker.lanes.len()).sum::<usize>() > 1;
-        if elsewhere && (!self.queue.is_empty() || self.workers.iter().any(crowded)) {
+        let elsewhere = self.workers.iter().map(Worker::threads).sum::<usize>() > 1;
+        if (elsewhere && !self.queue.is_empty()) || self.workers.iter().any(crowded) {
             Watch::Close
         } else if !self.queue.is_empty() || self.workers.iter().any(|worker| worker.in_flight() > 0) {
             Watch::Loose
@@ -127,6 +128,17 @@ impl State {
         }
     }
 
+    /// Has answers written that a thread holds back while it is in a call that lasts.
+    fn flush_silent(&mut self, wakers: &mut Vec<Waker>, now: Instant) {
+        for worker in &mut self.workers {
+            for thread in 0..worker.threads() {
+                if worker.lanes[thread].is_blocked(now) {
+                    wakers.extend(worker.flush(thread));
+                }
+            }
+        }
+    }
+
     /// Asks for requests back that stand behind a silent thread while another lane could take them, and moves those
     /// that were asked for at an earlier look and have still not been started: a store is visible to every processor
     /// long before the next look, so both sides cannot have missed each other.
@@ -138,7 +150,7 @@ impl State {
         }
         let mut moved = Vec::new();
         for worker in &mut self.workers {
-            for thread in 0..worker.lanes.len() {
+            for thread in 0..worker.threads() {
                 if !worker.lanes[thread].is_blocked(now) {
                     continue;
                 }

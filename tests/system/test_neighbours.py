@@ -6,7 +6,6 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
 from server import Server
 from wire import wire
 
@@ -23,10 +22,6 @@ FAST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 SLOW = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="an answer that is held back to be written with the next one waits as long as the next call lasts",
-)
 def test_an_answer_is_not_held_back_behind_a_slow_request(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     late = 0
