@@ -161,13 +161,14 @@ def test_a_misdeed_is_answered_and_nobody_else_notices(server: Server, path: str
             answer = server.ask(path, method="POST", body=b"x")
             assert answer.status in MISDEEDS[path], (answer.status, answer.text[:200])
             assert answer.body
-        load.more(100)
-    # A finished answer may be held back to be written with the next one; where that next call never returns, it is
-    # lost with it. At most one for each stuck request.
-    lost = 2 if path == "/sleep" else 0
-    assert [kind for _, kind in load.failures if kind != "504"] == [], load.summary
-    assert len(load.failures) <= lost, load.summary
+            # What was in flight beside it is sent once more; only once, so the next worker is to live a little.
+            load.more(100)
+    assert load.failures == [], load.summary
     is_served_again(server)
+    # Nothing that was done keeps the server from ending; threads of the application get their few seconds.
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 15
 
 
 def test_what_an_application_prints_is_in_the_log_and_not_in_an_answer(server: Server) -> None:

@@ -187,6 +187,8 @@ impl Worker {
 
     /// Whether nobody waits for anything that is in flight here.
     pub(in crate::app) fn only_abandoned(&self) -> bool {
-        self.lanes.iter().flat_map(Lane::slots).all(|slot| slot.state == SlotState::Abandoned)
+        // What was moved away from behind a stuck request has its answer from elsewhere.
+        let is_unwanted = |state| matches!(state, SlotState::Abandoned | SlotState::Moved);
+        self.lanes.iter().flat_map(Lane::slots).all(|slot| is_unwanted(slot.state))
     }
 }
