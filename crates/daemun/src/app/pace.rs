@@ -21,7 +21,7 @@ const CLIP: f32 = 2.0 * FAST;
 const SILENCE: Duration = Duration::from_millis(1);
 
 /// The same for an application whose usual answer takes as long as that.
-const LONGEST_SILENCE: Duration = Duration::from_millis(6);
+const LONGEST_SILENCE: Duration = Duration::from_millis(5);
 
 /// The running average of one application's answers, in microseconds.
 #[derive(Debug, Default)]
