@@ -15,6 +15,11 @@ pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Outcome, HandlerErro
 pub trait Handler: Send + Sync {
     /// Answers `request`. Dropping the future abandons the request: its client is gone.
     fn handle(&self, request: Request) -> Answering<'_>;
+
+    /// Whether it may decline. The router gets out of the way of a handler that never does.
+    fn may_decline(&self) -> bool {
+        true
+    }
 }
 
 /// What a handler made of a request.

@@ -110,6 +110,10 @@ impl Handler for Redirect {
         let answer = self.location(&request).map(|location| Outcome::Response(redirection(self.status, location)));
         Box::pin(std::future::ready(answer))
     }
+
+    fn may_decline(&self) -> bool {
+        false
+    }
 }
 
 // === impl Respond ===
@@ -141,6 +145,10 @@ impl Handler for Respond {
             };
         }
         Box::pin(std::future::ready(Ok(Outcome::Response(response))))
+    }
+
+    fn may_decline(&self) -> bool {
+        false
     }
 }
 

@@ -52,7 +52,6 @@ pub(super) fn write(out: &mut Vec<u8>, request: &Request, length: Option<u64>, t
     out.push(0);
     variable(out, b"QUERY_STRING", head.query().unwrap_or_default());
     variable(out, b"REQUEST_URI", head.target());
-    variable(out, b"RAW_URI", head.target());
     variable(out, b"SERVER_PROTOCOL", head.version().as_str().as_bytes());
     variable(out, b"SERVER_SOFTWARE", b"daemun");
     variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");

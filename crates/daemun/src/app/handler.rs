@@ -13,9 +13,14 @@ use super::answer::{AnswerError, AnswerHead};
 use super::environment::{self, TrustedProxies};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
-use super::spool::{self, Spool};
+use super::spool::{self, Payload, Spool};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{BodyError, BodyStream, FileBody, Method, Request, Response, ResponseBody, Status, Timing};
+use crate::http::{
+    BodyError, BodyStream, FileBody, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+};
+
+/// Bytes that the environment of a browser's request takes.
+const USUAL_ENVIRONMENT: usize = 1024;
 
 thread_local! {
     static EVENT_LOOP: Cell<usize> = const { Cell::new(0) };
@@ -39,16 +44,21 @@ impl Application {
         Self { pool, spool, trusted }
     }
 
-    async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
-        let body = std::mem::replace(&mut request.body, crate::http::RequestBody::Empty);
+    /// Gathers the body first.
+    async fn gather(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
-        let mut environment = Vec::with_capacity(1024);
-        environment::write(&mut environment, &request, Some(payload.length()), &self.trusted);
+        let ticket = self.submit(&request, payload)?;
+        self.respond(ticket).await.map(Outcome::Response)
+    }
+
+    fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
+        let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
+        environment::write(&mut environment, request, Some(payload.length()), &self.trusted);
         let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
-        let ticket = Ticket { pool: Arc::clone(&self.pool), exchange, finished: false };
-        self.respond(ticket).await.map(Outcome::Response)
+        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false })
     }
 
     /// Makes a response of the first events.
@@ -62,7 +72,8 @@ impl Application {
             Event::Head(microseconds, head) => {
                 let timing = ticket.timing(microseconds);
                 let head = self.head(&head, &ticket.exchange)?;
-                self.streamed(ticket, head, timing).await
+                // Boxed: the common answer comes whole, and its future should be small.
+                Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
             Event::Done(_) | Event::Data(_) | Event::File { .. } => {
@@ -157,8 +168,19 @@ impl Application {
 }
 
 impl Handler for Application {
-    fn handle(&self, request: Request) -> Answering<'_> {
-        Box::pin(self.answer(request))
+    fn handle(&self, mut request: Request) -> Answering<'_> {
+        // A body that is there already needs no waiting before the request is on its way.
+        match spool::at_hand(&mut request.body) {
+            Some(payload) => {
+                let submitted = self.submit(&request, payload);
+                Box::pin(async move { self.respond(submitted?).await.map(Outcome::Response) })
+            }
+            None => Box::pin(self.gather(request)),
+        }
+    }
+
+    fn may_decline(&self) -> bool {
+        false
     }
 }
 

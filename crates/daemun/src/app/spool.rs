@@ -77,6 +77,16 @@ impl Payload {
     }
 }
 
+/// A body that is there already and travels in the frame; it is taken out of `body`.
+pub(super) fn at_hand(body: &mut RequestBody) -> Option<Payload> {
+    match body {
+        RequestBody::Empty => Some(Payload::None),
+        RequestBody::Full(bytes) if bytes.is_empty() => Some(Payload::None),
+        RequestBody::Full(bytes) if bytes.len() <= INLINE => Some(Payload::Inline(std::mem::take(bytes))),
+        RequestBody::Full(_) | RequestBody::Coming(_) => None,
+    }
+}
+
 /// Gathers `body`.
 pub(super) async fn gather(
     mut body: RequestBody,

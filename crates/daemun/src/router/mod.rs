@@ -172,7 +172,13 @@ impl Router {
 }
 
 impl Handler for Router {
-    fn handle(&self, request: Request) -> Answering<'_> {
+    fn handle(&self, mut request: Request) -> Answering<'_> {
+        if let Some(Match::Handler { handler, prefix_length }) = self.next(&mut Walk::default(), &request)
+            && !self.handlers[handler].may_decline()
+        {
+            request.prefix_length = prefix_length;
+            return self.handlers[handler].handle(request);
+        }
         Box::pin(self.answer(request))
     }
 }

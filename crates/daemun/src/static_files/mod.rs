@@ -164,6 +164,10 @@ impl StaticFiles {
 }
 
 impl Handler for StaticFiles {
+    fn may_decline(&self) -> bool {
+        self.is_next_on_missing
+    }
+
     fn handle(&self, request: Request) -> Answering<'_> {
         let method = request.head.method();
         if !self.is_next_on_missing && !is_served(method) {
