@@ -200,6 +200,16 @@ def test_the_dead_worker_is_named_with_what_it_was_serving(server: Server) -> No
     server.wait_for(r"POST /segfault\?why")
 
 
+def test_a_stop_does_not_wait_for_a_worker_that_is_due(server: Server) -> None:
+    """The second in a row waits 100 ms, and the stop comes within."""
+    for _ in range(2):
+        server.ask("/kill-self", method="POST", body=b"x")
+    server.wait_for("in a row")
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 15
+
+
 def test_a_request_past_its_timeout_is_504_while_others_go_on(server: Server) -> None:
     with ThreadPoolExecutor() as pool:
         began = time.monotonic()

@@ -125,11 +125,11 @@ impl Master {
 
     fn zygote_ended(&mut self, name: &str, ended: Ended) {
         let Some(app) = self.apps.get_mut(name).filter(|app| app.generation != u64::MAX) else { return };
+        // Forks that it did not come to; a stop would wait for them too.
+        app.workers.retain(|_, worker| worker.pid != 0 || worker.generation != app.generation);
         if self.phase != Phase::Running {
             return;
         }
-        // Forks that it did not come to.
-        app.workers.retain(|_, worker| worker.pid != 0 || worker.generation != app.generation);
         let pause = app.zygote_backoff.pause_after(app.zygote_started, Instant::now());
         let how = How(ended);
         self.errors.warning(format_args!(
@@ -187,6 +187,10 @@ impl Master {
 
     /// Asks for a worker of a generation that is current or becoming so.
     pub(super) async fn fork_worker(&mut self, name: &str, generation: u64, replaces: Option<u32>) {
+        if self.phase == Phase::Draining {
+            // Its zygote has been told to leave and would never answer; a stop would wait for what never came.
+            return;
+        }
         let serial = self.next_serial;
         let changing = self.change.as_mut().and_then(|change| change.zygote(name, generation));
         let Some(app) = self.apps.get_mut(name) else { return };
