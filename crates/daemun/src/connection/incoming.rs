@@ -8,13 +8,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::Limits;
-use super::buffers::READ_SIZE;
+use super::buffers::{BODY_SIZE, READ_SIZE};
 use super::wire::Wire;
 use crate::http::h1::{BodyDecoder, CONTINUE, Decoded, Framing, HeadLimits, Refusal};
 use crate::http::{BodyError, BodyFeed, RequestBody, Status};
-
-/// Bytes that one read of a body may bring.
-const BODY_READ: usize = 64 * 1024;
 
 /// The body of the request that is being answered, as far as it is still to come.
 pub(super) struct Incoming(Option<Coming>);
@@ -228,7 +225,7 @@ impl Coming {
             if let Poll::Ready(Err(error)) = self.poll_continue(wire, context) {
                 return Poll::Ready(Err(error));
             }
-            let room = self.decoder.remaining().map_or(BODY_READ, |left| left.min(BODY_READ as u64) as usize);
+            let room = self.decoder.remaining().map_or(BODY_SIZE, |left| left.min(BODY_SIZE as u64) as usize);
             match wire.poll_fill(context, room) {
                 Poll::Ready(Ok(_)) => self.late_at = None,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),

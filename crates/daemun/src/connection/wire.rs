@@ -56,9 +56,11 @@ impl Wire {
         if self.input.capacity() == 0 {
             self.input = buffers::take_read();
         }
-        let free = self.input.capacity() - self.input.len();
-        // A buffer for heads is enough for heads; a body is worth a larger one, since each read is a system call.
-        if free < MIN_ROOM || (room > buffers::READ_SIZE && free < room) {
+        // A buffer for heads is enough for heads; a body is worth a larger one.
+        if room > buffers::READ_SIZE && self.input.is_empty() && !self.input.try_reclaim(room) {
+            buffers::give_read(std::mem::replace(&mut self.input, buffers::take_body()));
+        }
+        if self.input.capacity() - self.input.len() < MIN_ROOM {
             self.input.reserve(room);
         }
         let read = ready!(self.transport.poll_read(context, &mut self.input))?;
