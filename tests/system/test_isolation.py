@@ -8,10 +8,11 @@ import pwd
 import shutil
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from server import BINARY, Server, children, front
+from server import BINARY, DEADLINE, Server, children, front
 
 # Runs in a worker. Every way of reading or steering another process of the same user; each should fail.
 INTRUDER = """\
@@ -175,6 +176,14 @@ class OtherUser(Server):
         )
 
 
+def wait_for_program(pid: int, name: str) -> None:
+    """Wait until a process has become this program, and with it the user that it is to run as."""
+    end = time.monotonic() + DEADLINE
+    while Path(f"/proc/{pid}/comm").read_text().strip() != name:
+        assert time.monotonic() < end, f"{pid} is not {name}"
+        time.sleep(0.01)
+
+
 @AS_ROOT
 def test_front_cannot_be_read_from_a_worker_of_the_same_user(shared: Path) -> None:
     with OtherUser("nobody", shared) as server:
@@ -183,6 +192,7 @@ def test_front_cannot_be_read_from_a_worker_of_the_same_user(shared: Path) -> No
         # The ways are ways: they lead into a process of the same user that does not protect itself.
         other = subprocess.Popen(["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "sleep", "60"])
         try:
+            wait_for_program(other.pid, "sleep")
             ways = json.loads(server.get(f"/?{other.pid}").body)
             assert sum(found.startswith("SUCCEEDED") for found in ways.values()) > 5, ways
         finally:
