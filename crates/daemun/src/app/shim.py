@@ -162,7 +162,9 @@ class Zygote:
         def warn():
             if not done.acquire(timeout=seconds):
                 who, module = f"{self.orders['name']} {os.getpid()}", target.partition(":")[0]
-                write_log(f"daemun: [{who}] the import of {module} is still running after {seconds:g} s; it is here:\n")
+                mend = "a server of its own, as by app.run(), belongs below `if __name__ == '__main__':`"
+                long = f"the import of {module} is still running after {seconds:g} s"
+                write_log(f"daemun: [{who}] {long}; {mend}; it is here:\n")
 
         # Not a `threading.Thread`: the application may count threads, or patch that class while it is imported.
         # The stack itself comes from faulthandler, which needs no turn at the interpreter.
