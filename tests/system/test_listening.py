@@ -11,11 +11,11 @@ from pathlib import Path
 from server import BINARY, DEADLINE, Server, environment, run
 
 
-def ask(listener: socket.socket) -> bytes:
+def ask(listener: socket.socket, fields: bytes = b"") -> bytes:
     """One request on a connected socket, read to the end."""
     with listener:
         listener.settimeout(DEADLINE)
-        listener.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        listener.sendall(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + fields + b"\r\n")
         return listener.makefile("rb").read()
 
 
@@ -35,6 +35,22 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for_and_goes_with_the_server(
         assert (done.returncode, str(path) in done.stderr) == (1, True)
         assert server.stop() == 0
     assert not path.exists()
+
+
+def test_who_speaks_on_a_unix_socket_is_trusted_to_say_where_a_request_came_from(tmp_path: Path) -> None:
+    names = ["wsgi.url_scheme", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTPS"]
+    (tmp_path / "app.py").write_text(
+        f"def app(e, s):\n    s('200 OK', [])\n    return [' '.join(e[name] for name in {names}).encode()]\n"
+    )
+    path = tmp_path / "s"
+    listen = f'["127.0.0.1:0", "unix:{path}"]'
+    (tmp_path / "daemun.toml").write_text(f'[server]\nlisten = {listen}\n[app.one]\nwsgi = "app:app"\n')
+    with Server(cwd=tmp_path, listen="") as server:
+        server.wait_for(f"listening on unix:{path}")
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(path))
+        said = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.test\r\n"
+        assert ask(connection, said).endswith(b"\r\n\r\nhttps 192.0.2.7 https shop.test on")
 
 
 def test_a_socket_that_was_opened_by_whoever_starts_us_is_served(flask: Path) -> None:
