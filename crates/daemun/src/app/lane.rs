@@ -5,9 +5,9 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use daemun_protocol::frame::{self, Frame, HEADER_LENGTH, Hello, Kind, Welcome};
@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::pool::Pool;
+use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal};
 use super::worker::Outgoing;
 
 /// Bytes that are read from a lane at a time: a batch of small answers, or a quarter of a stream's credit.
@@ -27,52 +28,6 @@ const READ: usize = 64 * 1024;
 thread_local! {
     /// Where an event loop reads to; frames are then copied at their true size, so an idle lane holds no buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into_boxed_slice());
-}
-
-/// How long a worker may take to say hello, and to take our answer.
-const HELLO_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Which lane of which worker.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct LaneKey {
-    pub(super) serial: u32,
-    pub(super) thread: u16,
-}
-
-/// How the pool wakes a lane's task.
-#[derive(Debug, Default)]
-pub(super) struct Signal {
-    waker: Mutex<Option<Waker>>,
-}
-
-impl Signal {
-    /// The waker of the task where it sleeps; to be woken once no lock is held.
-    pub(super) fn take_waker(&self) -> Option<Waker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn register(&self, context: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
-    }
-}
-
-/// What a lane cannot go on after.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum LaneError {
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Frame(#[from] frame::FrameError),
-    #[error("descriptors were lost on the way")]
-    Truncated,
-    #[error("unexpected {0:?}")]
-    Unexpected(Kind),
-    #[error("no hello within {} s", HELLO_DEADLINE.as_secs())]
-    Late,
 }
 
 /// Reads the hello of a fresh lane, admits it to `pool` and answers it; then the caller runs [`Lane::run`] on the event

@@ -19,6 +19,7 @@ mod lane;
 mod pace;
 mod pool;
 mod settings;
+mod signal;
 mod spool;
 mod worker;
 mod zygote;

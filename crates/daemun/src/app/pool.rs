@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::exchange::{Event, Exchange, Failure, Place};
-use super::lane::{LaneError, LaneKey, Signal};
 use super::pace::Pace;
 use super::settings::AppSettings;
+use super::signal::{LaneError, LaneKey, Signal};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;

@@ -8,8 +8,8 @@ use std::time::Instant;
 use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
 
 use super::exchange::{Exchange, Place};
-use super::lane::Signal;
 use super::pace::Pace;
+use super::signal::Signal;
 use super::spool::Payload;
 use crate::sys::SharedMemory;
 

@@ -10,7 +10,7 @@ use rustix::fs::FileType;
 
 use super::{State, WorkerReport};
 use crate::app::exchange::{Event, Failure};
-use crate::app::lane::{LaneError, LaneKey};
+use crate::app::signal::{LaneError, LaneKey};
 use crate::app::worker::{Slot, SlotState, Worker};
 
 impl State {

@@ -1,0 +1,54 @@
+//! How the pool names and wakes the tasks of lanes, and what ends one.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use daemun_protocol::frame::{self, Kind};
+
+/// How long a worker may take to say hello, and to take our answer.
+pub(super) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Which lane of which worker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct LaneKey {
+    pub(super) serial: u32,
+    pub(super) thread: u16,
+}
+
+/// How the pool wakes a lane's task.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Signal {
+    /// The waker of the task where it sleeps; to be woken once no lock is held.
+    pub(super) fn take_waker(&self) -> Option<Waker> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn register(&self, context: &Context<'_>) {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        match &mut *waker {
+            Some(waker) => waker.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+    }
+}
+
+/// What a lane cannot go on after.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LaneError {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Frame(#[from] frame::FrameError),
+    #[error("descriptors were lost on the way")]
+    Truncated,
+    #[error("unexpected {0:?}")]
+    Unexpected(Kind),
+    #[error("no hello within {} s", HELLO_DEADLINE.as_secs())]
+    Late,
+}
