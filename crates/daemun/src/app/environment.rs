@@ -145,7 +145,7 @@ fn fields(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     if let Some(length) = length
         && (length > 0 || head.field("content-length").is_some())
     {
-        variable(out, b"CONTENT_LENGTH", length.to_string().as_bytes());
+        variable(out, b"CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
     }
     if let Some(value) = head.field("content-type") {
         variable(out, b"CONTENT_TYPE", value);
