@@ -37,20 +37,35 @@ def test_a_unix_socket_has_the_mode_that_was_asked_for_and_goes_with_the_server(
     assert not path.exists()
 
 
-def test_who_speaks_on_a_unix_socket_is_trusted_to_say_where_a_request_came_from(tmp_path: Path) -> None:
-    names = ["wsgi.url_scheme", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST", "HTTPS"]
-    (tmp_path / "app.py").write_text(
-        f"def app(e, s):\n    s('200 OK', [])\n    return [' '.join(e[name] for name in {names}).encode()]\n"
+SAID = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.test\r\n"
+
+
+def write_forwarding_application(folder: Path, server: str) -> None:
+    names = ["wsgi.url_scheme", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_PROTO", "HTTP_X_FORWARDED_HOST"]
+    (folder / "app.py").write_text(
+        f"def app(e, s):\n    s('200 OK', [])\n    return ['|'.join(e[name] for name in {names}).encode()]\n"
     )
+    (folder / "daemun.toml").write_text(f'[server]\n{server}\n[app.one]\nwsgi = "app:app"\n')
+
+
+def test_who_speaks_on_a_unix_socket_is_trusted_to_say_where_a_request_came_from(tmp_path: Path) -> None:
     path = tmp_path / "s"
-    listen = f'["127.0.0.1:0", "unix:{path}"]'
-    (tmp_path / "daemun.toml").write_text(f'[server]\nlisten = {listen}\n[app.one]\nwsgi = "app:app"\n')
+    write_forwarding_application(tmp_path, f'listen = ["127.0.0.1:0", "unix:{path}"]')
     with Server(cwd=tmp_path, listen="") as server:
         server.wait_for(f"listening on unix:{path}")
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(str(path))
-        said = b"X-Forwarded-For: 192.0.2.7\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: shop.test\r\n"
-        assert ask(connection, said).endswith(b"\r\n\r\nhttps 192.0.2.7 https shop.test on")
+        assert ask(connection, SAID).endswith(b"\r\n\r\nhttps|192.0.2.7|https|shop.test")
+        # On the other listener anybody may speak.
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        assert ask(connection, SAID).endswith(b"\r\n\r\nhttp|127.0.0.1|http|a")
+
+
+def test_a_proxy_that_is_named_is_trusted_to_say_where_a_request_came_from(tmp_path: Path) -> None:
+    write_forwarding_application(tmp_path, 'trusted_proxies = ["127.0.0.0/8"]')
+    with Server(cwd=tmp_path) as server:
+        connection = socket.create_connection(("127.0.0.1", server.port))
+        assert ask(connection, SAID).endswith(b"\r\n\r\nhttps|192.0.2.7, 127.0.0.1|https|shop.test")
 
 
 def test_a_socket_that_was_opened_by_whoever_starts_us_is_served(flask: Path) -> None:

@@ -1,5 +1,6 @@
 //! The whole configuration as a value: what `gather` comes to and the server is built from.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub struct ServerSettings {
     pub drain_delay: Duration,
     /// File for the supervisor's process id.
     pub pid_file: Option<PathBuf>,
+    /// Networks, as address and bits, whose word about where a request came from counts (`X-Forwarded-*`). Default
+    /// none: anybody could say anything.
+    pub trusted_proxies: Vec<(IpAddr, u8)>,
 }
 
 /// `[[route]]`: a condition and what answers.

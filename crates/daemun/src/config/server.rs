@@ -1,5 +1,6 @@
 //! `[server]`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,8 +33,9 @@ pub(super) const KEYS: Keys = Keys {
         "error_log",
         "event_loops",
         "pid_file",
+        "trusted_proxies",
     ],
-    later: &["monitor", "health", "state", "control", "trusted_proxies"],
+    later: &["monitor", "health", "state", "control"],
 };
 
 const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
@@ -55,6 +57,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         grace: Duration::from_secs(25),
         drain_delay: Duration::ZERO,
         pid_file: None,
+        trusted_proxies: Vec::new(),
     }
 }
 
@@ -83,6 +86,7 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     // A head is kept in memory as a whole, and its parts are 32-bit offsets.
     set(&mut limits.max_head, head_size(section, "max_head"));
     set(&mut limits.max_request_line, head_size(section, "max_request_line"));
+    set(&mut settings.trusted_proxies, section.entry("trusted_proxies").and_then(|entry| networks(&entry)));
     if let Some(entry) = section.entry("access_log") {
         access_log(&entry, &mut settings.telemetry);
     }
@@ -105,6 +109,12 @@ fn head_size(section: &Section<'_>, key: &str) -> Option<usize> {
         return None;
     }
     Some(size as usize)
+}
+
+fn networks(entry: &Entry<'_>) -> Option<Vec<(IpAddr, u8)>> {
+    const WHAT: &str = "a list of addresses and networks such as [\"10.0.0.0/8\", \"::1\"]";
+    let items = entry.items(WHAT)?;
+    Some(items.iter().filter_map(|item| item.parse(WHAT, units::network)).collect())
 }
 
 fn listeners(entry: &Entry<'_>) -> Option<Vec<ListenerSettings>> {

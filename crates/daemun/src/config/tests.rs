@@ -58,7 +58,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[sever]", "daemun.toml:1:2: unknown key `sever`; did you mean `server`?"),
     (
         "[server]\ncolour = 1",
-        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops` or `pid_file`",
+        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file` or `trusted_proxies`",
     ),
     (
         "processes = 2\nlisten = '80'",
@@ -130,8 +130,8 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:15: `listen` in [server]: `127.0.0.1:80` stands here twice\ndaemun.toml:2:31: `listen` in [server]: expected a number from 0 to 65535, found the number 70000",
     ),
     (
-        "[server]\nmonitor = \"127.0.0.1:9180\"\ntrusted_proxies = []",
-        "daemun.toml:2:1: `monitor` in [server] is not supported by this version\ndaemun.toml:3:1: `trusted_proxies` in [server] is not supported by this version",
+        "[server]\nmonitor = \"127.0.0.1:9180\"\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\", \"proxy\"]",
+        "daemun.toml:2:1: `monitor` in [server] is not supported by this version\ndaemun.toml:3:34: `trusted_proxies` in [server]: a network of 10.0.0.0 has at most 32 bits, found \"10.0.0.0/33\"\ndaemun.toml:3:49: `trusted_proxies` in [server]: expected an address or a network such as \"10.0.0.0/8\", found \"proxy\"",
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"xml\" }",

@@ -125,6 +125,20 @@ pub(super) fn address(text: &str, folder: &Path) -> Result<Address, String> {
     }
 }
 
+/// An address, or a network as `10.0.0.0/8`.
+pub(super) fn network(text: &str) -> Result<(IpAddr, u8), String> {
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let fault = || format!("expected an address or a network such as \"10.0.0.0/8\", found {text:?}");
+    let address: IpAddr = address.parse().map_err(|_| fault())?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = bits.map_or(Ok(most), |bits| bits.parse().map_err(|_| fault()))?;
+    if bits > most {
+        Err(format!("a network of {address} has at most {most} bits, found {text:?}"))
+    } else {
+        Ok((address, bits))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,7 +22,7 @@ pub(super) fn build(
     spool: &Arc<Spool>,
     errors: &ErrorLogger,
 ) -> io::Result<Arc<dyn Handler>> {
-    let trusted = TrustedProxies::default();
+    let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
