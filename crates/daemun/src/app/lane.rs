@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::pool::Pool;
-use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal};
+use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal, TurnedAway};
 use super::worker::Outgoing;
 
 /// Bytes that are read from a lane at a time: a batch of small answers, or a quarter of a stream's credit.
@@ -36,10 +36,11 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     let pid = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
     let greeting = tokio::time::timeout(HELLO_DEADLINE, read_hello(&stream)).await.unwrap_or(Err(LaneError::Late));
     pool.announced(pid).await;
-    let admitted = greeting.map_err(|error| error.to_string()).and_then(|hello| pool.admit(pid, hello));
-    let (key, home, welcome) = match admitted {
+    let greeting = greeting.map_err(|error| TurnedAway::Because(error.to_string()));
+    let (key, home, welcome) = match greeting.and_then(|hello| pool.admit(pid, hello)) {
         Ok(admitted) => admitted,
-        Err(reason) => {
+        Err(TurnedAway::TooEarly) => return None,
+        Err(TurnedAway::Because(reason)) => {
             pool.refused(pid, &reason);
             return None;
         }

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use super::exchange::{Event, Exchange, Failure, Place};
 use super::pace::Pace;
 use super::settings::AppSettings;
-use super::signal::{LaneError, LaneKey, Signal};
+use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;
@@ -225,9 +225,9 @@ impl Pool {
     }
 
     /// Admits a lane if its process is one that was announced.
-    pub(super) fn admit(&self, pid: Option<i32>, hello: Hello) -> Result<(LaneKey, usize, Admitted), String> {
+    pub(super) fn admit(&self, pid: Option<i32>, hello: Hello) -> Result<(LaneKey, usize, Admitted), TurnedAway> {
         if hello.version != frame::VERSION {
-            return Err(format!("it speaks version {} of the protocol, not {}", hello.version, frame::VERSION));
+            return Err(format!("it speaks version {} of the protocol, not {}", hello.version, frame::VERSION).into());
         }
         let pid = pid.ok_or("the kernel does not say which process it is")?;
         let now = Instant::now();
@@ -249,7 +249,7 @@ impl Pool {
             state.workers.push(worker);
         }
         let home = serial as usize % self.event_loops;
-        let worker = state.worker(serial).ok_or("its first lane is not there")?;
+        let worker = state.worker(serial).ok_or(TurnedAway::TooEarly)?;
         let lane = worker.lanes.get_mut(hello.thread as usize).filter(|lane| !lane.connected);
         let lane = lane.ok_or_else(|| format!("it has no lane {} to connect", hello.thread))?;
         lane.connected = true;

@@ -17,6 +17,27 @@ pub(super) struct LaneKey {
     pub(super) thread: u16,
 }
 
+/// Why a process that connects is turned away.
+#[derive(Debug)]
+pub(super) enum TurnedAway {
+    /// Its worker's first lane has not come yet, as happens with a new front: it tries again by itself.
+    TooEarly,
+    /// For this reason.
+    Because(String),
+}
+
+impl From<&str> for TurnedAway {
+    fn from(reason: &str) -> Self {
+        Self::Because(reason.to_owned())
+    }
+}
+
+impl From<String> for TurnedAway {
+    fn from(reason: String) -> Self {
+        Self::Because(reason)
+    }
+}
+
 /// How the pool wakes a lane's task.
 #[derive(Debug, Default)]
 pub(super) struct Signal {

@@ -430,12 +430,20 @@ impl fmt::Display for How {
         match self.0 {
             Ended { code: Some(code), .. } => write!(f, "exited with code {code}"),
             Ended { signal: Some(number), .. } => {
-                let name = Signal::from_named_raw(number).map(|signal| format!("{signal:?}"));
-                write!(f, "was killed by signal {number} ({})", name.unwrap_or_default())
+                let name = signal_name(number);
+                write!(f, "was killed by signal {number}{name}")
             }
             Ended { .. } => f.write_str("ended"),
         }
     }
+}
+
+/// ` (SIGKILL)` for 9; nothing for a signal without a name.
+fn signal_name(number: i32) -> String {
+    let debug = Signal::from_named_raw(number).map(|signal| format!("{signal:?}")).unwrap_or_default();
+    let letters: String =
+        debug.rsplit("::").next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+    if letters.is_empty() { letters } else { format!(" (SIG{})", letters.to_ascii_uppercase()) }
 }
 
 /// What is known about a worker that is gone.
@@ -458,5 +466,18 @@ impl fmt::Display for Certificate<'_> {
             write!(f, "{separator} {what} for {seconds:.1} s")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_is_told_by_number_and_name() {
+        let killed = |number| How(Ended { pid: 1, code: None, signal: Some(number) }).to_string();
+        assert_eq!(killed(9), "was killed by signal 9 (SIGKILL)");
+        assert_eq!(killed(11), "was killed by signal 11 (SIGSEGV)");
+        assert_eq!(killed(40), "was killed by signal 40");
     }
 }
