@@ -268,16 +268,18 @@ impl Master {
     }
 
     async fn forked(&mut self, name: &str, serial: u32, pid: i32) {
+        let reaped = self.strangers.iter().position(|ended| ended.pid == pid);
+        let ended = reaped.map(|index| self.strangers.swap_remove(index));
         let Some(app) = self.apps.get_mut(name) else { return };
-        // A change that was given up has forgotten it.
-        let Some(worker) = app.workers.get_mut(&serial).filter(|worker| !worker.leaving) else {
-            return self.kill_if_alive(pid);
-        };
+        let Some(worker) = app.workers.get_mut(&serial) else { return };
         worker.pid = pid;
+        if worker.leaving && ended.is_none() {
+            // Told to go, or given up with its change, before it was there: nobody waits for it.
+            return self.kill_if_alive(pid);
+        }
         let admission = Admission { pid, serial, generation: worker.generation };
         self.tell_front(ToFront::Expect(name.to_owned(), admission)).await;
-        if let Some(index) = self.strangers.iter().position(|ended| ended.pid == pid) {
-            let ended = self.strangers.swap_remove(index);
+        if let Some(ended) = ended {
             self.worker_ended(name, serial, ended);
         }
     }
