@@ -254,11 +254,14 @@ def json_lines(log: Log) -> Sequence[Mapping[str, object]]:
 
 
 def children(pid: int) -> list[int]:
-    """Give the processes below `pid`, all generations."""
+    """Give the processes below `pid`, all generations. One that ends meanwhile has none."""
     found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, task.read_text().split()):
-            found += [child, *children(child)]
+    try:
+        for task in Path(f"/proc/{pid}/task").glob("*/children"):
+            for child in map(int, task.read_text().split()):
+                found += [child, *children(child)]
+    except (FileNotFoundError, ProcessLookupError):
+        return found
     return found
 
 
