@@ -6,7 +6,7 @@ import sys
 import pytest
 import support
 
-# The tests' own interpreter has it (requirements.txt); another one that is chosen may not.
+# The tests' own interpreter has it (requirements-dev.txt); another one that is chosen may not.
 pytestmark = pytest.mark.skipif(
     sys.executable != support.PYTHON
     and subprocess.run([support.PYTHON, "-c", "import django"], capture_output=True, check=False).returncode != 0,

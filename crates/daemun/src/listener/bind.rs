@@ -57,7 +57,6 @@ impl Bound {
     /// As a browser would be told.
     pub fn url(&self) -> String {
         match &self.address {
-            Address::Tcp(address) if address.ip().is_unspecified() => format!("http://{address}"),
             Address::Tcp(address) => format!("http://{address}"),
             other => other.to_string(),
         }

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
-use crate::app::{self, Admission, Pool, Reports, Spool, WorkerReport};
+use crate::app::{self, Pool, Reports, Spool, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::process::Channel;
 use crate::sys;
@@ -185,7 +185,7 @@ impl Front {
     ) -> bool {
         match message {
             ToFront::Prepare(_) => {}
-            ToFront::Expect(app, admission) => self.with_pool(&app, |pool| expect(pool, admission)),
+            ToFront::Expect(app, admission) => self.with_pool(&app, |pool| pool.expect(admission)),
             ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
             ToFront::Switch(generations) => {
@@ -254,10 +254,6 @@ impl Front {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     }
-}
-
-fn expect(pool: &Pool, admission: Admission) {
-    pool.expect(admission);
 }
 
 /// One thread and one runtime for each event loop.

@@ -31,11 +31,6 @@ impl ErrorLogger {
         Self { writer: None, level: Level::Error }
     }
 
-    /// Whether a line of this importance would be written.
-    pub fn is_on(&self, level: Level) -> bool {
-        self.writer.is_some() && level <= self.level
-    }
-
     /// Writes a line, for instance `log(Level::Error, format_args!("{path}: {error}"))`. Control characters in it are
     /// escaped: messages quote what clients sent.
     pub fn log(&self, level: Level, message: fmt::Arguments<'_>) {
