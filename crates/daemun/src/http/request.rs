@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CanonicalPath, RequestBody, RequestHead};
+use super::{CanonicalPath, Interim, RequestBody, RequestHead};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,4 +88,8 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// From hand-over to the first byte of the answer, where its route says it; then 504.
+    pub timeout: Option<Duration>,
+    /// Sends 1xx ahead of the answer.
+    pub interim: Interim,
 }
