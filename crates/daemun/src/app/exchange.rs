@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending};
 
 use super::spool::Payload;
-use crate::http::Method;
+use crate::http::{Method, Request};
 
 /// What comes back for a request.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(super) enum Failure {
     QueueTimeout,
     /// The application did not answer in time.
     Timeout,
+    /// Its answer brought nothing for too long.
+    Silent,
     /// Its worker died after the application had been called.
     WorkerDied,
     /// The server has no descriptor left for its body.
@@ -73,6 +75,8 @@ pub(super) struct Exchange {
     /// When it was handed to the pool.
     pub(super) submitted: Instant,
     pub(super) method: Method,
+    /// Its route's own deadline.
+    pub(super) timeout: Option<Duration>,
     mailbox: Mutex<Mailbox>,
 }
 
@@ -82,12 +86,14 @@ struct Mailbox {
     waker: Option<Waker>,
     place: Option<Place>,
     sent: Option<Instant>,
-    tries: u8,
+    deaths: u8,
 }
 
 impl Exchange {
-    pub(super) fn new(environment: Vec<u8>, body: Payload, method: Method, submitted: Instant) -> Arc<Self> {
-        Arc::new(Self { environment, body, submitted, method, mailbox: Mutex::new(Mailbox::default()) })
+    /// `request`'s environment and body, handed over at `submitted`.
+    pub(super) fn new(environment: Vec<u8>, body: Payload, request: &Request, submitted: Instant) -> Arc<Self> {
+        let (method, timeout) = (request.head.method(), request.timeout);
+        Arc::new(Self { environment, body, submitted, method, timeout, mailbox: Mutex::new(Mailbox::default()) })
     }
 
     /// Method and target, for logs; read from the environment, since few requests are ever named.
@@ -129,7 +135,6 @@ impl Exchange {
         let mut mailbox = self.mailbox();
         mailbox.place = Some(place);
         mailbox.sent = Some(now);
-        mailbox.tries = mailbox.tries.saturating_add(1);
     }
 
     /// It waits again.
@@ -147,9 +152,16 @@ impl Exchange {
         self.mailbox().sent
     }
 
-    /// How often it was sent to a worker.
-    pub(super) fn tries(&self) -> u8 {
-        self.mailbox().tries
+    /// Whether calling the application twice is the same as once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent()
+    }
+
+    /// A worker has died while it was at this request. Returns how many have by now.
+    pub(super) fn has_seen_a_death(&self) -> u8 {
+        let mut mailbox = self.mailbox();
+        mailbox.deaths = mailbox.deaths.saturating_add(1);
+        mailbox.deaths
     }
 
     /// A panic while the lock was held left plain data behind: it can be used.

@@ -55,7 +55,7 @@ impl Application {
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
         environment::write(&mut environment, request, Some(payload.length()), &self.trusted);
-        let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
+        let exchange = Exchange::new(environment, payload, request, Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
         Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false })
@@ -162,6 +162,7 @@ impl Application {
                 format!("no worker was free within {waited:.1} s (`queue.timeout`)"),
             ),
             Failure::Timeout => (Status::GATEWAY_TIMEOUT, None, format!("no answer within {waited:.1} s (`timeout`)")),
+            Failure::Silent => (Status::GATEWAY_TIMEOUT, None, String::from("its answer has stopped (`stream_idle`)")),
             Failure::WorkerDied => (Status::BAD_GATEWAY, None, String::from("its worker died")),
             Failure::Resources => {
                 (Status::SERVICE_UNAVAILABLE, Some(1), String::from("the server has run out of file descriptors"))

@@ -7,13 +7,17 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod certificate;
 mod change;
 mod children;
 mod collecting;
 mod events;
 mod lines;
 mod logs;
+mod reports;
 mod roots;
+mod scaling;
+mod stacks;
 mod stopping;
 mod switching;
 
@@ -35,10 +39,12 @@ use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
+use certificate::OomKills;
 use change::Change;
 use collecting::NotCollected;
 use events::Event;
 use logs::Logs;
+use stacks::Stacks;
 
 /// Reads the configuration anew; an error is the whole text for the log.
 pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
@@ -94,6 +100,7 @@ struct Master {
     pid_file: Option<PathBuf>,
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
+    oom_kills: OomKills,
     exit: ExitCode,
 }
 
@@ -124,6 +131,11 @@ struct App {
     socket_path: PathBuf,
     socket: OwnedFd,
     lifeline: Lifeline,
+    stacks: Stacks,
+    /// Implementation and version of its Python, once it has said so.
+    python: String,
+    /// How many workers there should be now.
+    wanted: u32,
     generation: u64,
     zygote: Option<Zygote>,
     zygote_started: Instant,
@@ -151,6 +163,8 @@ struct Worker {
     connected: bool,
     /// Its end is expected: it was told to retire.
     leaving: bool,
+    /// Another has been asked for in its place.
+    is_due: bool,
     /// What the front said when its lanes closed.
     last_words: Option<LastWords>,
     /// The worker that it replaces once it has connected.
@@ -204,6 +218,7 @@ impl Master {
             strangers: Vec::new(),
             pid_file: None,
             roots: Vec::new(),
+            oom_kills: OomKills::now(),
             exit: ExitCode::SUCCESS,
         })
     }
@@ -251,6 +266,8 @@ impl Master {
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::LookForRoots => self.look_for_roots().await,
+            Event::LookAtWorkers => self.look_at_workers().await,
+            Event::Unfit(generation, why) => return self.unfit(generation, &why),
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::events::Event;
-use super::{App, Lifeline, Master, Phase, lines, roots};
+use super::stacks::Stacks;
+use super::{App, Lifeline, Master, Phase, lines, roots, scaling};
 use crate::app::{Ready, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
 use crate::django;
@@ -34,6 +35,8 @@ pub(super) struct NewApp {
     pub(super) account: Option<Account>,
     pub(super) zygote: Option<Zygote>,
     pub(super) started: Instant,
+    /// How many workers it begins with.
+    pub(super) wanted: u32,
     pub(super) import: Import,
 }
 
@@ -133,6 +136,10 @@ impl Master {
                 account: chosen.account,
                 zygote: Some(zygote),
                 started: Instant::now(),
+                wanted: scaling::wanted(
+                    &settings,
+                    self.apps.get(&settings.name).filter(|_| self.serving).map(|app| app.wanted),
+                ),
                 import: Import::Running,
             };
             change.apps.insert(settings.name, app);
@@ -153,6 +160,7 @@ impl Master {
             return RuntimeFolder::give(&app.socket_path, account);
         }
         let lifeline = Lifeline::new(account)?;
+        let stacks = Stacks::new(account)?;
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
         let app = App {
             settings: settings.clone(),
@@ -160,6 +168,9 @@ impl Master {
             socket_path,
             socket,
             lifeline,
+            stacks,
+            python: String::new(),
+            wanted: scaling::wanted(settings, None),
             generation: 0,
             zygote: None,
             zygote_started: Instant::now(),
@@ -183,8 +194,9 @@ impl Master {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
         let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
-        let start =
-            Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
+        let stacks = app.stacks.end.try_clone().map_err(|error| error.to_string())?;
+        let (shim, socket, open_files) = (&*self.shim, &*app.socket_path, self.open_files);
+        let start = Start { shim, socket, account, lifeline, stacks, open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
@@ -284,7 +296,7 @@ impl Master {
                 self.fork_worker(name, *generation, None).await;
             }
         }
-        if workers.is_empty() {
+        if workers.iter().all(|(_, _, processes)| *processes == 0) {
             return self.switch().await;
         }
         self.later(CONNECT_DEADLINE, Event::ConnectDeadline(number));
@@ -315,6 +327,11 @@ impl Master {
         true
     }
 
+    /// A worker of the change under way cannot serve: neither can the others. True when the server must end.
+    pub(super) fn unfit(&mut self, generation: u64, why: &str) -> bool {
+        self.change.as_ref().is_some_and(|change| change.number == generation) && self.abandon(why)
+    }
+
     /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
     pub(super) fn abandon(&mut self, why: &str) -> bool {
         if !self.forget_change() {
@@ -341,10 +358,7 @@ impl Change {
     /// Applications that were imported, with their generation and number of processes.
     pub(super) fn workers_to_fork(&self) -> Vec<(String, u64, u32)> {
         let imported = self.apps.iter().filter(|(_, app)| matches!(app.import, Import::Done(_)));
-        let processes = |name: &String| {
-            self.configuration.apps.iter().find(|app| &app.name == name).map_or(1, |app| app.processes.max(1))
-        };
-        imported.map(|(name, app)| (name.clone(), app.generation, processes(name))).collect()
+        imported.map(|(name, app)| (name.clone(), app.generation, app.wanted)).collect()
     }
 
     /// Whether the zygote of this application's generation has been imported.
