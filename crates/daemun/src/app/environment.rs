@@ -1,43 +1,9 @@
 //! The environment of a request (RFC 3875, section 4.1; PEP 3333, "environ Variables") as names and values, each ended
 //! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects.
 
-use std::net::IpAddr;
-
 use bytes::BufMut;
 
-use crate::http::{Endpoint, Request, Scheme};
-
-/// Who may say where a request came from.
-#[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<(IpAddr, u8)>);
-
-impl TrustedProxies {
-    /// Networks as address and prefix length.
-    pub fn new(networks: Vec<(IpAddr, u8)>) -> Self {
-        Self(networks)
-    }
-
-    /// Whether forwarded fields of this client count. Peers on Unix sockets are trusted.
-    pub fn trusts(&self, endpoint: &Endpoint) -> bool {
-        let Some(client) = endpoint.client() else { return true };
-        let address = client.address.ip().to_canonical();
-        self.0.iter().any(|&(network, bits)| within(address, network, bits))
-    }
-}
-
-fn within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        _ => false,
-    }
-}
+use crate::http::{Request, Scheme, TrustedProxies};
 
 /// Writes the environment of `request` whose body has `length` bytes; `None` for a body that is streamed without one.
 ///
@@ -46,7 +12,7 @@ fn within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
 pub(super) fn write(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
     let head = &request.head;
     variable(out, b"REQUEST_METHOD", head.method_name().as_bytes());
-    variable(out, b"SCRIPT_NAME", b"");
+    variable(out, b"SCRIPT_NAME", &request.notes.script_name);
     out.put_slice(b"PATH_INFO\0");
     decode_path(out, head.raw_path());
     out.push(0);

@@ -10,13 +10,14 @@ use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
 use super::answer::{AnswerError, AnswerHead};
-use super::environment::{self, TrustedProxies};
+use super::environment;
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
 use super::spool::{self, Payload, Spool};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
     BodyError, BodyStream, FileBody, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+    TrustedProxies,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -163,7 +164,7 @@ impl Application {
             }
         };
         let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
 

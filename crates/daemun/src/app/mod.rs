@@ -24,7 +24,6 @@ mod spool;
 mod worker;
 mod zygote;
 
-pub use environment::TrustedProxies;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Admission, Pool, Reports, WorkerReport};

@@ -14,7 +14,7 @@ use super::wire::Wire;
 use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
 use crate::http::h1::{Outgoing, ParsedHead, Refusal};
-use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
+use crate::http::{CanonicalPath, Method, Notes, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
 use crate::telemetry::{Entry, Level, RequestLine};
 
 /// How the handler's work ended.
@@ -47,7 +47,7 @@ impl Connection {
             Err(response) => *response,
             Ok(request) => match answer(&mut self.wire, &mut incoming, serving, request).await {
                 Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
-                Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
+                Answer::Outcome(Err(error)) => self.explain(&current, error, &incoming),
                 Answer::Panicked(message) => {
                     current.keep_alive = false;
                     let message = format!("a handler panicked: {message}");
@@ -73,7 +73,15 @@ impl Connection {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(Request { head, path, body, endpoint, received: received.into_std(), prefix_length: 0 })
+        Ok(Request {
+            head,
+            path,
+            body,
+            endpoint,
+            received: received.into_std(),
+            prefix_length: 0,
+            notes: Notes::default(),
+        })
     }
 
     fn check(&self, current: &Current, outcome: Outcome) -> Response {
@@ -88,12 +96,16 @@ impl Connection {
     }
 
     /// A body that failed on its way in is the client's fault, whatever the handler made of it.
-    fn explain(&self, current: &Current, error: &HandlerError, incoming: &Incoming) -> Response {
+    fn explain(&self, current: &Current, error: HandlerError, incoming: &Incoming) -> Response {
         let (status, fault) = match incoming.failure() {
             Some(status) => (status, Fault::Client),
             None => (error.status, error.fault),
         };
-        self.report(current, status, fault, &error.message, error.retry_after)
+        let mut page = self.report(current, status, fault, &error.message, error.retry_after);
+        if let Some(dress) = error.dress {
+            dress.apply(&mut page);
+        }
+        page
     }
 
     /// The one place where an error becomes a response and a line of the log.

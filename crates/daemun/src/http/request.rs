@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CanonicalPath, RequestBody, RequestHead};
+use bytes::Bytes;
+
+use super::{CanonicalPath, RequestBody, RequestHead, RequestId};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,4 +90,21 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// What was found out about it on its way.
+    pub notes: Notes,
+}
+
+/// What filters and the connection have found out about a request, beyond what stands in it.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
+    pub id: RequestId,
+    /// Who was authenticated (`REMOTE_USER`).
+    pub user: Option<Box<str>>,
+    /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
+    pub script_name: Bytes,
+    /// From hand-over to the first byte of an answer, where the route says otherwise than the handler.
+    pub timeout: Option<Duration>,
+    /// Whether the handler should begin before the body is there (`request_buffering = false`).
+    pub streams_body: bool,
 }

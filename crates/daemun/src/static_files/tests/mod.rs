@@ -174,7 +174,15 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, re
     let head = head(method, target, fields);
     let path = CanonicalPath::parse(&head.raw_path_bytes()).ok()?;
     let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-    Some(Request { head, path, body: RequestBody::Empty, endpoint, received, prefix_length: prefix.len() })
+    Some(Request {
+        head,
+        path,
+        body: RequestBody::Empty,
+        endpoint,
+        received,
+        prefix_length: prefix.len(),
+        notes: crate::http::Notes::default(),
+    })
 }
 
 async fn ask(handler: &StaticFiles, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
