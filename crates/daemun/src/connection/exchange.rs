@@ -83,6 +83,10 @@ impl Connection {
                 self.report(current, Status::BAD_GATEWAY, Fault::Worker, &message, None)
             }
             Outcome::Response(response) => response,
+            Outcome::Redirect(_) => {
+                let message = "a handler redirected, and nothing before it carries that out";
+                self.report(current, Status::INTERNAL_SERVER_ERROR, Fault::Server, message, None)
+            }
             Outcome::Decline(_) => error_response(Status::NOT_FOUND, None, None, None, Some(&current.head)),
         }
     }

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CanonicalPath, RequestBody, RequestHead};
+use bytes::Bytes;
+
+use super::{CanonicalPath, Method, PathError, RequestBody, RequestHead};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,4 +90,21 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+}
+
+impl Request {
+    /// The request that is answered instead of this one after a local redirect to `path`, as it stands in a URL:
+    /// `HEAD` for `HEAD`, else `GET`, from the same client with the same fields but those of a body, without a body
+    /// (RFC 3875, section 6.2.2).
+    pub fn redirected(&self, path: &[u8], query: Option<&[u8]>) -> Result<Self, PathError> {
+        let method = if self.head.method() == Method::Head { Method::Head } else { Method::Get };
+        Ok(Self {
+            path: CanonicalPath::parse(&Bytes::copy_from_slice(path))?,
+            head: self.head.redirected(method, path, query),
+            prefix_length: 0,
+            body: RequestBody::Empty,
+            endpoint: Arc::clone(&self.endpoint),
+            received: self.received,
+        })
+    }
 }

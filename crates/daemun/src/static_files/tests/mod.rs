@@ -192,7 +192,7 @@ async fn get_after(handler: &StaticFiles, target: &str, after: Duration) -> Answ
 fn answer(result: Result<Outcome, HandlerError>) -> Answer {
     let response = match result {
         Ok(Outcome::Response(response)) => response,
-        Ok(Outcome::Decline(_)) => {
+        Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => {
             return Answer { status: DECLINED, body: Vec::new(), length: 0, is_file: false, response: None };
         }
         Err(error) => {
