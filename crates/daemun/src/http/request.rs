@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Method, PathError, RequestBody, RequestHead};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +90,10 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// From hand-over to the first byte of the answer, where its route says it; then 504.
+    pub timeout: Option<Duration>,
+    /// Sends 1xx ahead of the answer.
+    pub interim: Interim,
 }
 
 impl Request {
@@ -105,6 +109,8 @@ impl Request {
             body: RequestBody::Empty,
             endpoint: Arc::clone(&self.endpoint),
             received: self.received,
+            timeout: None,
+            interim: self.interim.clone(),
         })
     }
 }

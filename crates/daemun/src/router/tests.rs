@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::*;
-use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, RequestBody, Response, Scheme, Version};
+use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, Interim, RequestBody, Response, Scheme, Version};
 
 /// Answers with its name and the rest of the path, or declines.
 struct Named {
@@ -53,7 +53,16 @@ fn request(host: &str, target: &str) -> Request {
     let head = builder.finish();
     let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
     let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-    Request { head, path, prefix_length: 0, body: RequestBody::Empty, endpoint, received: Instant::now() }
+    Request {
+        head,
+        path,
+        prefix_length: 0,
+        body: RequestBody::Empty,
+        endpoint,
+        received: Instant::now(),
+        timeout: None,
+        interim: Interim::none(),
+    }
 }
 
 /// What answers: `rule rest`, `→ location`, or the status of an error.
