@@ -15,6 +15,7 @@ pub mod config;
 pub mod connection;
 pub mod django;
 pub mod filter;
+pub mod gateway;
 pub mod handler;
 pub mod http;
 pub mod listener;

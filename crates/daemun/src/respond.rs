@@ -254,7 +254,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::http::{Endpoint, HeadBuilder, RequestBody, Scheme, Version};
+    use crate::http::{Endpoint, HeadBuilder, Interim, RequestBody, Scheme, Version};
 
     fn request(method: &'static str, target: &'static str, prefix_length: usize) -> Request {
         let text = Bytes::from(format!("{method} {target} HTTP/1.1\r\nHost: Example.com:8000\r\n\r\n"));
@@ -278,6 +278,8 @@ mod tests {
             body: RequestBody::Empty,
             endpoint,
             received: Instant::now(),
+            timeout: None,
+            interim: Interim::none(),
             notes: crate::http::Notes::default(),
         }
     }

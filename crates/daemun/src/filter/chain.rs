@@ -50,7 +50,7 @@ impl Filtered {
     }
 
     fn hold_to_limits(&self, request: &mut Request) -> Result<(), HandlerError> {
-        request.notes.timeout = self.timeout.or(request.notes.timeout);
+        request.timeout = self.timeout.or(request.timeout);
         request.notes.streams_body |= self.streams_body;
         match self.max_body {
             Some(most) if !request.body.limit(most) => {

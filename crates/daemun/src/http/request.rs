@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, RequestBody, RequestHead, RequestId};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,12 +90,16 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// From hand-over to the first byte of the answer, where its route says it; then 504.
+    pub timeout: Option<Duration>,
+    /// Sends 1xx ahead of the answer.
+    pub interim: Interim,
     /// What was found out about it on its way.
     pub notes: Notes,
 }
 
 /// What filters and the connection have found out about a request, beyond what stands in it.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Notes {
     /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
     pub id: RequestId,
@@ -103,8 +107,26 @@ pub struct Notes {
     pub user: Option<Box<str>>,
     /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
     pub script_name: Bytes,
-    /// From hand-over to the first byte of an answer, where the route says otherwise than the handler.
-    pub timeout: Option<Duration>,
     /// Whether the handler should begin before the body is there (`request_buffering = false`).
     pub streams_body: bool,
+}
+
+impl Request {
+    /// The request that is answered instead of this one after a local redirect to `path`, as it stands in a URL:
+    /// `HEAD` for `HEAD`, else `GET`, from the same client with the same fields but those of a body, without a body
+    /// (RFC 3875, section 6.2.2).
+    pub fn redirected(&self, path: &[u8], query: Option<&[u8]>) -> Result<Self, PathError> {
+        let method = if self.head.method() == Method::Head { Method::Head } else { Method::Get };
+        Ok(Self {
+            path: CanonicalPath::parse(&Bytes::copy_from_slice(path))?,
+            head: self.head.redirected(method, path, query),
+            prefix_length: 0,
+            body: RequestBody::Empty,
+            endpoint: Arc::clone(&self.endpoint),
+            received: self.received,
+            timeout: None,
+            interim: self.interim.clone(),
+            notes: Notes { id: self.notes.id.clone(), ..Notes::default() },
+        })
+    }
 }

@@ -5,7 +5,8 @@
 //! 2. In each: the exact path, then prefixes from the longest to the shortest, one with a suffix before one without;
 //!    of those with the same path the one with more conditions first ([`rules`]).
 //! 3. The handler answers, or declines, and the walk goes on where it stopped.
-//! 4. Nothing left: 405 with `Allow` where only the method was wrong, else 404, or 421 (RFC 9110, section 15.5.20) where
+//! 4. A local redirect begins at 1 with the other path, at most ten times.
+//! 5. Nothing left: 405 with `Allow` where only the method was wrong, else 404, or 421 (RFC 9110, section 15.5.20) where
 //!    no table is for this host.
 //!
 //! [`Rules::explain`] is the same walk, watched. Knows hosts, canonical paths and conditions. Must not know what
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::handler::{Answering, Dress, Fault, Handler, HandlerError, Outcome};
+use crate::handler::{Answering, Dress, Fault, Handler, HandlerError, MAX_REDIRECTS, Outcome};
 use crate::http::{Request, Status};
 use crate::respond;
 
@@ -49,7 +50,27 @@ impl Router {
         &self.rules
     }
 
+    /// Walks from route to route. A local redirect begins anew, so that whatever stands before the other route's
+    /// handler holds for it too.
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let mut redirects = 0;
+        loop {
+            match self.walk(request).await? {
+                Outcome::Redirect(other) if redirects < MAX_REDIRECTS => {
+                    redirects += 1;
+                    request = *other;
+                }
+                Outcome::Redirect(other) => {
+                    let path = other.path.as_bytes().escape_ascii();
+                    let message = format!("more than {MAX_REDIRECTS} local redirects, the last to `{path}`");
+                    return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message));
+                }
+                answered => return Ok(answered),
+            }
+        }
+    }
+
+    async fn walk(&self, mut request: Request) -> Result<Outcome, HandlerError> {
         let mut walk = Walk::default();
         let mut wrong_method = Vec::new();
         loop {
@@ -65,7 +86,7 @@ impl Router {
             request.prefix_length = prefix_length;
             match self.handlers[handler].handle(request).await? {
                 Outcome::Decline(returned) => request = returned,
-                answered @ Outcome::Response(_) => return Ok(answered),
+                answered => return Ok(answered),
             }
         }
         Err(self.unanswered(&walk, &wrong_method, &request))

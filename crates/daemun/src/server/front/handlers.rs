@@ -5,9 +5,10 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::app::{Application, Pool, Spool};
+use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
 use crate::filter::Filtered;
+use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::respond::{Redirect, Respond};
