@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{CanonicalPath, RequestBody, RequestHead};
+use super::{CanonicalPath, RequestBody, RequestHead, TlsSession};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -31,6 +31,7 @@ pub struct Endpoint {
     client: Option<Peer>,
     server: Option<Peer>,
     scheme: Scheme,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// One end of a TCP connection.
@@ -47,7 +48,15 @@ pub struct Peer {
 impl Endpoint {
     /// The two ends; `None` on a Unix socket.
     pub fn new(client: Option<SocketAddr>, server: Option<SocketAddr>, scheme: Scheme) -> Self {
-        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme }
+        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme, tls: None }
+    }
+
+    /// The same behind TLS.
+    #[must_use]
+    pub fn with_tls(mut self, session: TlsSession) -> Self {
+        self.scheme = Scheme::Https;
+        self.tls = Some(Box::new(session));
+        self
     }
 
     /// The client.
@@ -63,6 +72,11 @@ impl Endpoint {
     /// How the client speaks to us.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What TLS says, where the client came through it.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_deref()
     }
 }
 
