@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod django;
+pub mod gateway;
 pub mod handler;
 pub mod http;
 pub mod listener;
