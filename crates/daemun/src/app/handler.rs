@@ -10,10 +10,10 @@ use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
 use super::answer::{AnswerError, AnswerHead};
-use super::environment::{self, TrustedProxies};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
-use super::spool::{self, Payload, Spool};
+use super::spool::{self, Payload};
+use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
     BodyError, BodyStream, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
@@ -54,7 +54,7 @@ impl Application {
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
-        environment::write(&mut environment, request, Some(payload.length()), &self.trusted);
+        write_wsgi(&mut environment, request, Some(payload.length()), &self.trusted);
         let exchange = Exchange::new(environment, payload, request, Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
@@ -172,7 +172,7 @@ impl Application {
             }
         };
         let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
 

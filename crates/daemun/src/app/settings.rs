@@ -57,6 +57,8 @@ pub struct AppSettings {
     pub ready: Option<String>,
     /// A file of Python functions that are called at turns of a worker's life.
     pub hooks: Option<PathBuf>,
+    /// Whether workers may load the accelerator.
+    pub accelerator: bool,
     /// Who the workers run as; only root can choose.
     pub user: Option<String>,
     /// Their group; default the user's.

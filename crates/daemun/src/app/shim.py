@@ -22,8 +22,11 @@ import difflib
 import faulthandler
 import fcntl
 import gc
+import importlib.machinery
+import importlib.util
 import inspect
 import io
+import itertools
 import json
 import mmap
 import os
@@ -118,6 +121,7 @@ class Zygote:
         # Begun anew: whether the application can be imported is known, and each worker does so by itself.
         self.per_worker = orders is not None
         self.application = None
+        self.lane, self.unaccelerated = accelerated_lane(self.orders.get("accelerator"))
         self.hooks = Hooks(None)
 
     def own_descriptors(self):
@@ -226,6 +230,7 @@ class Zygote:
             "executable": sys.executable,
             "import_seconds": round(seconds, 3),
             "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+            "unaccelerated": self.unaccelerated,
             "settings_module": module,
             "settings_reason": reason if module else None,
             "django": None,
@@ -279,7 +284,7 @@ class Zygote:
                     f"daemun: [{self.orders['name']} {os.getpid()}] {error.what}: {error.hint}\n{error.traceback}"
                 )
                 leave(NOT_IMPORTED)
-        worker = Worker(self.orders, self.application, serial, self.lifeline)
+        worker = Worker(self.orders, self.application, serial, self.lifeline, self.lane)
         worker.stacks = self.stacks
         worker.hooks = self.hooks
         return worker
@@ -772,7 +777,7 @@ def describe_settings_file():
 class Worker:
     """One process that serves: its lanes, and what they share."""
 
-    def __init__(self, orders, application, serial, lifeline):
+    def __init__(self, orders, application, serial, lifeline, lane):
         self.name = orders["name"]
         self.path = orders["socket"]
         self.threads = orders["threads"]
@@ -802,7 +807,7 @@ class Worker:
         ]
         # Told to end: whoever loses its front from then on does not look for another.
         self.retired = False
-        self.lanes = [Lane(self, number) for number in range(self.threads)]
+        self.lanes = [lane(self, number) for number in range(self.threads)]
         # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
         # answers that they hold back when the front asks for them.
         self.monitor = Lane(self, self.threads)
@@ -990,8 +995,9 @@ class Lane:
         self.cancelled = set()
         self.current = None
         self.out = []
-        # The request that is being interrupted; set before the thread's exception is, and checked after each request.
-        self.interrupted = None
+        # The request that the application is called for, and the one that is being interrupted: set before the thread's
+        # exception is, and looked at after each request. -1 for none.
+        self.running = self.interrupted = -1
         self.interrupting = threading.Lock()
         # Held while something is written: the monitor's thread writes too.
         self.writing = threading.Lock()
@@ -1116,6 +1122,10 @@ class Lane:
             self.take_descriptors(ancillary, received)
         if self.rest:
             data = self.rest + data
+        self.rest = data[self.take_frames(data) :]
+
+    def take_frames(self, data):
+        """Takes in all whole frames; gives where the rest begins."""
         place, end = 0, len(data)
         while end - place >= 9:
             length, kind, request = HEADER.unpack_from(data, place)
@@ -1134,7 +1144,7 @@ class Lane:
             else:
                 self.dispatch(kind, request, data[start:stop])
             place = stop
-        self.rest = data[place:]
+        return place
 
     def take_descriptors(self, ancillary, flags):
         for level, kind, data in ancillary:
@@ -1202,6 +1212,7 @@ class Lane:
             return
         environ["wsgi.input"] = source = io.BytesIO(body) if body_kind <= INLINE else self.open_body(body_kind, body)
         exchange = self.current = Exchange(self, request)
+        self.running = request
         try:
             result = self.application(environ, exchange.start_response)
             if self.worker.forked:
@@ -1218,7 +1229,8 @@ class Lane:
                 self.bodies.pop(request, None)
             if self.cancelled:
                 self.cancelled.discard(request)
-        if self.interrupted is not None:
+            self.running = -1
+        if self.interrupted >= 0:
             self.settle_interrupt()
         now = perf_counter()
         spent = now - self.since
@@ -1256,30 +1268,30 @@ class Lane:
     def interrupt(self, request):
         """Raises `TimedOut` in this lane's thread if it is still at this request. The monitor's thread calls this.
 
-        Whoever comes first, no other request is hit: here `interrupted` is stored before `ended` is read, there `ended`
-        before `interrupted`. So either this sees the end, or the lane sees that it has to wait and clear what was set.
+        Whoever comes first, no other request is hit: here `interrupted` is stored before `running` is read, there
+        `running` before `interrupted`. So either this sees the end, or the lane sees that it has to wait and clear what
+        was set.
         """
         with self.interrupting:
             self.interrupted = request
-            current = self.current
-            if current is not None and current.request == request and not current.ended:
+            if self.running == request:
                 raise_in_thread(self.ident, TimedOut)
 
     def settle_interrupt(self):
         with self.interrupting:
             raise_in_thread(self.ident, None)
-            self.interrupted = None
+            self.running = self.interrupted = -1
         if self.current is not None and not self.current.ended:
             self.current.end(FAILED)
 
     def early_hints(self, headers):
         """`wsgi.early_hints`: sends a 103 with these headers (pairs, or a dict) ahead of the answer (RFC 8297)."""
-        exchange = self.current
+        request, exchange = self.running, self.current
         # Kept for later or called from another thread it could reach the client of another request.
-        if get_ident() != self.ident or exchange is None or exchange.started or exchange.ended:
+        if get_ident() != self.ident or request < 0 or (exchange is not None and exchange.started):
             return
         head = encode_head("200 OK", headers.items() if hasattr(headers, "items") else headers)
-        self.send(frame(INFORM, exchange.request, b"103 Early Hints" + head[len("200 OK") :]))
+        self.send(frame(INFORM, request, b"103 Early Hints" + head[len("200 OK") :]))
 
     def open_body(self, kind, body):
         if kind == IN_FILE:
@@ -1342,6 +1354,28 @@ def raise_in_thread(ident, kind):
     except (AttributeError, ImportError):
         return  # PyPy, or a Python without ctypes: the worker is replaced.
     set_exception(ctypes.c_ulong(ident), None if kind is None else ctypes.py_object(kind))
+
+
+def accelerated_lane(path):
+    """`Lane` with its hot path in machine code where the module at `path` can be loaded; else plain, and why.
+
+    The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
+    lock around the interpreter or where every reference is traced.
+    """
+    if not path:
+        return Lane, "not asked for"
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 8):
+        return Lane, "not for this interpreter"
+    if hasattr(sys, "getobjects") or "t" in sys.abiflags:
+        return Lane, "not for this build of the interpreter"
+    try:
+        loader = importlib.machinery.ExtensionFileLoader("daemun_accelerator", path)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        return Lane, f"cannot be loaded: {error}"
+    module.bind((Lane.answer, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    return type("AcceleratedLane", (module.Lane, Lane), {}), None
 
 
 def frame(kind, request, payload):
@@ -1418,22 +1452,25 @@ class Exchange:
         try:
             if type(result) is FileWrapper and self.send_file(result):
                 return
-            for piece in result:
-                if not isinstance(piece, bytes):
-                    raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
-                if piece and not self.ended:
-                    self.send_first(piece) if not self.started else self.send_piece(piece)
-            if self.worker_forked():
-                self.lane.worker.end_forked_child()
-            if not self.ended:
-                if self.head is not None and not self.started:
-                    self.send_list(())
-                else:
-                    self.end(CLEAN)
+            self.send_pieces(result)
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def send_pieces(self, pieces):
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
+            if piece and not self.ended:
+                self.send_first(piece) if not self.started else self.send_piece(piece)
+        if self.worker_forked():
+            self.lane.worker.end_forked_child()
+        if not self.ended:
+            if self.head is not None and not self.started:
+                self.send_list(())
+            else:
+                self.end(CLEAN)
 
     def worker_forked(self):
         return self.lane.worker.forked

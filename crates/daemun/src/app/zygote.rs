@@ -25,6 +25,8 @@ const IMPORT_WARNING: u32 = 10;
 pub struct Start<'a> {
     /// The shim.
     pub shim: &'a Path,
+    /// The accelerator, where there is one.
+    pub accelerator: Option<&'a Path>,
     /// Where workers connect.
     pub socket: &'a Path,
     /// Who to run as; `None`: as we are.
@@ -87,6 +89,9 @@ pub struct Ready {
     /// How long the import took.
     #[serde(default)]
     pub import_seconds: f64,
+    /// Why its workers run without the accelerator, if they do.
+    #[serde(default)]
+    pub unaccelerated: Option<String>,
     /// Threads that the import left running.
     #[serde(default)]
     pub threads: Vec<String>,
@@ -181,6 +186,7 @@ struct Orders<'a> {
     preload: &'static str,
     ready: Option<&'a str>,
     hooks: Option<&'a Path>,
+    accelerator: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
@@ -228,6 +234,7 @@ impl Zygote {
             },
             ready: settings.ready.as_deref(),
             hooks: settings.hooks.as_deref(),
+            accelerator: start.accelerator.filter(|_| settings.accelerator),
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, commands }, BufReader::new(reader)))

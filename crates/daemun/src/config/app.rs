@@ -35,6 +35,7 @@ pub(super) const KEYS: Keys = Keys {
         "preload",
         "ready",
         "hooks",
+        "accelerator",
         "collect",
         "user",
         "group",
@@ -95,6 +96,7 @@ impl Draft {
             preload: Preload::Auto,
             ready: None,
             hooks: None,
+            accelerator: true,
             user: None,
             group: None,
         };
@@ -196,6 +198,7 @@ impl Draft {
         }
         settings.user = section.entry("user").and_then(|entry| entry.name());
         settings.group = section.entry("group").and_then(|entry| entry.name());
+        settings.accelerator = section.entry("accelerator").and_then(|entry| entry.boolean()).unwrap_or(true);
         settings.collect = section.entry("collect").and_then(|entry| entry.boolean()).unwrap_or(false);
     }
 

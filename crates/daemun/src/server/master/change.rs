@@ -196,7 +196,8 @@ impl Master {
         let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
         let stacks = app.stacks.end.try_clone().map_err(|error| error.to_string())?;
         let (shim, socket, open_files) = (&*self.shim, &*app.socket_path, self.open_files);
-        let start = Start { shim, socket, account, lifeline, stacks, open_files };
+        let accelerator = self.accelerator.as_deref();
+        let start = Start { shim, accelerator, socket, account, lifeline, stacks, open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;

@@ -184,6 +184,7 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, re
         prefix_length: prefix.len(),
         timeout: None,
         interim: Interim::none(),
+        notes: crate::http::Notes::default(),
     })
 }
 
@@ -202,7 +203,7 @@ async fn get_after(handler: &StaticFiles, target: &str, after: Duration) -> Answ
 fn answer(result: Result<Outcome, HandlerError>) -> Answer {
     let response = match result {
         Ok(Outcome::Response(response)) => response,
-        Ok(Outcome::Decline(_)) => {
+        Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => {
             return Answer { status: DECLINED, body: Vec::new(), length: 0, is_file: false, response: None };
         }
         Err(error) => {
