@@ -1,4 +1,4 @@
-"""`timeout` and `stream_idle`: a warning with the stack at half, then a 504, an exception in the thread, a new worker."""
+"""`timeout` and `stream_idle`: the stack at half, then a 504, an exception in the thread, a new worker."""
 
 from __future__ import annotations
 

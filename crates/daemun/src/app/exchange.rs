@@ -157,6 +157,11 @@ impl Exchange {
         self.method.is_idempotent()
     }
 
+    /// Whether a worker has died while it was at this request.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.mailbox().deaths > 0
+    }
+
     /// A worker has died while it was at this request. Returns how many have by now.
     pub(super) fn has_seen_a_death(&self) -> u8 {
         let mut mailbox = self.mailbox();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::{State, WorkerReport};
 use crate::app::exchange::{Event, Exchange, Failure};
-use crate::app::worker::{Slot, SlotState, Worker};
+use crate::app::worker::{Lane, Slot, SlotState, Worker};
 
 /// How long a worker is kept free of others for a request that may be deadly. Beyond it, for instance while every worker
 /// has answers that run for minutes, the request goes the usual way: waiting has a price too.
@@ -73,7 +73,7 @@ impl State {
             let overdue = now.saturating_duration_since(*since) >= PATIENCE;
             let placed = if overdue { self.place(None, now) } else { self.empty_worker(now) };
             let Some((worker, lane)) = placed else {
-                return if overdue { self.open_all() } else { self.reserve_one() };
+                return if overdue { self.open_drained() } else { self.reserve_one() };
             };
             let Some((_, exchange)) = self.suspects.pop_front() else { return };
             self.workers[worker].is_reserved = !overdue;
@@ -121,7 +121,10 @@ impl State {
         }
     }
 
-    fn open_all(&mut self) {
-        self.workers.iter_mut().for_each(|worker| worker.is_reserved = false);
+    /// Workers that were to run empty, and did not, take requests again; those that serve a suspect stay alone with it.
+    fn open_drained(&mut self) {
+        for worker in self.workers.iter_mut().filter(|worker| worker.is_reserved) {
+            worker.is_reserved = worker.lanes.iter().flat_map(Lane::slots).any(|slot| slot.exchange.is_suspect());
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::events::Event;
 use super::stacks::Stacks;
 use super::{App, Lifeline, Master, Phase, lines, roots, scaling};
-use crate::app::{Ready, Start, Zygote, ZygoteMessage};
+use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
@@ -269,6 +269,7 @@ impl Master {
             self.errors.error_lines(failure);
             self.errors.error(format_args!("the application above answers 503 while the others serve"));
         }
+        change.tell_left_behind();
         change.add_django_routes();
         change.configuration.warnings.extend(roots::closed_to_the_front(&change.configuration));
         if self.serving {
@@ -377,6 +378,27 @@ impl Change {
     /// Whether this application's next generation is this one.
     pub(super) fn is_generation(&self, app: &str, generation: u64) -> bool {
         self.apps.get(app).is_some_and(|new| new.generation == generation)
+    }
+
+    /// Says what an import has left behind that a fork would break.
+    fn tell_left_behind(&mut self) {
+        for (name, app) in &self.apps {
+            let Import::Done(ready) = &app.import else { continue };
+            let threads = ready.threads.iter().map(|thread| format!("thread {thread}"));
+            let sockets = ready.sockets.iter().map(|socket| format!("socket {socket}"));
+            let left: Vec<String> = threads.chain(sockets).collect();
+            let settings = self.configuration.apps.iter().find(|settings| &settings.name == name);
+            let text = match settings.map(|settings| settings.preload) {
+                _ if left.is_empty() => continue,
+                Some(Preload::Never) | None => continue,
+                Some(Preload::Auto) => "each worker imports the application by itself (`preload`)",
+                Some(Preload::Always) => "workers are forked from it all the same (`preload = true`)",
+            };
+            let left = left.join(", ");
+            self.configuration
+                .warnings
+                .push(format!("{name}: the import has left behind what a fork breaks: {left}; {text}"));
+        }
     }
 
     /// Adds what Django's settings say, where no route of the file says otherwise.
