@@ -21,6 +21,8 @@ pub(super) enum Event {
     Inform(Bytes),
     /// Microseconds to get here, status and fields; the body follows.
     Head(u32, Bytes),
+    /// So many bytes of a streamed request body may be sent.
+    Wants(u32),
     /// A piece of the body.
     Data(Bytes),
     /// The body is a part of this file.
@@ -51,6 +53,8 @@ pub(super) enum Failure {
     Silent,
     /// Its worker died after the application had been called.
     WorkerDied,
+    /// The request's body, which is passed on as it comes, ended before its time.
+    Cut,
     /// The server has no descriptor left for its body.
     Resources,
     /// There is no worker, and there will be none until the application can be imported.
@@ -154,7 +158,7 @@ impl Exchange {
 
     /// Whether calling the application twice is the same as once.
     pub(super) fn is_repeatable(&self) -> bool {
-        self.method.is_idempotent()
+        self.method.is_idempotent() && !matches!(self.body, Payload::Stream(_))
     }
 
     /// Whether a worker has died while it was at this request.

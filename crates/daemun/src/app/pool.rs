@@ -299,6 +299,24 @@ impl Pool {
         wake(waker);
     }
 
+    /// Passes a piece of a streamed request body on; an empty one ends it. Its worker has begun, and asked for it. What the
+    /// application waits for its client does not count for its `timeout`.
+    pub(super) fn send_body(&self, exchange: &Exchange, bytes: &[u8]) {
+        let Some(place) = exchange.place() else { return };
+        let mut state = self.state();
+        let Some(worker) = state.worker(place.serial) else { return };
+        let Some(slot) = worker.slot(place.thread, place.id) else { return };
+        slot.sent = Instant::now();
+        let Some(lane) = worker.lanes.get_mut(place.thread as usize) else { return };
+        let mut waker = None;
+        let pieces = bytes.chunks(BODY_PIECE);
+        for piece in pieces.chain(bytes.is_empty().then_some(bytes)) {
+            waker = lane.put(Kind::Body, place.id, piece).or(waker);
+        }
+        drop(state);
+        wake(waker);
+    }
+
     /// Moves what is to be written on a lane into `out`, which is empty; false when the lane is no longer wanted.
     pub(super) fn take_outgoing(&self, key: LaneKey, out: &mut Outgoing) -> bool {
         let mut state = self.state();
@@ -385,6 +403,9 @@ impl State {
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }
+
+/// Bytes of a streamed body that go in one frame: other requests of the lane do not wait behind more.
+const BODY_PIECE: usize = 64 * 1024;
 
 /// How long the supervisor may take to announce a worker that has connected already.
 const ANNOUNCEMENT: Duration = Duration::from_secs(5);

@@ -270,6 +270,7 @@ impl Outgoing {
             Payload::None => (RequestBody::None, &[]),
             Payload::Inline(bytes) => (RequestBody::Inline, bytes),
             Payload::Arena(part) => (RequestBody::Arena { offset: part.offset(), length: part.length() }, &[]),
+            Payload::Stream(_) => (RequestBody::Stream, &[]),
             Payload::File(file) => (RequestBody::File { length: file.length() }, &[]),
         };
         if let Some(descriptor) = file {

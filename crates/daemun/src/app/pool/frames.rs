@@ -4,7 +4,6 @@ use std::os::fd::OwnedFd;
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
 use daemun_protocol::frame::{self, Answer, Ending, Frame, FrameError, Kind};
 use rustix::fs::FileType;
 
@@ -47,10 +46,14 @@ impl State {
                 return Ok(());
             }
             Kind::Inform => {
-                self.inform(key, request, payload, wakers);
+                self.aside(key, request, Event::Inform(payload), wakers);
                 return Ok(());
             }
-            Kind::Credit | Kind::Started => return Ok(()),
+            Kind::Credit => {
+                self.aside(key, request, Event::Wants(frame::credit(&payload)?), wakers);
+                return Ok(());
+            }
+            Kind::Started => return Ok(()),
             kind => return Err(LaneError::Unexpected(kind)),
         };
         self.hand_over(key, request, event, last, wakers);
@@ -75,11 +78,11 @@ impl State {
         }
     }
 
-    /// Early hints: they change nothing about the answer, which is awaited as before.
-    fn inform(&mut self, key: LaneKey, id: u32, head: Bytes, wakers: &mut Vec<Waker>) {
+    /// Early hints, or a wish for more of the body: nothing changes about the answer, which is awaited as before.
+    fn aside(&mut self, key: LaneKey, id: u32, event: Event, wakers: &mut Vec<Waker>) {
         let Some(slot) = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id)) else { return };
-        if matches!(slot.state, SlotState::Held | SlotState::Revoking(_)) {
-            slot.exchange.post(Event::Inform(head), wakers);
+        if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
+            slot.exchange.post(event, wakers);
         }
     }
 
