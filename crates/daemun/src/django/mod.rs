@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::app::DjangoInfo;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::router::{HostPattern, PathPattern, Rule};
-use crate::static_files::{Missing, Root, StaticSettings};
+use crate::static_files::{Root, StaticSettings};
 
 /// What the settings come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -150,15 +150,7 @@ fn media_route(info: &DjangoInfo, findings: &mut Findings) {
 }
 
 fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) -> StaticSettings {
-    StaticSettings {
-        roots,
-        index: Vec::new(),
-        missing: Missing::NotFound,
-        manifest,
-        allow_names: Vec::new(),
-        refuse_sources,
-        cache,
-    }
+    StaticSettings { roots, manifest, refuse_sources, cache, precompressed: true, ..StaticSettings::default() }
 }
 
 fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {
