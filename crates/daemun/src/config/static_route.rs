@@ -1,7 +1,7 @@
 //! `static = { … }` on a route, and what a folder is served with that was only named.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 
@@ -145,6 +145,26 @@ fn headers(entry: &Entry<'_>) -> BTreeMap<String, String> {
         headers.extend(value.map(|value| (name.to_owned(), value)));
     }
     headers
+}
+
+/// Folders that an application may have files sent from, by the URL prefix that each stands for.
+pub(super) fn sendfile(entry: &Entry<'_>, title: &str) -> Vec<(String, PathBuf)> {
+    let mut roots = Vec::new();
+    for item in entry.map(title, "a table such as { \"/protected/\" = \"media\" }").unwrap_or_default() {
+        let prefix = item.key();
+        let is_prefix = prefix.starts_with('/') && prefix.ends_with('/') && !prefix.contains("//");
+        if !is_prefix || prefix.contains(['*', '?', '%', '\\']) {
+            item.fault(format!("`{prefix}` is no prefix such as \"/protected/\""));
+        }
+        let Some(path) = item.path() else { continue };
+        if path.is_file() {
+            item.expected("a folder");
+        } else if !path.is_dir() {
+            item.source.report.warn(format!("{}: there is no folder {} yet", item.place(), path.display()));
+        }
+        roots.push((prefix.to_owned(), path));
+    }
+    roots
 }
 
 fn missing(text: &str) -> Result<Missing, String> {

@@ -279,7 +279,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nstatic = { root = \"static\", missing = \"503\", listing = 1, index = [\"a/b\"] }",
-        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:57: `listing` in `static`: expected `true` or `false`, found the number 1\ndaemun.toml:2:68: `index` in `static`: expected a file name without a folder, found \"a/b\"",
+        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:56: `listing` in `static`: expected `true` or `false`, found the number 1\ndaemun.toml:2:68: `index` in `static`: expected a file name without a folder, found \"a/b\"",
     ),
     (
         "[[route]]\nstatic = { root = \"daemun.toml\" }",
