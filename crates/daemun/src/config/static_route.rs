@@ -154,7 +154,7 @@ pub(super) fn sendfile(entry: &Entry<'_>, title: &str) -> Vec<(String, PathBuf)>
         let prefix = item.key();
         let is_prefix = prefix.starts_with('/') && prefix.ends_with('/') && !prefix.contains("//");
         if !is_prefix || prefix.contains(['*', '?', '%', '\\']) {
-            item.fault(format!("`{prefix}` is no prefix such as \"/protected/\""));
+            item.fault("expected a prefix such as \"/protected/\"");
         }
         let Some(path) = item.path() else { continue };
         if path.is_file() {

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use super::settings::{Root, StaticSettings};
 use super::{RootsError, StaticFiles, answer};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{Fields, Request, RequestBody, Response, Status};
+use crate::http::{Fields, Interim, Notes, Request, RequestBody, Response, Status};
 
 /// What an application's answer may name a file by.
 const WISHES: [(&str, Wish); 2] = [("X-Accel-Redirect", Wish::Url), ("X-Sendfile", Wish::Path)];
@@ -163,6 +163,9 @@ impl Handler for SendFiles {
             body: RequestBody::Empty,
             endpoint: Arc::clone(&request.endpoint),
             received: request.received,
+            timeout: None,
+            interim: Interim::none(),
+            notes: Notes { id: request.notes.id.clone(), ..Notes::default() },
         };
         Box::pin(async move {
             match self.handler.handle(request).await? {
