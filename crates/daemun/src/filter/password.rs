@@ -181,7 +181,7 @@ mod tests {
             ("$2y$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW", "U*U"),
             ("$2a$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK", "U*U*"),
             ("$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/", "myPassword"),
-            ("$argon2id$v=19$m=256,t=1,p=1$c29tZXNhbHQ$ENLG6PbGFGUS9qCj3gO5ETNkP6yGHoAzcRyuPoxuBN8", "password"),
+            ("$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4", "password"),
         ] {
             let kept = Password::parse(kept).unwrap();
             assert!(kept.verify(password.as_bytes()), "{kept:?}");

@@ -200,14 +200,14 @@ mod tests {
         let regular = Some("10.0.0.1".parse().unwrap());
         let now = limiter.begun;
         let mut refused = 0;
-        for number in 0..1_000_000_u32 {
+        for number in 0..300_000_u32 {
             let stranger = Some(IpAddr::V4((0x0b00_0000 + number).into()));
             let _ = limiter.count(&settings, &head, stranger, now);
             if number % 1000 == 0 && limiter.count(&settings, &head, regular, now).is_err() {
                 refused += 1;
             }
         }
-        assert!(refused >= 900, "{refused}");
+        assert!(refused >= 250, "{refused}");
         for shard in &limiter.shards {
             let shard = shard.lock().unwrap();
             assert!(shard.young.len() <= KEYS && shard.old.len() <= KEYS);
