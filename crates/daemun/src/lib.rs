@@ -27,3 +27,4 @@ pub mod static_files;
 pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
+pub mod tls;
