@@ -16,6 +16,7 @@ pub mod django;
 pub mod gateway;
 pub mod handler;
 pub mod http;
+pub mod launcher;
 pub mod listener;
 pub mod process;
 pub mod respond;
