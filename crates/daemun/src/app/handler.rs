@@ -16,7 +16,7 @@ use super::spool::{self, Payload};
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, FileBody, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+    BodyError, BodyStream, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -49,7 +49,7 @@ impl Application {
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
         let ticket = self.submit(&request, payload)?;
-        self.respond(ticket).await.map(Outcome::Response)
+        self.respond(ticket, request.interim).await.map(Outcome::Response)
     }
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
@@ -62,8 +62,16 @@ impl Application {
     }
 
     /// Makes a response of the first events.
-    async fn respond(&self, mut ticket: Ticket) -> Result<Response, HandlerError> {
-        match ticket.next().await {
+    async fn respond(&self, mut ticket: Ticket, interim: Interim) -> Result<Response, HandlerError> {
+        let mut event = ticket.next().await;
+        while let Event::Inform(head) = &event {
+            // The shim has checked it and said what is wrong; what is not valid all the same is no answer either.
+            if let Ok(AnswerHead { status, fields, .. }) = AnswerHead::parse(head) {
+                interim.send(status, fields);
+            }
+            event = ticket.next().await;
+        }
+        match event {
             Event::Answer(Answer { microseconds, head, body }) => {
                 let timing = ticket.timing(microseconds);
                 let head = self.head(&head, &ticket.exchange)?;
@@ -76,7 +84,7 @@ impl Application {
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
-            Event::Done(_) | Event::Data(_) | Event::File { .. } => {
+            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) => {
                 let message =
                     format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
@@ -163,7 +171,7 @@ impl Application {
             }
         };
         let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
 
@@ -173,7 +181,7 @@ impl Handler for Application {
         match spool::at_hand(&mut request.body) {
             Some(payload) => {
                 let submitted = self.submit(&request, payload);
-                Box::pin(async move { self.respond(submitted?).await.map(Outcome::Response) })
+                Box::pin(async move { self.respond(submitted?, request.interim).await.map(Outcome::Response) })
             }
             None => Box::pin(self.gather(request)),
         }
@@ -250,7 +258,7 @@ impl BodyStream for AnswerBody {
             Event::Failed(failure) => {
                 Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what()))))
             }
-            Event::Answer(_) | Event::Head(..) | Event::File { .. } => {
+            Event::Answer(_) | Event::Head(..) | Event::File { .. } | Event::Inform(_) => {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
             }
         })

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error_page::{error_response, new_reference};
@@ -13,8 +14,11 @@ use super::reply::{Reply, ReplyError, Sent, told};
 use super::wire::Wire;
 use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
-use crate::http::h1::{Outgoing, ParsedHead, Refusal};
-use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
+use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
+use crate::http::{
+    CanonicalPath, Interim, InterimQueue, Method, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
+    Version,
+};
 use crate::telemetry::{Entry, Level, RequestLine};
 
 /// How the handler's work ended.
@@ -45,9 +49,9 @@ impl Connection {
         };
         let response = match self.route(parsed.head, body, received) {
             Err(response) => *response,
-            Ok(request) => match answer(&mut self.wire, &mut incoming, serving, request).await {
+            Ok(request) => match answer((&mut self.wire, &mut incoming), &self.interim, serving, request).await {
                 Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
-                Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
+                Answer::Outcome(Err(error)) => self.explain(&current, error, &incoming),
                 Answer::Panicked(message) => {
                     current.keep_alive = false;
                     let message = format!("a handler panicked: {message}");
@@ -63,7 +67,7 @@ impl Connection {
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
-    fn route(&self, head: RequestHead, body: RequestBody, received: Instant) -> Result<Request, Box<Response>> {
+    fn route(&mut self, head: RequestHead, body: RequestBody, received: Instant) -> Result<Request, Box<Response>> {
         if head.raw_path() == b"*" {
             // A ping of the server itself (RFC 9110, section 9.3.7).
             return Err(Box::new(Response::new(Status::OK)));
@@ -73,7 +77,20 @@ impl Connection {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(Request { head, path, body, endpoint, received: received.into_std(), prefix_length: 0 })
+        let received = received.into_std();
+        // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
+        let interim = if head.version() == Version::Http11 { self.interim.open() } else { Interim::none() };
+        Ok(Request {
+            head,
+            path,
+            body,
+            endpoint,
+            received,
+            prefix_length: 0,
+            timeout: None,
+            interim,
+            notes: Notes::default(),
+        })
     }
 
     fn check(&self, current: &Current, outcome: Outcome) -> Response {
@@ -92,12 +109,16 @@ impl Connection {
     }
 
     /// A body that failed on its way in is the client's fault, whatever the handler made of it.
-    fn explain(&self, current: &Current, error: &HandlerError, incoming: &Incoming) -> Response {
+    fn explain(&self, current: &Current, error: HandlerError, incoming: &Incoming) -> Response {
         let (status, fault) = match incoming.failure() {
             Some(status) => (status, Fault::Client),
             None => (error.status, error.fault),
         };
-        self.report(current, status, fault, &error.message, error.retry_after)
+        let mut page = self.report(current, status, fault, &error.message, error.retry_after);
+        if let Some(dress) = error.dress {
+            dress.apply(&mut page);
+        }
+        page
     }
 
     /// The one place where an error becomes a response and a line of the log.
@@ -209,17 +230,37 @@ impl Connection {
 }
 
 /// Polls the handler, feeds it its body, and watches the client. A panic stays here.
-async fn answer(wire: &mut Wire, incoming: &mut Incoming, serving: &Serving, request: Request) -> Answer {
+async fn answer(
+    (wire, incoming): (&mut Wire, &mut Incoming),
+    interim: &InterimQueue,
+    serving: &Serving,
+    request: Request,
+) -> Answer {
     let mut answering = match catch_unwind(AssertUnwindSafe(|| serving.handler.handle(request))) {
         Ok(answering) => answering,
         Err(panic) => return Answer::Panicked(told(&*panic).to_owned()),
     };
+    // Whether interim responses of the handler's stand in the output.
+    let mut is_telling = false;
     std::future::poll_fn(|context| {
         loop {
-            match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            let polled = catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context)));
+            if interim.has_any() {
+                is_telling = true;
+                interim.take().iter().for_each(|(status, fields)| encode_interim(&mut wire.output, *status, fields));
+            }
+            match polled {
+                // What is in the output by then goes ahead of the answer.
                 Ok(Poll::Ready(result)) => return Poll::Ready(Answer::Outcome(result)),
                 Ok(Poll::Pending) => {}
                 Err(panic) => return Poll::Ready(Answer::Panicked(told(&*panic).to_owned())),
+            }
+            if is_telling {
+                match wire.poll_send(context, &mut Bytes::new()) {
+                    Poll::Ready(Ok(())) => is_telling = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Answer::Gone),
+                    Poll::Pending => {}
+                }
             }
             match incoming.poll(wire, context) {
                 Poll::Ready(Ok(())) => {}

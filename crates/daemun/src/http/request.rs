@@ -2,11 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Method, PathError, RequestBody, RequestHead};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -90,6 +90,25 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// From hand-over to the first byte of the answer, where its route says it; then 504.
+    pub timeout: Option<Duration>,
+    /// Sends 1xx ahead of the answer.
+    pub interim: Interim,
+    /// What was found out about it on its way.
+    pub notes: Notes,
+}
+
+/// What filters and the connection have found out about a request, beyond what stands in it.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
+    pub id: RequestId,
+    /// Who was authenticated (`REMOTE_USER`).
+    pub user: Option<Box<str>>,
+    /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
+    pub script_name: Bytes,
+    /// Whether the handler should begin before the body is there (`request_buffering = false`).
+    pub streams_body: bool,
 }
 
 impl Request {
@@ -105,6 +124,9 @@ impl Request {
             body: RequestBody::Empty,
             endpoint: Arc::clone(&self.endpoint),
             received: self.received,
+            timeout: None,
+            interim: self.interim.clone(),
+            notes: Notes { id: self.notes.id.clone(), ..Notes::default() },
         })
     }
 }

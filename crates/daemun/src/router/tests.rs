@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::*;
-use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, RequestBody, Response, Scheme, Version};
+use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, Interim, RequestBody, Response, Scheme, Version};
 
 /// Answers with its name and the rest of the path, or declines.
 struct Named {
@@ -32,7 +32,7 @@ fn rule(text: &str) -> Rule {
         Some(("", _)) | None => (HostPattern::Any, text.to_owned()),
         Some((host, path)) => (host.parse().unwrap(), format!("/{path}")),
     };
-    Rule { host, path: path.parse().unwrap(), origin: text.to_owned() }
+    Rule { host, path: path.parse().unwrap(), conditions: Conditions::default(), origin: text.to_owned() }
 }
 
 /// A router whose handlers are named after their rules; those with `?` before them decline.
@@ -53,7 +53,17 @@ fn request(host: &str, target: &str) -> Request {
     let head = builder.finish();
     let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
     let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-    Request { head, path, prefix_length: 0, body: RequestBody::Empty, endpoint, received: Instant::now() }
+    Request {
+        head,
+        path,
+        prefix_length: 0,
+        body: RequestBody::Empty,
+        endpoint,
+        received: Instant::now(),
+        timeout: None,
+        interim: Interim::none(),
+        notes: crate::http::Notes::default(),
+    }
 }
 
 /// What answers: `rule rest`, `→ location`, or the status of an error.
