@@ -10,6 +10,7 @@
 //! 6. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
 
 pub mod app;
+pub mod cgi;
 pub mod cli;
 pub mod config;
 pub mod connection;

@@ -100,7 +100,8 @@ fn fault_of_beginning(path: &Path) -> Option<ScriptFault> {
         return Some(ScriptFault::MissingInterpreter(interpreter.to_owned()));
     }
     // `env` looks the next word up; its own options come before it.
-    let looked_up = interpreter.ends_with("/env").then(|| words.find(|word| !word.starts_with('-') && !word.contains('=')));
+    let looked_up =
+        interpreter.ends_with("/env").then(|| words.find(|word| !word.starts_with('-') && !word.contains('=')));
     let missing = looked_up.flatten().filter(|name| find_program(name).is_none());
     missing.map(|name| ScriptFault::MissingInterpreter(name.to_owned()))
 }

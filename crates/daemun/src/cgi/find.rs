@@ -58,7 +58,9 @@ pub enum FindError {
     #[error("{0} can be written by everybody, and is not run; run chmod o-w {0}")]
     WorldWritable(String),
     /// It belongs to somebody else.
-    #[error("{path} belongs to user {owner}, who is neither root, nor the route's user, nor the owner of the folder; run chown")]
+    #[error(
+        "{path} belongs to user {owner}, who is neither root, nor the route's user, nor the owner of the folder; run chown"
+    )]
     Owner {
         /// Its path.
         path: String,
@@ -112,10 +114,9 @@ impl Scripts {
         let file = self.open(name, may_block).map_err(|error| match error {
             Errno::NOENT => FindError::Absent,
             Errno::AGAIN if !may_block => FindError::Cold,
-            Errno::XDEV => FindError::Outside {
-                path: path.display().to_string(),
-                root: self.path.display().to_string(),
-            },
+            Errno::XDEV => {
+                FindError::Outside { path: path.display().to_string(), root: self.path.display().to_string() }
+            }
             error => FindError::Io { path: path.display().to_string(), error: error.into() },
         })?;
         let found = rustix::fs::fstat(&file);

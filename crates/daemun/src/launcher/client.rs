@@ -1,9 +1,10 @@
 //! The front's end: starts programs by the launcher and hears of their ends.
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,7 +49,6 @@ pub enum LaunchError {
 }
 
 /// Starts programs. Shared by all routes; the launcher behind it may change.
-#[derive(Debug)]
 pub struct Client {
     connection: watch::Sender<Option<Arc<Connection>>>,
     next: AtomicU64,
@@ -56,14 +56,19 @@ pub struct Client {
 }
 
 /// A socket to a launcher, and who waits for word from it.
-#[derive(Debug)]
 struct Connection {
     socket: AsyncFd<OwnedFd>,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Result<Ending, LaunchError>>>>,
+    waiting: Mutex<HashMap<u64, Waiting>>,
+    closed: AtomicBool,
+}
+
+/// Who waits for the end of a program, and what is held until then whether anybody waits or not: its place.
+struct Waiting {
+    sender: oneshot::Sender<Result<Ending, LaunchError>>,
+    _held: Box<dyn Any + Send>,
 }
 
 /// A program that was started. Dropping it ends the program with its whole process group.
-#[derive(Debug)]
 pub struct Running {
     connection: Arc<Connection>,
     id: u64,
@@ -80,47 +85,67 @@ impl Client {
     /// From now on programs are started through this socket.
     pub fn connect(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let _entered = self.home.enter();
-        let connection = Arc::new(Connection { socket: sys::watched(socket)?, waiting: Mutex::default() });
+        let socket = sys::watched(socket)?;
+        let connection = Arc::new(Connection { socket, waiting: Mutex::default(), closed: AtomicBool::new(false) });
         self.home.spawn(listen(Arc::clone(&connection)));
         self.connection.send_replace(Some(connection));
         Ok(())
     }
 
     /// Starts a program with these as standard input, output and error. Whether it could be executed is told by its
-    /// [ending](Running::ending).
-    pub async fn start(&self, start: &Start, standard: [BorrowedFd<'_>; 3]) -> Result<Running, LaunchError> {
+    /// [ending](Running::ending). `held` is dropped when it has ended.
+    pub async fn start(
+        &self,
+        start: &Start,
+        standard: [BorrowedFd<'_>; 3],
+        held: Box<dyn Any + Send>,
+    ) -> Result<Running, LaunchError> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let packet = encode_start(id, start);
         if packet.len() > MAX_PACKET {
             return Err(LaunchError::TooLong);
         }
-        let mut connections = self.connection.subscribe();
-        let alive = |connection: &Option<Arc<Connection>>| connection.as_ref().is_some_and(|c| !c.is_closed());
-        let waited = tokio::time::timeout(LAUNCHER_DEADLINE, connections.wait_for(alive)).await;
-        let connection = match waited {
-            Ok(Ok(connection)) => connection.clone().ok_or(LaunchError::NoLauncher)?,
-            _ => return Err(LaunchError::NoLauncher),
-        };
+        let connection = self.connected().await?;
         let (sender, receiver) = oneshot::channel();
-        connection.waiting().insert(id, sender);
+        connection.waiting().insert(id, Waiting { sender, _held: held });
         let running = Running { connection, id, ending: Some(receiver), left_others: false };
         match packet::send(&running.connection.socket, &packet, &standard).await {
             Ok(()) => Ok(running),
-            Err(_) => Err(LaunchError::NoLauncher),
+            Err(_) => {
+                running.connection.waiting().remove(&id);
+                Err(LaunchError::NoLauncher)
+            }
         }
+    }
+
+    /// The launcher; one that is being started again is waited for.
+    async fn connected(&self) -> Result<Arc<Connection>, LaunchError> {
+        let alive = |connection: &Option<Arc<Connection>>| connection.clone().filter(|alive| !alive.is_closed());
+        if let Some(connection) = alive(&self.connection.borrow()) {
+            return Ok(connection);
+        }
+        let mut connections = self.connection.subscribe();
+        let waiting = async {
+            loop {
+                if let Some(connection) = alive(&connections.borrow_and_update()) {
+                    return Ok(connection);
+                }
+                connections.changed().await.map_err(|_| LaunchError::NoLauncher)?;
+            }
+        };
+        tokio::time::timeout(LAUNCHER_DEADLINE, waiting).await.unwrap_or(Err(LaunchError::NoLauncher))
     }
 }
 
 impl Connection {
-    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Result<Ending, LaunchError>>>> {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Waiting>> {
+        // A panic while the lock was held left plain data behind: it can be used.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the launcher is gone.
     fn is_closed(&self) -> bool {
-        let flags = rustix::net::RecvFlags::PEEK | rustix::net::RecvFlags::DONTWAIT;
-        let mut byte = [0; 1];
-        matches!(rustix::net::recv(self.socket.get_ref(), &mut byte[..], flags), Ok((_, 0)))
+        self.closed.load(Ordering::Acquire)
     }
 
     /// Says that a run is to end; the few bytes nearly always fit at once.
@@ -156,9 +181,10 @@ async fn listen(connection: Arc<Connection>) {
         };
         if let Some(waiting) = connection.waiting().remove(&id) {
             // Nobody may be interested any more.
-            let _ = waiting.send(word);
+            let _ = waiting.sender.send(word);
         }
     }
+    connection.closed.store(true, Ordering::Release);
     connection.waiting().clear();
 }
 
