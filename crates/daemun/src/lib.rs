@@ -29,3 +29,4 @@ pub mod static_files;
 pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
+pub mod tls;

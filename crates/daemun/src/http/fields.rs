@@ -19,6 +19,11 @@ impl Field {
     pub fn value(&self) -> &[u8] {
         &self.value
     }
+
+    /// The value, to be shared.
+    pub fn shared_value(&self) -> &Bytes {
+        &self.value
+    }
 }
 
 /// The fields of a response, in the order in which they will be sent.

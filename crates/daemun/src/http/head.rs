@@ -12,6 +12,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 impl Version {
@@ -20,6 +22,8 @@ impl Version {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            // With a zero that RFC 9113 does not know: what applications and log readers have always been told.
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +33,7 @@ pub struct Endpoint {
     client: Option<Peer>,
     server: Option<Peer>,
     scheme: Scheme,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// One end of a TCP connection.
@@ -49,7 +50,15 @@ pub struct Peer {
 impl Endpoint {
     /// The two ends; `None` on a Unix socket.
     pub fn new(client: Option<SocketAddr>, server: Option<SocketAddr>, scheme: Scheme) -> Self {
-        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme }
+        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme, tls: None }
+    }
+
+    /// The same behind TLS.
+    #[must_use]
+    pub fn with_tls(mut self, session: TlsSession) -> Self {
+        self.scheme = Scheme::Https;
+        self.tls = Some(Box::new(session));
+        self
     }
 
     /// The client.
@@ -65,6 +74,11 @@ impl Endpoint {
     /// How the client speaks to us.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What TLS says, where the client came through it.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_deref()
     }
 }
 
