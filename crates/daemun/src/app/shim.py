@@ -997,7 +997,7 @@ class Lane:
         self.out = []
         # The request that the application is called for, and the one that is being interrupted: set before the thread's
         # exception is, and looked at after each request. -1 for none.
-        self.running = self.interrupted = -1
+        self.called = self.interrupted = -1
         self.interrupting = threading.Lock()
         # Held while something is written: the monitor's thread writes too.
         self.writing = threading.Lock()
@@ -1212,7 +1212,7 @@ class Lane:
             return
         environ["wsgi.input"] = source = io.BytesIO(body) if body_kind <= INLINE else self.open_body(body_kind, body)
         exchange = self.current = Exchange(self, request)
-        self.running = request
+        self.called = request
         try:
             result = self.application(environ, exchange.start_response)
             if self.worker.forked:
@@ -1229,7 +1229,7 @@ class Lane:
                 self.bodies.pop(request, None)
             if self.cancelled:
                 self.cancelled.discard(request)
-            self.running = -1
+            self.called = -1
         if self.interrupted >= 0:
             self.settle_interrupt()
         now = perf_counter()
@@ -1268,25 +1268,25 @@ class Lane:
     def interrupt(self, request):
         """Raises `TimedOut` in this lane's thread if it is still at this request. The monitor's thread calls this.
 
-        Whoever comes first, no other request is hit: here `interrupted` is stored before `running` is read, there
-        `running` before `interrupted`. So either this sees the end, or the lane sees that it has to wait and clear what
+        Whoever comes first, no other request is hit: here `interrupted` is stored before `called` is read, there
+        `called` before `interrupted`. So either this sees the end, or the lane sees that it has to wait and clear what
         was set.
         """
         with self.interrupting:
             self.interrupted = request
-            if self.running == request:
+            if self.called == request:
                 raise_in_thread(self.ident, TimedOut)
 
     def settle_interrupt(self):
         with self.interrupting:
             raise_in_thread(self.ident, None)
-            self.running = self.interrupted = -1
+            self.called = self.interrupted = -1
         if self.current is not None and not self.current.ended:
             self.current.end(FAILED)
 
     def early_hints(self, headers):
         """`wsgi.early_hints`: sends a 103 with these headers (pairs, or a dict) ahead of the answer (RFC 8297)."""
-        request, exchange = self.running, self.current
+        request, exchange = self.called, self.current
         # Kept for later or called from another thread it could reach the client of another request.
         if get_ident() != self.ident or request < 0 or (exchange is not None and exchange.started):
             return
@@ -1374,7 +1374,7 @@ def accelerated_lane(path):
         loader.exec_module(module)
     except (ImportError, OSError) as error:
         return Lane, f"cannot be loaded: {error}"
-    module.bind((Lane.answer, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    module.bind((Lane.answer, Lane.receive, Lane.flush, Exchange, FileWrapper, io.BytesIO, itertools.chain))
     return type("AcceleratedLane", (module.Lane, Lane), {}), None
 
 
