@@ -13,17 +13,17 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, route, server, units};
+use super::{app, route, server, site, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
-    known: &["include", "server", "app", "route"],
-    later: &["tls", "upstream", "site", "monitor", "health", "cache", "control", "acme"],
+    known: &["include", "server", "app", "route", "site"],
+    later: &["tls", "upstream", "monitor", "health", "cache", "control", "acme"],
 };
 /// Where keys belong that stand above the first table by mistake.
 const HOMES: [(&str, Keys); 3] =
     [("[server]", server::KEYS), ("a line such as [app.shop]", app::KEYS), ("a line [[route]]", route::KEYS)];
-const INCLUDED: Keys = Keys { known: &["server", "app", "route"], later: FILE.later };
+const INCLUDED: Keys = Keys { known: &["server", "app", "route", "site"], later: FILE.later };
 
 /// Everything before what is missing is filled in.
 struct Draft {
@@ -117,6 +117,7 @@ impl Draft {
 
     fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
         let mut servers = Vec::new();
+        let (mut site_routes, mut sites) = (Vec::new(), 0);
         for &(source, table) in files {
             // Unknown keys of the file itself are told already.
             let file = Section::unchecked(source, table);
@@ -129,7 +130,17 @@ impl Draft {
                 let section = entry.section("[[route]]", "a table under a line [[route]]", route::KEYS);
                 self.routes.extend(section.and_then(|section| route::Draft::read(&section)));
             }
+            let found = file.entry("site").and_then(|entry| entry.items("tables, each under a line [[site]]"));
+            for entry in found.unwrap_or_default() {
+                let section = entry.section("[[site]]", "a table under a line [[site]]", site::KEYS);
+                site_routes.extend(section.iter().flat_map(site::read));
+                sites += 1;
+            }
         }
+        if sites == 1 && self.routes.is_empty() {
+            site::widen(&mut site_routes);
+        }
+        self.routes.append(&mut site_routes);
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
         }

@@ -311,7 +311,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nredirect = { to = \"/{name}\" }",
-        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`",
+        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
     ),
     (
         "[[route]]\nredirect = { to = \"/\", status = 200 }",
