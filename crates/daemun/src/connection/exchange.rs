@@ -1,5 +1,6 @@
 //! One request and its answer.
 
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
@@ -7,7 +8,7 @@ use std::task::Poll;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::error_page::{error_response, new_reference};
+use super::error_page::error_response;
 use super::incoming::{Incoming, Leftover};
 use super::life::{Connection, Ending};
 use super::reply::{Reply, ReplyError, Sent, told};
@@ -16,8 +17,8 @@ use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{
-    CanonicalPath, Interim, InterimQueue, Method, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
-    Version,
+    CanonicalPath, Interim, InterimQueue, Method, Notes, Request, RequestBody, RequestHead, RequestId, Response,
+    Scheme, Status, Timing, Version,
 };
 use crate::telemetry::{Entry, Level, RequestLine};
 
@@ -34,20 +35,23 @@ struct Current {
     head: RequestHead,
     received: Instant,
     keep_alive: bool,
+    id: RequestId,
+    /// Where it comes from and how, by the word of a trusted proxy.
+    forwarded: (Option<IpAddr>, Option<Scheme>),
 }
 
 impl Connection {
     /// Answers one request, and says how the connection goes on.
     pub(super) async fn exchange(&mut self, parsed: ParsedHead, serving: &Serving) -> Ending {
         let received = Instant::now();
-        let mut current = Current { head: parsed.head.clone(), received, keep_alive: parsed.keep_alive };
+        let mut current = self.visit(&parsed, received, serving);
         let owes_continue = parsed.expect_continue;
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {
             Ok(begun) => begun,
             Err(refusal) => return self.refuse(&current, refusal).await,
         };
-        let response = match self.route(parsed.head, body, received) {
+        let response = match self.route(parsed.head, body, &current) {
             Err(response) => *response,
             Ok(request) => match answer((&mut self.wire, &mut incoming), &self.interim, serving, request).await {
                 Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
@@ -66,8 +70,25 @@ impl Connection {
         self.reply(&current, response, &mut incoming, serving).await
     }
 
+    /// What is known of a request from its head. A proxy's word for where it comes from, and its name for it, count only
+    /// where the proxy is trusted.
+    fn visit(&self, parsed: &ParsedHead, received: Instant, serving: &Serving) -> Current {
+        let head = parsed.head.clone();
+        let mut current =
+            Current { head, received, keep_alive: parsed.keep_alive, id: RequestId::None, forwarded: (None, None) };
+        if serving.trusted.trusts(&self.endpoint) {
+            let head = &current.head;
+            current.forwarded = (serving.trusted.client(head, &self.endpoint), serving.trusted.scheme(head));
+            current.id = head.field("x-request-id").and_then(RequestId::given).unwrap_or_default();
+        }
+        if current.id == RequestId::None {
+            current.id = RequestId::next();
+        }
+        current
+    }
+
     /// The request as handlers see it, or the answer to one that none of them sees.
-    fn route(&mut self, head: RequestHead, body: RequestBody, received: Instant) -> Result<Request, Box<Response>> {
+    fn route(&mut self, head: RequestHead, body: RequestBody, current: &Current) -> Result<Request, Box<Response>> {
         if head.raw_path() == b"*" {
             // A ping of the server itself (RFC 9110, section 9.3.7).
             return Err(Box::new(Response::new(Status::OK)));
@@ -77,7 +98,7 @@ impl Connection {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let endpoint = Arc::clone(&self.endpoint);
-        let received = received.into_std();
+        let received = current.received.into_std();
         // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
         let interim = if head.version() == Version::Http11 { self.interim.open() } else { Interim::none() };
         Ok(Request {
@@ -89,7 +110,7 @@ impl Connection {
             prefix_length: 0,
             timeout: None,
             interim,
-            notes: Notes::default(),
+            notes: Notes { id: current.id.clone(), scheme: current.forwarded.1, ..Notes::default() },
         })
     }
 
@@ -123,9 +144,10 @@ impl Connection {
 
     /// The one place where an error becomes a response and a line of the log.
     fn report(&self, current: &Current, status: Status, fault: Fault, message: &str, retry: Option<u32>) -> Response {
-        let reference = new_reference();
+        let reference = current.id.to_string();
         let level = if fault == Fault::Client { Level::Info } else { Level::Error };
-        let (method, target) = (current.head.method_name(), current.head.target().escape_ascii());
+        let target = self.context.access.masked(current.head.target());
+        let (method, target) = (current.head.method_name(), target.escape_ascii());
         let errors = &self.context.errors;
         errors.log(level, format_args!("{message} ({method} {target}, {}, reference {reference})", status.code()));
         error_response(status, None, Some(&reference), retry, Some(&current.head))
@@ -164,7 +186,8 @@ impl Connection {
                 if is_whole { Ending::Close } else { Ending::Linger }
             }
             Ok(Sent::Overlong) => {
-                let target = current.head.target().escape_ascii();
+                let target = self.context.access.masked(current.head.target());
+                let target = target.escape_ascii();
                 let message = "a response body was longer than it said; the rest was left out";
                 self.context.errors.error(format_args!("{message} ({target})"));
                 self.log(current, status, sent, timing);
@@ -176,7 +199,8 @@ impl Connection {
             }
             Err(error) => {
                 if let ReplyError::Body { message, .. } = &error {
-                    let target = current.head.target().escape_ascii();
+                    let target = self.context.access.masked(current.head.target());
+                    let target = target.escape_ascii();
                     self.context.errors.error(format_args!("{message}; the connection was cut ({target})"));
                 }
                 self.log(current, status, sent, timing);
@@ -192,7 +216,8 @@ impl Connection {
     /// Answers a request whose body cannot be taken.
     async fn refuse(&mut self, current: &Current, refusal: Refusal) -> Ending {
         let head = &current.head;
-        let (method, target) = (head.method_name(), head.target().escape_ascii());
+        let target = self.context.access.masked(head.target());
+        let (method, target) = (head.method_name(), target.escape_ascii());
         self.context.errors.info(format_args!("a body was refused: {refusal} ({method} {target})"));
         let page = error_response(refusal.status, Some(refusal.reason), None, None, Some(head));
         self.send_last(current, page, &mut Incoming::nothing()).await
@@ -225,6 +250,9 @@ impl Connection {
             bytes,
             duration,
             timing,
+            id: Some(&current.id),
+            forwarded: current.forwarded.0,
+            scheme: current.forwarded.1.unwrap_or(self.endpoint.scheme()),
         });
     }
 }

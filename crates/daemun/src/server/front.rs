@@ -20,6 +20,7 @@ use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::filter::Kept;
 use crate::gateway::Spool;
+use crate::http::TrustedProxies;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -132,7 +133,8 @@ impl Front {
         };
         let access = match telemetry.access.sink {
             Sink::Off => AccessLogger::off(),
-            _ => AccessLogger::start(access, telemetry.access.format, errors.clone())?,
+            _ => AccessLogger::start(access, telemetry.access.format.clone(), errors.clone())?
+                .masking(&telemetry.access.mask),
         };
         let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
@@ -168,7 +170,8 @@ impl Front {
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
         let handler =
             handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
-        let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
+        let trusted = TrustedProxies::new(plan.configuration.server.trusted_proxies.clone());
+        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
         self.prepared = Some(Prepared { plan, serving, sockets });
         Ok(())
     }

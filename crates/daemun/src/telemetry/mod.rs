@@ -7,11 +7,14 @@
 mod access;
 mod error;
 mod escape;
+mod mask;
 mod settings;
+mod template;
 mod time;
 mod writer;
 
 pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
+pub use template::Template;
 pub use writer::LogWriter;
