@@ -201,7 +201,7 @@ impl Draft {
         Ok(Configuration {
             server: self.server,
             apps,
-            routes: self.routes.into_iter().map(|route| route.settings).collect(),
+            routes: self.routes.into_iter().map(route::Draft::complete).collect(),
             files: self.documents,
             target: self.target,
             warnings: report.finish()?,

@@ -1,6 +1,6 @@
 //! `[[route]]`: a condition and exactly one handler.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::configuration::{HandlerSettings, RouteSettings};
@@ -83,6 +83,14 @@ impl Draft {
         Self { settings, place, app_place: None }
     }
 
+    /// The route as it is served. Own pages stand for those of a static tree too: it has none that anybody wrote.
+    pub(super) fn complete(mut self) -> RouteSettings {
+        if let (HandlerSettings::Static(_), Some(errors)) = (&self.settings.handler, &mut self.settings.filters.errors) {
+            errors.value.intercept = true;
+        }
+        self.settings
+    }
+
     /// The same for another host.
     pub(super) fn with_host(&self, host: HostPattern) -> Self {
         let mut draft = self.clone();
@@ -112,6 +120,13 @@ impl Draft {
         let filters = filters::read(section, Some(&path));
         let handler = handler(section)?;
         let app = section.entry("app");
+        let strips = matches!(
+            handler,
+            HandlerSettings::Static(_) | HandlerSettings::Redirect { .. } | HandlerSettings::Respond { .. }
+        );
+        if let Some(entry) = section.entry("strip_prefix").filter(|_| strips) {
+            entry.fault("it is for handlers that pass the path on; files are found by what follows the prefix anyway");
+        }
         let rule = Rule { host: HostPattern::Any, path, conditions, origin: section.place().to_string() };
         let settings = RouteSettings { rule, filters, handler };
         Some(Self { settings, place: section.place(), app_place: app.map(|entry| entry.place()) })
@@ -162,8 +177,13 @@ fn warn_of_shadows(routes: &[Draft], report: &Report) {
         HandlerSettings::Redirect { to, .. } => to.contains("{port}{path}"),
         _ => false,
     };
+    let mut told = HashSet::new();
     for shadow in crate::router::shadows(&rules, declines) {
         let (hidden, by) = (&routes[shadow.hidden], &routes[shadow.by]);
+        // A site has a route for each of its hosts: one of them is enough.
+        if hidden.place == by.place || !told.insert((&hidden.place, &by.place)) {
+            continue;
+        }
         report.warn(format!(
             "{}: the route for `{}` is never asked on host `{}`: `{}` at {} is for that host and comes first",
             hidden.place, hidden.settings.rule.path, by.settings.rule.host, by.settings.rule.path, by.place

@@ -4,6 +4,7 @@ use super::configuration::HandlerSettings;
 use super::route::{self, Draft};
 use super::section::{Entry, Keys, Section};
 use super::{condition, filters};
+use crate::filter::FilterSettings;
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
 
 /// The keys of `[[site]]`: its own, one handler for `/*`, and filters for all its routes.
@@ -44,6 +45,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Draft> {
     let outer = filters::read(section, None);
     let mut drafts = Vec::new();
     if route::has_handler(section) {
+        // Its filters are those of the table itself.
         drafts.extend(route::Draft::read_as(section, all_paths(), Conditions::default()));
     }
     let routes = section.entry("route");
@@ -52,10 +54,7 @@ pub(super) fn read(section: &Section<'_>) -> Vec<Draft> {
         section.fault("a site needs something that answers: a handler such as `app`, or a [[site.route]]");
     }
     for entry in items {
-        drafts.extend(inner_route(&entry));
-    }
-    for draft in &mut drafts {
-        draft.settings.filters = std::mem::take(&mut draft.settings.filters).within(&outer);
+        drafts.extend(inner_route(&entry, &outer));
     }
     let mut all = Vec::new();
     for host in &served {
@@ -113,7 +112,7 @@ fn is_name(host: &HostPattern) -> bool {
     }
 }
 
-fn inner_route(entry: &Entry<'_>) -> Option<Draft> {
+fn inner_route(entry: &Entry<'_>, outer: &FilterSettings) -> Option<Draft> {
     let section = entry.section("[[site.route]]", "a table under a line [[site.route]]", route::KEYS)?;
     if let Some(host) = section.entry("host") {
         host.fault("the hosts stand in its [[site]]");
@@ -123,7 +122,17 @@ fn inner_route(entry: &Entry<'_>) -> Option<Draft> {
         .entry("path")
         .map_or(Some(all_paths()), |entry| entry.parse("a path such as \"/static/*\"", str::parse));
     let conditions = condition::read(&section);
-    route::Draft::read_as(&section, path?, conditions?)
+    let mut draft = route::Draft::read_as(&section, path?, conditions?)?;
+    let mut outer = outer.clone();
+    // `false` is a word too: it turns off what the site turns on.
+    if section.entry("compress").is_some() {
+        outer.compress = None;
+    }
+    if section.entry("cache").is_some() {
+        outer.cache = None;
+    }
+    draft.settings.filters = draft.settings.filters.within(&outer);
+    Some(draft)
 }
 
 fn to_canonical(host: HostPattern, canonical: &str, section: &Section<'_>) -> Draft {

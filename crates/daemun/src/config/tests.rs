@@ -137,7 +137,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"xml\" }",
-        "daemun.toml:2:37: `format` in `access_log`: expected `combined` or `json`, found \"xml\"",
+        "daemun.toml:2:37: `format` in `access_log`: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"",
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"$time\" }",
