@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
-use crate::filter::Filtered;
+use crate::filter::{Filtered, Kept};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
@@ -23,6 +23,7 @@ pub(super) fn build(
     mut folders: impl Iterator<Item = OwnedFd>,
     pools: &BTreeMap<String, Arc<Pool>>,
     spool: &Arc<Spool>,
+    kept: &Kept,
     errors: &ErrorLogger,
 ) -> io::Result<Arc<dyn Handler>> {
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
@@ -58,7 +59,10 @@ pub(super) fn build(
                 Arc::new(Respond::new(*status, body, content_type).map_err(io::Error::other)?)
             }
         };
-        routes.push((route.rule.clone(), Filtered::wrap(&route.filters, handler)));
+        let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
+        let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
+        let handler = Filtered::wrap(&route.filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
+        routes.push((route.rule.clone(), handler));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
