@@ -119,6 +119,7 @@ def told(port: int, method: str, target: str, fields: Mapping[str, str]) -> dict
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     wire.send(f"{method} {target} HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n{lines}\r\n".encode())
     reply = wire.reply(method)
+    wire.socket.close()
     assert reply is not None, target
     assert reply.complete, target
     return comparable(reply)
