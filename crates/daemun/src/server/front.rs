@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::process::Channel;
 use crate::sys;
@@ -96,6 +97,8 @@ struct Front {
     pools: BTreeMap<String, AppPool>,
     listening: Listening,
     prepared: Option<Prepared>,
+    /// Caches and counters of filters, found again after a reload.
+    kept: Kept,
 }
 
 /// A pool and the task that accepts its workers.
@@ -135,7 +138,15 @@ impl Front {
         let limits = plan.configuration.server.limits.clone();
         let listening = Listening::new(limits.max_connections);
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
-        let mut front = Self { context, event_loops, reports, pools: BTreeMap::new(), listening, prepared: None };
+        let mut front = Self {
+            context,
+            event_loops,
+            reports,
+            pools: BTreeMap::new(),
+            listening,
+            prepared: None,
+            kept: Kept::default(),
+        };
         front.prepare(plan, descriptors)?;
         Ok(front)
     }
@@ -155,7 +166,8 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
+        let handler =
+            handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
         self.prepared = Some(Prepared { plan, serving, sockets });
         Ok(())
