@@ -30,7 +30,7 @@ fn every_file_is_short_and_says_what_it_is() {
 }
 
 /// Where code may stand that the compiler cannot check; each block says why it is sound, which clippy holds.
-const UNSAFE: &[&str] = &["crates/daemun/src/sys.rs", "crates/daemun/accelerator/"];
+const UNSAFE: &[&str] = &["crates/daemun/src/sys.rs", "crates/daemun/src/sys/", "crates/daemun/accelerator/"];
 
 fn is_unsafe(path: &str, text: &str) -> bool {
     let is_word = |part: &str| part == "unsafe";
