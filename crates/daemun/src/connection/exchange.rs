@@ -216,6 +216,9 @@ impl Connection {
     }
 
     fn log(&self, current: &Current, status: Status, bytes: u64, timing: Timing) {
+        if !self.context.access.is_on() {
+            return;
+        }
         let duration = current.received.elapsed();
         let request = RequestLine::Head(&current.head);
         self.context.access.log(&Entry {

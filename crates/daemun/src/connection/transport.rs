@@ -4,10 +4,12 @@ use std::future::Future;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -56,10 +58,20 @@ impl Transport {
         on!(self, socket => socket.poll_write_ready(context))
     }
 
-    /// Sends `head` with more to come at once, so that it shares a packet with the file behind it.
+    /// Sends `head` with more to come at once, so that it shares a packet with the file behind it: a fifth of the
+    /// processor time of 100 KiB. Under BBR, which paces packets by their size, it would cost half as much again
+    /// instead, so there the head goes ahead.
     pub(super) fn try_write_more(&self, head: &[u8]) -> io::Result<usize> {
-        let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
+        let more = if self.is_paced() { SendFlags::empty() } else { SendFlags::MORE };
+        let flags = more | SendFlags::NOSIGNAL;
         on!(self, socket => socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, head, flags)?)))
+    }
+
+    /// Whether packets are paced. The system's choice for all connections, so the first one is asked.
+    fn is_paced(&self) -> bool {
+        static PACED: OnceLock<bool> = OnceLock::new();
+        let Self::Tcp(socket) = self else { return false };
+        *PACED.get_or_init(|| rustix::net::sockopt::tcp_congestion(socket).is_ok_and(|name| name.starts_with("bbr")))
     }
 
     /// Sends up to `length` bytes of `file` from `offset`; 0 bytes are the file's end.
