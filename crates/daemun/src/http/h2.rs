@@ -195,6 +195,16 @@ pub fn response_head(status: Status, fields: &Fields, length: Length, date: &[u8
     response
 }
 
+/// The head of an interim response (1xx), which has the fields it was given and no others.
+pub fn interim_head(status: Status, fields: &Fields) -> WireResponse<()> {
+    let mut response = WireResponse::new(());
+    *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::PROCESSING);
+    for field in fields.iter().filter(|field| !matches!(kind(field), Kind::Ours)) {
+        append(response.headers_mut(), field.name(), field.shared_value());
+    }
+    response
+}
+
 /// Names and values are valid by their type, with one exception: a value may not have white space around it.
 fn append(map: &mut HeaderMap, name: &[u8], value: &Bytes) {
     let value = value.slice_ref(value.trim_ascii());
