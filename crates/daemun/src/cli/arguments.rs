@@ -107,6 +107,7 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_LOG_LEVEL",
     "DAEMUN_PID_FILE",
     "DAEMUN_COLLECT",
+    "DAEMUN_ACCELERATOR",
 ];
 
 // === impl ServeArguments ===
@@ -158,6 +159,7 @@ impl ServeArguments {
             log_format: one(&self.log_format, "--log-format", "DAEMUN_LOG_FORMAT"),
             log_level: one(&self.log_level, "--log-level", "DAEMUN_LOG_LEVEL"),
             pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
+            accelerator: environment.variable("DAEMUN_ACCELERATOR").map(is_yes),
             collect: self.collect || environment.variable("DAEMUN_COLLECT").is_some_and(is_yes),
         }
     }

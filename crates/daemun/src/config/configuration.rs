@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::AppSettings;
 use crate::connection::Limits;
+use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
 use crate::router::Rule;
 use crate::static_files::StaticSettings;
@@ -60,11 +61,14 @@ pub struct ServerSettings {
     pub trusted_proxies: Vec<(IpAddr, u8)>,
 }
 
-/// `[[route]]`: a condition and what answers.
+/// `[[route]]`: conditions, filters and what answers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RouteSettings {
     /// When.
     pub rule: Rule,
+    /// What happens on the way.
+    #[serde(default)]
+    pub filters: FilterSettings,
     /// What.
     pub handler: HandlerSettings,
 }

@@ -61,6 +61,8 @@ pub struct Wishes {
     pub log_level: Option<Wish>,
     /// File for the supervisor's process id.
     pub pid_file: Option<Wish>,
+    /// Whether workers may load the accelerator.
+    pub accelerator: Option<bool>,
     /// Whether static files are collected before the start.
     pub collect: bool,
 }
@@ -174,6 +176,9 @@ impl Wishes {
                 None => Err(format!("expected KEY=VALUE, found {text:?}")),
             });
             draft.settings.env.extend(variable);
+        }
+        if let Some(accelerator) = self.accelerator {
+            draft.settings.accelerator = accelerator;
         }
         draft.settings.collect |= self.collect;
     }

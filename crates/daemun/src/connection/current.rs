@@ -11,7 +11,9 @@ use tokio::time::Instant;
 use super::error_page::{error_response, new_reference};
 use super::{Context, Serving};
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
-use crate::http::{CanonicalPath, Endpoint, Interim, Request, RequestBody, RequestHead, Response, Status, Timing};
+use crate::http::{
+    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
+};
 use crate::telemetry::{Entry, Level, RequestLine};
 use crate::tls::Certificates;
 
@@ -59,7 +61,8 @@ impl Current {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let (endpoint, received) = (Arc::clone(&self.endpoint), self.received.into_std());
-        Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim })
+        let notes = Notes::default();
+        Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim, notes })
     }
 
     /// What the client is told of how the work ended. A body that `failed` on its way in is the client's fault, whatever
@@ -67,7 +70,7 @@ impl Current {
     pub(super) fn conclude(&self, worked: Worked, failed: Option<Status>) -> Response {
         match worked {
             Ok(Ok(outcome)) => self.check(outcome),
-            Ok(Err(error)) => self.explain(&error, failed),
+            Ok(Err(error)) => self.explain(error, failed),
             Err(panic) => {
                 let message = format!("a handler panicked: {panic}");
                 self.report(Status::INTERNAL_SERVER_ERROR, Fault::Server, &message, None)
@@ -90,12 +93,16 @@ impl Current {
         }
     }
 
-    fn explain(&self, error: &HandlerError, failed: Option<Status>) -> Response {
+    fn explain(&self, error: HandlerError, failed: Option<Status>) -> Response {
         let (status, fault) = match failed {
             Some(status) => (status, Fault::Client),
             None => (error.status, error.fault),
         };
-        self.report(status, fault, &error.message, error.retry_after)
+        let mut page = self.report(status, fault, &error.message, error.retry_after);
+        if let Some(dress) = error.dress {
+            dress.apply(&mut page);
+        }
+        page
     }
 
     /// The one place where an error becomes a response and a line of the log.

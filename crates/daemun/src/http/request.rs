@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, TlsSession};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -108,6 +108,21 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Sends 1xx ahead of the answer.
     pub interim: Interim,
+    /// What was found out about it on its way.
+    pub notes: Notes,
+}
+
+/// What filters and the connection have found out about a request, beyond what stands in it.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
+    pub id: RequestId,
+    /// Who was authenticated (`REMOTE_USER`).
+    pub user: Option<Box<str>>,
+    /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
+    pub script_name: Bytes,
+    /// Whether the handler should begin before the body is there (`request_buffering = false`).
+    pub streams_body: bool,
 }
 
 impl Request {
@@ -125,6 +140,7 @@ impl Request {
             received: self.received,
             timeout: None,
             interim: self.interim.clone(),
+            notes: Notes { id: self.notes.id.clone(), ..Notes::default() },
         })
     }
 }

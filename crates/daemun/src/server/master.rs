@@ -28,7 +28,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{AppSettings, SHIM, Zygote};
+use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::process::{self, Account, Channel};
@@ -76,6 +76,7 @@ struct Master {
     bound: Vec<Bound>,
     runtime: RuntimeFolder,
     shim: PathBuf,
+    accelerator: Option<PathBuf>,
     program: PathBuf,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
@@ -178,8 +179,13 @@ impl Master {
         let logs = Logs::open(&configuration.server.telemetry)?;
         let errors = logs.error_logger(&configuration.server.telemetry.error)?;
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
-        let shim =
-            runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
+        let written = text("cannot write the worker's program");
+        let shim = runtime.write_program("daemun_worker.py", SHIM.as_bytes()).map_err(written)?;
+        let accelerator = if ACCELERATOR.is_empty() {
+            None
+        } else {
+            Some(runtime.write_program("daemun_accelerator.so", ACCELERATOR).map_err(written)?)
+        };
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
@@ -191,6 +197,7 @@ impl Master {
             bound: Vec::new(),
             runtime,
             shim,
+            accelerator,
             program,
             apps: BTreeMap::new(),
             change: None,

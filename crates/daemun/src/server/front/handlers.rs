@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
-use crate::gateway::{Spool, TrustedProxies};
+use crate::filter::Filtered;
+use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
-use crate::http::{Request, Status};
+use crate::http::{Request, Status, TrustedProxies};
 use crate::respond::{Redirect, Respond};
 use crate::router::Router;
 use crate::static_files::StaticFiles;
@@ -44,7 +45,7 @@ pub(super) fn build(
                 Arc::new(Respond::new(*status, body, content_type).map_err(io::Error::other)?)
             }
         };
-        routes.push((route.rule.clone(), handler));
+        routes.push((route.rule.clone(), Filtered::wrap(&route.filters, handler)));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
