@@ -11,7 +11,7 @@ from pathlib import Path
 
 import frames as h2
 import pytest
-from frames import Fields, at, frame, frames, headers, reset, settings, window_update, with_field, without
+from frames import WINDOW, Fields, at, frame, frames, headers, reset, settings, window_update, with_field, without
 from gate import Gate
 from server import DEADLINE, Server, front, resident
 
@@ -56,7 +56,7 @@ CONFIGURATION = """\
 [server]
 listen = ["127.0.0.1:0"]
 keep_alive = "1s"
-max_body = "1MiB"
+max_body = "60kB"
 [app.a]
 wsgi = "app:application"
 processes = 1
@@ -201,10 +201,11 @@ def test_a_body_that_is_too_long_is_a_413(server: Server) -> None:
     with frames(server.port) as connection:
         connection.send(headers(1, [*at("/", "POST"), ("content-length", str(1 << 21))], h2.END_HEADERS))
         assert connection.until(h2.HEADERS, 1).status == 413
-    upload = ["--http2-prior-knowledge", "-H", "Content-Length:", "-T", "-", "-o", "/dev/null", "-w", "%{http_code}"]
-    url = f"http://127.0.0.1:{server.port}/"
-    done = subprocess.run(["curl", "-s", *upload, url], input=bytes(1 << 21), capture_output=True, timeout=DEADLINE)
-    assert done.stdout == b"413"
+        connection.send(headers(3, at("/", "POST"), h2.END_HEADERS))
+        connection.send(frame(h2.DATA, 0, 3, bytes(16_000)) * 4)
+        result = connection.result(3)
+        assert (result.status, result.reset) == (413, None)
+        assert connection.until(h2.RST_STREAM).code == h2.NO_ERROR
 
 
 def test_an_answer_that_breaks_is_reset_and_never_looks_whole(server: Server) -> None:
@@ -240,14 +241,18 @@ def test_rapid_reset_is_cut(server: Server, gate: Gate) -> None:
         assert "/rapid" not in json.loads(connection.ask(1, at("/")).body)["ran"]
 
 
-def test_resets_that_the_client_provokes_are_cut(server: Server, gate: Gate) -> None:
-    """CVE-2025-8671, MadeYouReset: a window update of zero makes us reset the stream."""
+PROVOKED = {"a window that is too large": WINDOW + 65535, "a window that does not grow": 0}
+
+
+@pytest.mark.parametrize("more", PROVOKED.values(), ids=PROVOKED)
+def test_resets_that_the_client_provokes_are_cut(server: Server, gate: Gate, more: int) -> None:
+    """CVE-2025-8671, MadeYouReset: the client makes us reset its streams."""
     with frames(server.port) as connection:
         connection.send(headers(1, at("/held")))
         gate.entered()
         for stream in range(3, 403, 2):
-            connection.send(headers(stream, at("/provoked")) + window_update(stream, 0))
-        assert connection.ending() == h2.ENHANCE_YOUR_CALM
+            connection.send(headers(stream, at("/provoked")) + window_update(stream, more))
+        assert connection.ending() in {h2.ENHANCE_YOUR_CALM, h2.PROTOCOL_ERROR}
         gate.open()
     with frames(server.port) as connection:
         assert "/provoked" not in json.loads(connection.ask(1, at("/")).body)["ran"]
@@ -271,13 +276,14 @@ def block_of_fields(size: int) -> bytes:
 
 
 def test_an_hpack_bomb_is_refused_within_the_limit_of_heads(server: Server) -> None:
-    """One large field that is remembered, then named again and again by a byte."""
-    bomb = b"\x40\x03x-b" + h2.integer(4000, 7) + b"b" * 4000 + b"\xbe" * 10_000
+    """One large field that is remembered, then named again and again by a byte: a little too much, and 600 times."""
     before = resident(front(server))
-    with frames(server.port) as connection:
-        connection.send(frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, h2.block(at("/bomb")) + bomb))
-        result = connection.result(1)
-        assert result.status == 431 or result.reset is not None
+    for times, told in [(20, h2.HEADERS), (10_000, h2.GOAWAY)]:
+        bomb = b"\x40\x03x-b" + h2.integer(4000, 7) + b"b" * 4000 + b"\xbe" * times
+        with frames(server.port) as connection:
+            connection.send(frame(h2.HEADERS, h2.END_HEADERS | h2.END_STREAM, 1, h2.block(at("/bomb")) + bomb))
+            found = connection.until(told)
+            assert found.status == 431 if told == h2.HEADERS else found.code == h2.ENHANCE_YOUR_CALM
     assert resident(front(server)) - before < 4 << 20
 
 

@@ -64,7 +64,7 @@ const FAULTS: &[(&str, &str)] = &[
         "processes = 2\nlisten = '80'",
         "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
     ),
-    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `app` or `route`"),
+    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app` or `route`"),
     (
         "[server]\ngrace = 25",
         "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
