@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::process::Channel;
 use crate::sys;
@@ -102,6 +103,8 @@ struct Front {
     certificates: Arc<ArcSwap<Certificates>>,
     tickets: Tickets,
     prepared: Option<Prepared>,
+    /// Caches and counters of filters, found again after a reload.
+    kept: Kept,
 }
 
 /// A pool and the task that accepts its workers.
@@ -152,6 +155,7 @@ impl Front {
             certificates,
             tickets: Tickets::default(),
             prepared: None,
+            kept: Kept::default(),
         };
         front.prepare(plan, descriptors)?;
         Ok(front)
@@ -172,9 +176,10 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
-        let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
+        let handler =
+            handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
         let handler = handlers::behind_https(handler, &plan);
+        let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
