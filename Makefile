@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv chromium
+	@scripts/require rust lint venv chromium peers
 
 .PHONY: build
 build: ## the debug binary
