@@ -29,7 +29,7 @@ pub use lane::welcome;
 pub use pool::Pool;
 pub use report::{Admission, Counts, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount, Preload};
-pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
+pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 
 /// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its
 /// number is above those that the C libraries keep for themselves.

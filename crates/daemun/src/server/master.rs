@@ -7,10 +7,11 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
-mod certificate;
+mod certificates;
 mod change;
 mod children;
 mod collecting;
+mod deaths;
 mod events;
 mod lines;
 mod logs;
@@ -39,9 +40,10 @@ use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
-use certificate::OomKills;
+use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
+use deaths::OomKills;
 use events::Event;
 use logs::Logs;
 use stacks::Stacks;
@@ -75,6 +77,9 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
+    /// What https listeners show.
+    certificates: Certificates,
+    watches_certificates: bool,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -205,6 +210,8 @@ impl Master {
         Ok(Self {
             configure,
             configuration,
+            certificates: Certificates::default(),
+            watches_certificates: false,
             serving: false,
             logs,
             errors,
@@ -272,6 +279,7 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::LookAtWorkers => self.look_at_workers().await,
             Event::Unfit(generation, why) => return self.unfit(generation, &why),

@@ -99,7 +99,9 @@ impl State {
     fn watch_wanted(&self) -> Watch {
         let crowded = |worker: &Worker| worker.lanes.iter().any(|lane| lane.in_flight() > 1);
         let elsewhere = self.workers.iter().map(Worker::threads).sum::<usize>() > 1;
-        if (elsewhere && !self.queue.is_empty()) || self.workers.iter().any(crowded) {
+        // One thread alone has nobody who could take its requests over: what remains is to have it write its answers.
+        let matters = elsewhere || self.pace.holds_back();
+        if (elsewhere && !self.queue.is_empty()) || (matters && self.workers.iter().any(crowded)) {
             Watch::Close
         } else if !self.queue.is_empty()
             || !self.suspects.is_empty()
@@ -145,8 +147,8 @@ impl State {
             return None;
         }
         let waited = now.saturating_duration_since(first.submitted);
-        let wanted = workers == 0 || waited >= WAITED;
-        wanted.then(|| WorkerReport::Busy { waiting: self.queue.len(), seconds: waited.as_secs_f32() })
+        let is_due = workers == 0 || waited >= WAITED;
+        is_due.then_some(WorkerReport::Busy { waiting: self.queue.len(), seconds: waited.as_secs_f32() })
     }
 
     /// What has run out of time; what has used half of it is reported, once.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::certificate::{Certificate, How};
+use super::deaths::{Certificate, How};
 use super::events::Event;
 use super::{Front, Master, Phase, Worker};
 use crate::app::{Admission, ZygoteMessage};
