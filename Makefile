@@ -29,7 +29,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv chromium
+	@scripts/require rust lint venv chromium clients
 
 .PHONY: build
 build: ## the debug binary
