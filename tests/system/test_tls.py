@@ -98,9 +98,7 @@ def trusting(project: Path, client: str | None = None) -> ssl.SSLContext:
     return context
 
 
-def connect(
-    server: Server, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None
-) -> ssl.SSLSocket:
+def connect(server: Server, context: ssl.SSLContext, host: str, session: ssl.SSLSession | None = None) -> ssl.SSLSocket:
     """Shake hands."""
     raw = socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE)
     return context.wrap_socket(raw, server_hostname=host, session=session)
@@ -162,7 +160,7 @@ def test_both_versions_are_spoken_and_resumed(server: Server, project: Path, ver
         assert secure.session_reused == (number > 0)
         session, cipher = secure.session, secure.cipher()
         assert cipher is not None
-        assert (said["SSL_PROTOCOL"], said["SSL_CIPHER"]) == (version.name.replace("_", ".", 1).replace("TLSv1.", "TLSv1."), cipher[0])
+        assert (said["SSL_PROTOCOL"], said["SSL_CIPHER"]) == (version.name.replace("_", "."), cipher[0])
         assert (said["HTTPS"], said["wsgi.url_scheme"], said["SSL_TLS_SNI"]) == ("on", "https", "localhost")
         assert said["SERVER_PORT"] == str(server.port)
         assert "SSL_CLIENT_VERIFY" not in said
@@ -212,7 +210,7 @@ def test_large_files_and_uploads_come_whole(server: Server, project: Path, versi
 
 def test_an_answer_of_the_authority_is_stapled(server: Server, project: Path) -> None:
     """Where there is a file with one, to those who ask."""
-    asked = ["-connect", f"127.0.0.1:{server.port}", "-status", "-CAfile", project / "authority.pem"]
+    asked: list[str | Path] = ["-connect", f"127.0.0.1:{server.port}", "-status", "-CAfile", project / "authority.pem"]
     for host, told in [("a.example", "OCSP Response Status: successful"), ("localhost", "no response sent")]:
         said = openssl("s_client", *asked, "-servername", host, cwd=project)
         assert told in said
@@ -225,7 +223,7 @@ def test_a_client_shows_its_certificate_to_the_application(server: Server, proje
     assert "SSL_CLIENT_S_DN" not in guest
     for host in ["guests.example", "members.example"]:
         said = json.loads(ask(server, trusting(project, "client"), host).text)
-        asked = ["x509", "-in", project / "client.pem", "-noout"]
+        asked: list[str | Path] = ["x509", "-in", project / "client.pem", "-noout"]
         serial = openssl(*asked, "-serial", cwd=project).strip().partition("=")[2]
         digest = openssl(*asked, "-fingerprint", "-sha256", cwd=project).strip().partition("=")[2]
         assert said["SSL_CLIENT_VERIFY"] == "SUCCESS"
@@ -237,7 +235,9 @@ def test_a_client_shows_its_certificate_to_the_application(server: Server, proje
 
 
 @pytest.mark.parametrize("client", [None, "impostor"])
-def test_without_a_certificate_of_ours_there_is_no_connection(server: Server, project: Path, client: str | None) -> None:
+def test_without_a_certificate_of_ours_there_is_no_connection(
+    server: Server, project: Path, client: str | None
+) -> None:
     """Where one is required; and nowhere with a wrong one."""
     with pytest.raises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
         ask(server, trusting(project, client), "members.example")
@@ -265,10 +265,8 @@ def test_a_ticket_does_not_lead_past_the_question_for_a_certificate(server: Serv
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     with connect(server, context, "localhost") as secure:
         session = secure.session
-    with pytest.raises((ssl.SSLError, ConnectionError)), connect(server, context, "members.example", session) as secure:
-        secure.sendall(b"GET / HTTP/1.1\r\nHost: members.example\r\n\r\n")
-        assert secure.recv(12) == b""
-        raise ConnectionError
+    with pytest.raises(ssl.SSLError):
+        connect(server, context, "members.example", session)
 
 
 def test_plain_http_on_the_port_is_told_so(server: Server) -> None:
@@ -344,7 +342,9 @@ def test_a_certificate_that_is_replaced_is_shown_and_a_broken_one_is_not(changin
             kept.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
         shown.cert.write_text("no certificate")
-        server.wait_for(r"error: daemun\.toml:\d+:\d+: .*shown\.pem holds no certificate in PEM; the certificate before")
+        server.wait_for(
+            r"error: daemun\.toml:\d+:\d+: .*shown\.pem holds no certificate in PEM; the certificate before"
+        )
         assert subject(server, "localhost") == "second"
         server.send(signal.SIGHUP)
         server.wait_for(r"reload refused, the old configuration serves on: .*shown\.pem holds no certificate in PEM")
@@ -354,19 +354,22 @@ def test_a_certificate_that_is_replaced_is_shown_and_a_broken_one_is_not(changin
 BROKEN = {
     "a key of another certificate": (
         'cert = "shown.pem"\nkey = "second.key"',
-        r"daemun\.toml:4:8: the key in .*second\.key does not belong to the certificate in .*shown\.pem",
+        r"daemun\.toml:5:8: the key in .*second\.key does not belong to the certificate in .*shown\.pem",
     ),
-    "a certificate that is not there": ('cert = "none.pem"', r"daemun\.toml:4:8: cannot read .*none\.pem: No such file"),
-    "no key": ('cert = "shown.pem"', r"daemun\.toml:4:8: .*shown\.pem holds no key in PEM"),
-    "no certificate": ('cert = "shown.key"', r"daemun\.toml:4:8: .*shown\.key holds no certificate in PEM"),
+    "a certificate that is not there": (
+        'cert = "none.pem"',
+        r"daemun\.toml:5:8: cannot read .*none\.pem: No such file",
+    ),
+    "no key": ('cert = "shown.pem"', r"daemun\.toml:5:8: .*shown\.pem holds no key in PEM"),
+    "no certificate": ('cert = "shown.key"', r"daemun\.toml:5:8: .*shown\.key holds no certificate in PEM"),
     "an authority that is none": (
         'cert = "shown.pem"\nkey = "shown.key"\nclient_ca = "first.key"',
-        r"daemun\.toml:4:8: .*first\.key holds no certificate in PEM",
+        r"daemun\.toml:5:8: .*first\.key holds no certificate in PEM",
     ),
     "a name twice": (
         'hosts = ["a"]\ncert = "shown.pem"\nkey = "shown.key"\n'
         '[[tls]]\nhosts = ["a"]\ncert = "shown.pem"\nkey = "shown.key"',
-        r"daemun\.toml:9:8: `a` stands already at daemun\.toml:5:8",
+        r"daemun\.toml:10:8: `a` stands already at daemun\.toml:6:8",
     ),
 }
 
@@ -406,7 +409,9 @@ def test_an_https_listener_without_a_certificate_is_refused_with_the_mend(changi
 def test_a_certificate_by_option_or_variable_makes_https_the_default(changing: Path) -> None:
     """In one file with its key, too."""
     (changing / "both.pem").write_text((changing / "first.key").read_text() + (changing / "first.pem").read_text())
-    with Server("app:application", "--port", "0", cwd=changing, listen="", env={"DAEMUN_TLS_CERT": "both.pem"}) as server:
+    with Server(
+        "app:application", "--port", "0", cwd=changing, listen="", env={"DAEMUN_TLS_CERT": "both.pem"}
+    ) as server:
         assert "no listener is https" in server.start_up
     options = ["--tls-cert", "first.pem", "--tls-key", "first.key"]
     with Server("app:application", *options, cwd=changing, listen="https://127.0.0.1:0") as server:
@@ -417,7 +422,7 @@ def test_a_certificate_by_option_or_variable_makes_https_the_default(changing: P
 def test_plain_requests_are_sent_to_https_and_browsers_told_to_stay(changing: Path) -> None:
     """But for what an authority asks; the query is kept, the method too."""
     ports = 'listen = ["127.0.0.1:0", "https://127.0.0.1:0"]'
-    configure(changing, server="redirect_https = true\nhsts = { max_age = \"1h\", subdomains = true }")
+    configure(changing, server='redirect_https = true\nhsts = { max_age = "1h", subdomains = true }')
     text = (changing / "daemun.toml").read_text().replace('listen = ["https://127.0.0.1:0"]', ports)
     (changing / "daemun.toml").write_text(text)
     with Server("--config", "daemun.toml", cwd=changing, listen="") as server:
