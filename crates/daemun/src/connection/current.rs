@@ -122,6 +122,9 @@ impl Current {
 
     /// The line of the access log.
     pub(super) fn log(&self, status: Status, bytes: u64, timing: Timing) {
+        if !self.context.access.is_on() {
+            return;
+        }
         self.context.access.log(&Entry {
             client: self.endpoint.client().map(|peer| peer.address),
             request: RequestLine::Head(&self.head),

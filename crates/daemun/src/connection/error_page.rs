@@ -17,6 +17,7 @@ pub(super) fn error_response(
     head: Option<&RequestHead>,
 ) -> Response {
     let mut response = page::of_status(&Facts { status, detail, reference }, head);
+    response.fields.push("Cache-Control", "no-store");
     if let Some(seconds) = retry_after {
         response.fields.push("Retry-After", seconds.to_string());
     }

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
+use std::sync::OnceLock;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::net::SendFlags;
 use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -76,10 +78,21 @@ impl Transport {
         !matches!(self, Self::Tls(_))
     }
 
-    /// Sends `head` with more to come at once, so that it shares a packet with the file behind it.
+    /// Sends `head` with more to come at once, so that it shares a packet with the file behind it: a fifth of the
+    /// processor time of 100 KiB. Under BBR, which paces packets by their size, it would cost half as much again
+    /// instead, so there the head goes ahead.
     pub(super) fn try_write_more(&self, head: &[u8]) -> io::Result<usize> {
-        let flags = rustix::net::SendFlags::MORE | rustix::net::SendFlags::NOSIGNAL;
-        on!(self, socket => socket.try_io(Interest::WRITABLE, || Ok(rustix::net::send(socket, head, flags)?)), _secure => Err(io::ErrorKind::Unsupported.into()))
+        let more = if self.is_paced() { SendFlags::empty() } else { SendFlags::MORE };
+        let flags = more | SendFlags::NOSIGNAL;
+        let send = |socket: BorrowedFd<'_>| Ok(rustix::net::send(socket, head, flags)?);
+        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Whether packets are paced. The system's choice for all connections, so the first one is asked.
+    fn is_paced(&self) -> bool {
+        static PACED: OnceLock<bool> = OnceLock::new();
+        let Self::Tcp(socket) = self else { return false };
+        *PACED.get_or_init(|| rustix::net::sockopt::tcp_congestion(socket).is_ok_and(|name| name.starts_with("bbr")))
     }
 
     /// Sends up to `length` bytes of `file` from `offset`; 0 bytes are the file's end.
@@ -92,7 +105,7 @@ impl Transport {
             let mut at = offset;
             Ok(rustix::fs::sendfile(socket, file, Some(&mut at), length)?)
         };
-        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(std::os::fd::AsFd::as_fd(socket))), _secure => Err(io::ErrorKind::Unsupported.into()))
+        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()))
     }
 
     /// Whether bytes lie in the socket that the event loop has not told of yet. A system call: not for every request.

@@ -177,7 +177,7 @@ async fn ranges_are_sent_as_parts() {
         assert_eq!(answer.field(name), site.get("/a.txt").await.field(name), "{name}");
     }
     let answer = site.ask("GET", "/empty.txt", &[("Range", "bytes=0-")]).await;
-    assert_eq!((answer.status, answer.field("Content-Range")), (416, Some("bytes */0")));
+    assert_eq!((answer.status, answer.field("Content-Range"), answer.length), (200, None, 0));
 }
 
 #[tokio::test]
