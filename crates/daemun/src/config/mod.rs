@@ -27,6 +27,7 @@ mod suggest;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod variables;
 mod wishes;

@@ -7,6 +7,7 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod certificates;
 mod change;
 mod children;
 mod collecting;
@@ -35,6 +36,7 @@ use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
+use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
 use events::Event;
@@ -69,6 +71,9 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
+    /// What https listeners show.
+    certificates: Certificates,
+    watches_certificates: bool,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -191,6 +196,8 @@ impl Master {
         Ok(Self {
             configure,
             configuration,
+            certificates: Certificates::default(),
+            watches_certificates: false,
             serving: false,
             logs,
             errors,
@@ -257,6 +264,7 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,

@@ -5,14 +5,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::https::Https;
 use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
 use crate::filter::{Filtered, Kept};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
+use crate::listener::Address;
 use crate::respond::{Redirect, Respond};
 use crate::router::Router;
+use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 
@@ -66,6 +69,21 @@ pub(super) fn build(
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+/// The same behind what `redirect_https` and `hsts` ask for.
+pub(super) fn behind_https(handler: Arc<dyn Handler>, plan: &Plan) -> Arc<dyn Handler> {
+    let server = &plan.configuration.server;
+    let ports = plan.listeners.iter().filter(|(settings, ..)| settings.tls);
+    let mut ports = ports.filter_map(|(_, address, _)| match address {
+        Address::Tcp(address) => Some(address.port()),
+        _ => None,
+    });
+    // The usual port where anybody listens there; without a listener of ours a proxy speaks https before us.
+    let first = ports.next().unwrap_or(443);
+    let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
+    let trusted = TrustedProxies::new(server.trusted_proxies.clone());
+    Https::wrap(handler, server.redirect_https.then_some(port), server.hsts.as_deref(), trusted)
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.
