@@ -41,7 +41,7 @@ def inner(app):
 def test_mounts_share_a_process_and_middleware_is_around_each_outermost_first(tmp_path: Path) -> None:
     (tmp_path / "plain.py").write_text(PLAIN)
     (tmp_path / "daemun.toml").write_text(
-        '[app.portal]\nmounts = { "/" = "plain:application", "/wiki" = "plain:make()", "/wiki/deep" = "plain:make()" }\n'
+        '[app.portal]\nmounts = { "/" = "plain:application", "/wiki" = "plain:make()", "/wiki/deep" = "plain:make()"}\n'
         'middleware = ["plain:Outer", "plain:inner"]\nprocesses = 1\n'
     )
     with Server(cwd=tmp_path) as server:

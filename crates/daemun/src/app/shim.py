@@ -1387,7 +1387,7 @@ def raise_in_thread(ident, kind):
 
 
 def accelerated_lane(path):
-    """`Lane` with its hot path in machine code, or as it stands here with the reason why.
+    """`Lane` with its hot path in machine code where the module at `path` can be loaded; else plain, and why.
 
     The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
     lock around the interpreter or where every reference is traced.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::deaths::{Certificate, How};
+use super::death::{Certificate, How};
 use super::events::Event;
 use super::{Front, Master, Phase, Worker};
 use crate::app::{Admission, ZygoteMessage};
