@@ -172,7 +172,7 @@ WHITENOISE_IMMUTABLE_FILE_TEST = lambda path, url: True
     del found["root"]
     assert found == {
         "static_prefix": None,
-        "max_age": None,
+        "max_age": -1,
         "index_file": "index.html",
         "mimetypes": {".x": "x/x"},
         "allow_all_origins": False,

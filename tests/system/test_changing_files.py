@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from server import Server
 from wire import Reply, Wire
 

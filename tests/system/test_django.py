@@ -175,14 +175,18 @@ def test_uploads_are_never_run_with_the_origin_of_the_site(startproject: Startpr
             answer = server.get(f"/media/{name}")
             assert (answer.status, answer.headers["Content-Security-Policy"][-7:]) == (200, "sandbox")
         picture = server.get("/media/a.png")
-        assert (picture.headers["Content-Security-Policy"], picture.headers["X-Content-Type-Options"]) == (None, "nosniff")
+        assert (picture.headers["Content-Security-Policy"], picture.headers["X-Content-Type-Options"]) == (
+            None,
+            "nosniff",
+        )
         for name in ["a.php", "a.py"]:
             assert server.get(f"/media/{name}").status == 404
 
 
 def test_what_whitenoise_was_told_is_followed(startproject: Startproject) -> None:
     project = startproject(
-        DEPLOYED + MANIFEST
+        DEPLOYED
+        + MANIFEST
         + "STATIC_URL = 'https://cdn.example.com/assets/'\nWHITENOISE_ROOT = BASE_DIR / 'root'\n"
         + "WHITENOISE_MAX_AGE = 5\nWHITENOISE_MIMETYPES = {'.txt': 'text/x-own'}\n"
         + "WHITENOISE_IMMUTABLE_FILE_TEST = 'x'\n"

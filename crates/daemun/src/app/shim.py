@@ -768,7 +768,7 @@ def describe_whitenoise():
         found[name] = text_or_none(value)
     if hasattr(settings, "WHITENOISE_MAX_AGE"):
         age = settings.WHITENOISE_MAX_AGE
-        found["max_age"] = None if age is None else max(0, int(age))
+        found["max_age"] = -1 if age is None else max(0, int(age))
     index = getattr(settings, "WHITENOISE_INDEX_FILE", None)
     found["index_file"] = "index.html" if index is True else text_or_none(index or None)
     types = getattr(settings, "WHITENOISE_MIMETYPES", None) or {}

@@ -168,9 +168,8 @@ pub struct DjangoInfo {
 pub struct WhitenoiseSettings {
     /// `WHITENOISE_ROOT`: files that are served at the site's root.
     pub root: Option<String>,
-    /// `WHITENOISE_MAX_AGE`; `None` where it is not set.
-    #[serde(deserialize_with = "set")]
-    pub max_age: Option<Option<u64>>,
+    /// `WHITENOISE_MAX_AGE`; -1 where it is set to `None`.
+    pub max_age: Option<i64>,
     /// `WHITENOISE_INDEX_FILE`: what answers for a folder.
     pub index_file: Option<String>,
     /// `WHITENOISE_MIMETYPES`.
@@ -181,11 +180,6 @@ pub struct WhitenoiseSettings {
     pub static_prefix: Option<String>,
     /// Settings that are set and not followed.
     pub unsupported: Vec<String>,
-}
-
-/// `null` is a value that was set.
-fn set<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
-    Option::deserialize(value).map(Some)
 }
 
 /// A folder of static files.

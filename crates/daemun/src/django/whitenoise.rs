@@ -20,8 +20,8 @@ pub(super) fn adopt(info: &DjangoInfo, settings: &mut StaticSettings, is_edited:
         settings.max_age = match wishes.max_age {
             None => Some(MAX_AGE),
             // None in the settings: whitenoise says nothing then.
-            Some(None) => None,
-            Some(Some(seconds)) => Some(u32::try_from(seconds).unwrap_or(u32::MAX >> 1)),
+            Some(..0) => None,
+            Some(seconds) => Some(u32::try_from(seconds).unwrap_or(u32::MAX >> 1)),
         };
     }
     if wishes.allow_all_origins.unwrap_or(true) {
@@ -113,7 +113,7 @@ mod tests {
     fn settings_are_followed() {
         let settings = adopted(
             WhitenoiseSettings {
-                max_age: Some(Some(5)),
+                max_age: Some(5),
                 index_file: Some("home.html".to_owned()),
                 mimetypes: [(".x".to_owned(), "x/x".to_owned())].into(),
                 allow_all_origins: Some(false),
@@ -124,7 +124,7 @@ mod tests {
         assert_eq!((settings.max_age, settings.index), (Some(5), vec!["home.html".to_owned()]));
         assert!(settings.headers.is_empty());
         assert_eq!(settings.types[".x"], "x/x");
-        let never = WhitenoiseSettings { max_age: Some(None), ..WhitenoiseSettings::default() };
+        let never = WhitenoiseSettings { max_age: Some(-1), ..WhitenoiseSettings::default() };
         assert_eq!(adopted(never, false).max_age, None);
     }
 

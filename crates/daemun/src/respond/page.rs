@@ -105,7 +105,7 @@ fn thousandths(weight: &[u8]) -> u16 {
     weight.filter(|weight| (0.0..=1.0).contains(weight)).map_or(0, |weight| (weight * 1000.0) as u16)
 }
 
-impl<'a> Facts<'a> {
+impl Facts<'_> {
     /// A status, and nothing else to tell.
     pub fn of(status: Status) -> Self {
         Self { status, detail: None, reference: None }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::answer;
-use super::tree::{Listed, Tree};
+use super::tree::{Listed, Listing, Tree};
 use crate::http::{Request, Response, Status, date};
 use crate::respond::page::{self, Kind, escape};
 use crate::telemetry::rfc3339;
@@ -15,16 +15,9 @@ use crate::telemetry::rfc3339;
 /// Entries that are told: a page of them has some 2 MB. More are not read, so that a folder of millions costs no more.
 const MOST: usize = 10_000;
 
-/// The content of a folder.
-#[derive(Debug)]
-pub(super) struct Listing {
-    entries: Vec<Listed>,
-    has_more: bool,
-}
-
 /// Reads a folder; `None` where there is none of that name.
 pub(super) fn read(tree: &Tree, name: &[u8], is_hidden: impl Fn(&[u8]) -> bool) -> Result<Option<Listing>, Errno> {
-    Ok(tree.list(name, MOST, is_hidden)?.map(|(entries, has_more)| Listing { entries, has_more }))
+    tree.list(name, MOST, is_hidden)
 }
 
 /// What the list is sorted by; folders always come first.

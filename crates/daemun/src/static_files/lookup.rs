@@ -14,11 +14,11 @@ use super::cache::Sought;
 use super::coding::Coding;
 use super::dress::Dress;
 use super::entry::{Entry, Identity, Keeping, Opened};
-use super::listing::{self, Listing};
+use super::listing;
 use super::manifest::{self, Manifest, ManifestError};
 use super::name;
 use super::settings::{Missing, StaticSettings};
-use super::tree::{Below, Tree};
+use super::tree::{Below, Listing, Tree};
 
 /// How often the manifest is looked at: the same second after which a file is.
 const MANIFEST_CHECK: Duration = Duration::from_secs(1);
@@ -60,6 +60,7 @@ pub(super) struct Known<'a> {
 
 /// The roots of a static route.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub(super) struct Lookup {
     roots: Vec<RootTree>,
     index: Vec<String>,

@@ -49,14 +49,14 @@ pub(super) fn body(
     let length = pieces.iter().map(Piece::length).sum();
     if pieces.iter().all(|piece| matches!(piece, Piece::Bytes(_))) {
         let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
-        pieces.iter().for_each(|piece| {
+        for piece in &pieces {
             if let Piece::Bytes(bytes) = piece {
-                whole.extend_from_slice(bytes)
+                whole.extend_from_slice(bytes);
             }
-        });
+        }
         return (content_type, ResponseBody::Full(whole.freeze()));
     }
-    (content_type, ResponseBody::Stream(Box::pin(Pieces { pieces, length, reading: None })))
+    (content_type, ResponseBody::Stream(Box::pin(Pieces { left: pieces, length, reading: None })))
 }
 
 /// Something that stands in no file: nobody can guess it, so nobody can put it into one.
@@ -81,7 +81,7 @@ impl Piece {
 
 /// Pieces in their order; those of files are read on the blocking pool.
 struct Pieces {
-    pieces: VecDeque<Piece>,
+    left: VecDeque<Piece>,
     length: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
@@ -100,15 +100,15 @@ impl BodyStream for Pieces {
                     })
                 })));
             }
-            match self.pieces.front_mut() {
+            match self.left.front_mut() {
                 None => return Poll::Ready(None),
                 Some(Piece::Bytes(bytes)) => {
                     let bytes = std::mem::take(bytes);
-                    self.pieces.pop_front();
+                    self.left.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
                 Some(Piece::File { length: 0, .. }) => {
-                    self.pieces.pop_front();
+                    self.left.pop_front();
                 }
                 Some(Piece::File { file, offset, length }) => {
                     let (file, from, step) = (Arc::clone(file), *offset, STEP.min(*length));

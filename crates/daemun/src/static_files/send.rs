@@ -136,7 +136,9 @@ impl SendFiles {
         let named = WISHES.iter().find_map(|&(name, wish)| Some((name, wish, response.fields.get(name)?.to_vec())));
         let Some((name, wish, value)) = named else { return Ok(response) };
         if !matches!(response.status.code(), 200..=299) {
-            WISHES.iter().for_each(|(name, _)| response.fields.remove(name));
+            for (name, _) in WISHES {
+                response.fields.remove(name);
+            }
             return Ok(response);
         }
         let told = value.escape_ascii().to_string();
@@ -147,7 +149,7 @@ impl SendFiles {
             self.roots.find(wish, &value, &request).map_err(|why| failed(Status::INTERNAL_SERVER_ERROR, why))?;
         match root.files.handle(request).await? {
             Outcome::Response(file) if matches!(file.status.code(), 200 | 206 | 304 | 412 | 416) => {
-                Ok(merge(response, file))
+                Ok(merge(&response, file))
             }
             _ => Err(failed(Status::NOT_FOUND, &format!("{} has no such file that may be sent", root.path.display()))),
         }
@@ -182,7 +184,7 @@ impl Handler for SendFiles {
 
 /// The file's answer with the application's fields. Where both have one, the application's counts, but for those of a
 /// body that is not the file.
-fn merge(asked: Response, file: Response) -> Response {
+fn merge(asked: &Response, file: Response) -> Response {
     let is_file = matches!(file.status.code(), 200 | 206);
     let is_multipart = file.fields.get("Content-Type").is_some_and(|kind| kind.starts_with(b"multipart/byteranges"));
     let mut fields = Fields::new();

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// `static = { … }` on a route.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of its own")]
 pub struct StaticSettings {
     /// Folders that are looked through in order; the first that has the name answers.
     pub roots: Vec<Root>,

@@ -100,16 +100,23 @@ pub(super) struct Listed {
     pub(super) modified: SystemTime,
 }
 
+/// What is in a folder, in no order.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) entries: Vec<Listed>,
+    /// Whether there is more.
+    pub(super) has_more: bool,
+}
+
 impl Tree {
-    /// At most `most` of the files and folders in the folder `name`, in no order, and whether there are more; `None`
-    /// where there is no such folder. What may not be sent is left out: links that lead out of the root, pipes, and what
+    /// At most `most` of the files and folders in the folder `name`; `None` where there is no such folder. What may not be sent is left out: links that lead out of the root, pipes, and what
     /// `is_hidden` says.
     pub(super) fn list(
         &self,
         name: &[u8],
         most: usize,
         is_hidden: impl Fn(&[u8]) -> bool,
-    ) -> Result<Option<(Vec<Listed>, bool)>, Errno> {
+    ) -> Result<Option<Listing>, Errno> {
         let opened = match (self.opening, name) {
             (Opening::Kernel, b"") => open_beneath(&self.root, b".", OFlags::DIRECTORY),
             (Opening::Kernel, name) => open_beneath(&self.root, name, OFlags::DIRECTORY),
@@ -129,11 +136,11 @@ impl Tree {
                 continue;
             }
             if listed.len() == most {
-                return Ok(Some((listed, true)));
+                return Ok(Some(Listing { entries: listed, has_more: true }));
             }
             listed.extend(self.look(&folder, name, own));
         }
-        Ok(Some((listed, false)))
+        Ok(Some(Listing { entries: listed, has_more: false }))
     }
 
     /// A file or folder below this root; `None` for what is neither, or is gone again.
