@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+mod filters;
+
 use super::*;
 use crate::app::{InheritEnv, Mount};
 use crate::listener::Address;
@@ -64,7 +66,10 @@ const FAULTS: &[(&str, &str)] = &[
         "processes = 2\nlisten = '80'",
         "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
     ),
-    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app` or `route`"),
+    (
+        "workers = 2",
+        "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app`, `route` or `site`",
+    ),
     (
         "[server]\ngrace = 25",
         "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
@@ -147,11 +152,11 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"xml\" }",
-        "daemun.toml:2:37: `format` in `access_log`: expected `combined` or `json`, found \"xml\"",
+        "daemun.toml:2:37: `format` in `access_log`: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"",
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"$time\" }",
-        "daemun.toml:2:37: `format` in `access_log`: templates are not supported by this version; expected `combined` or `json`",
+        "daemun.toml:2:37: `format` in `access_log`: there is no `$time`",
     ),
     (
         "[server]\nerror_log = { levle = \"info\" }",
@@ -323,7 +328,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nredirect = { to = \"/{name}\" }",
-        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`",
+        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
     ),
     (
         "[[route]]\nredirect = { to = \"/\", status = 200 }",
@@ -422,7 +427,7 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!((server.grace, server.drain_delay), (Duration::from_secs(60), Duration::from_millis(500)));
     assert_eq!((server.event_loops, server.max_spool), (1, 1 << 30));
     assert!(matches!(&server.telemetry.access.sink, Sink::File(path) if path.is_absolute()));
-    assert_eq!((server.telemetry.access.format, server.telemetry.error.level), (Format::Json, Level::Debug));
+    assert_eq!((server.telemetry.access.format.clone(), server.telemetry.error.level), (Format::Json, Level::Debug));
 
     let [portal, wiki] = &configuration.apps[..] else { panic!("two applications") };
     assert_eq!((portal.name.as_str(), portal.mounts.len(), portal.processes, portal.threads), ("portal", 2, 3, 4));
@@ -482,7 +487,7 @@ fn included_files_add_up_and_what_stands_twice_is_told_with_both_places() {
 
     write(folder.path(), "sites/c.toml", &format!("include = []\n[server]\ngrace = '2s'\n{app}"));
     let error = gather(&Wishes::default(), &environment).unwrap_err();
-    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app` or `route`\n\
+    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app`, `route` or `site`\n\
                 sites/c.toml:3:1: `grace` in [server] stands already at daemun.toml:3:1\n\
                 sites/c.toml:4:1: [app.shop] stands already at sites/a.toml:1:1";
     assert_eq!(error.to_string(), want);
@@ -575,7 +580,7 @@ fn a_wrong_option_is_told_by_its_name() {
         --env: expected KEY=VALUE, found \"x\"\n\
         --env-file: cannot read none.env: No such file or directory (os error 2)\n\
         --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key\n\
-        --log-format: expected `combined` or `json`, found \"xml\"\n\
+        --log-format: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"\n\
         --log-level: expected `error`, `warning`, `info` or `debug`, found \"loud\"\n\
         --max-requests: expected a number of at least 1, found \"0\"\n\
         --port: expected PORT, HOST:PORT, http://HOST:PORT, [::]:PORT, unix:PATH or fd:N, found \"x\"\n\

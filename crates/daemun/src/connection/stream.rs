@@ -101,6 +101,9 @@ fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>, refu
         bytes,
         duration: std::time::Duration::ZERO,
         timing: Timing::default(),
+        id: None,
+        forwarded: None,
+        scheme: crate::http::Scheme::Https,
     });
     shared.context.errors.info(format_args!("a request was refused: {refusal}"));
     Ended::Answered
