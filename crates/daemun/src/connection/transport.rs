@@ -104,10 +104,7 @@ impl Transport {
     }
 
     /// Sends up to `length` bytes of `file` from `offset`; 0 bytes are the file's end.
-    ///
-    /// A page that is not in memory is read from the disk here, in the event loop: for a file on a cold disk that
-    /// stalls its neighbours for milliseconds. Cold files belong to a bounded pool (`preadv2` with `RWF_NOWAIT` tells
-    /// them apart) once that pool is here.
+    /// A page that is not in memory is read from the disk here, in the event loop: whoever sends looks first (`cold`).
     pub(super) fn try_sendfile(&self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
         let send = |socket: BorrowedFd<'_>| {
             let mut at = offset;
