@@ -1,7 +1,7 @@
 //! The life of an HTTP/2 connection (RFC 9113).
 //!
 //! The `h2` crate reads and writes frames over the connection's own socket, buffers and deadlines ([`Frames`]). Each
-//! request is a future of its own ([`stream`](super::stream)): polled once where it was accepted, since a small file is
+//! request is a future of its own ([`stream`]): polled once where it was accepted, since a small file is
 //! answered by then; what has to wait becomes a task. Dropping the connection drops them all.
 //!
 //! What a client may cost is counted here: requests that it takes back, and bytes that bring nothing.

@@ -157,7 +157,8 @@ impl Connection {
         std::future::poll_fn(|task| {
             loop {
                 if !self.wire.input.is_empty() {
-                    let preface = if is_new { preface(&self.wire.input) } else { Preface::Not };
+                    let preface =
+                        if is_new && self.endpoint.tls().is_none() { preface(&self.wire.input) } else { Preface::Not };
                     if preface == Preface::Whole {
                         return Poll::Ready(Next::Http2);
                     }
@@ -259,7 +260,12 @@ impl Connection {
     async fn close(&mut self, ending: Ending) {
         let deadline = Instant::now() + LINGER;
         let mut left = if ending == Ending::Linger { MAX_LINGER } else { 0 };
-        if std::future::poll_fn(|task| self.wire.transport.poll_shutdown(task)).await.is_err() {
+        let shut = std::future::poll_fn(|task| match self.wire.transport.poll_shutdown(task) {
+            Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
+            // Only through TLS, whose goodbye the client does not take.
+            Poll::Pending => self.wire.alarm.poll(task, deadline).map(|()| false),
+        });
+        if !shut.await {
             return;
         }
         std::future::poll_fn(|task| {

@@ -29,12 +29,14 @@ pub struct Secure {
     pub(super) socket: Transport,
     session: ServerConnection,
     is_closing: bool,
+    /// The socket has taken something since somebody asked.
+    took: bool,
 }
 
 impl Secure {
     /// A session whose handshake goes on or is done.
     pub(super) fn new(socket: Transport, session: ServerConnection) -> Self {
-        Self { socket, session, is_closing: false }
+        Self { socket, session, is_closing: false, took: false }
     }
 
     pub(super) fn session(&self) -> &ServerConnection {
@@ -133,12 +135,17 @@ impl Secure {
         while self.session.wants_write() {
             match self.session.write_tls(&mut Writing(&self.socket)) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(_) => {}
+                Ok(_) => self.took = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// Whether the socket has taken something since the last time.
+    pub(super) fn took(&mut self) -> bool {
+        std::mem::take(&mut self.took)
     }
 
     /// Says that nothing more comes, in TLS and below it.

@@ -68,6 +68,14 @@ impl Transport {
         }
     }
 
+    /// Whether the socket has taken something although no write was ready: TLS writes in records.
+    pub(super) fn took(&mut self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tls(secure) => secure.took(),
+        }
+    }
+
     /// Whether a write would take something.
     pub(super) fn poll_write_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         on!(self, socket => socket.poll_write_ready(context), secure => secure.socket.poll_write_ready(context))

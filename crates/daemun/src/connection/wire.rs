@@ -149,6 +149,9 @@ impl Wire {
 
     /// The client takes nothing: ready when that has lasted too long.
     fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
+        if self.transport.took() {
+            self.stalled_until = None;
+        }
         let until = *self.stalled_until.get_or_insert_with(|| Instant::now() + SEND_TIMEOUT);
         self.alarm.poll(context, until).map(|()| io::Error::from(io::ErrorKind::TimedOut))
     }
