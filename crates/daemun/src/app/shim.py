@@ -1154,8 +1154,7 @@ class Lane:
 
 
 def accelerated_lane(path):
-    """`Lane` with its hot path in machine code where the module at `path` can be loaded, else as it stands here; and
-    the reason why not.
+    """`Lane` with its hot path in machine code, or as it stands here with the reason why.
 
     The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
     lock around the interpreter or where every reference is traced.
