@@ -16,6 +16,7 @@ use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{Interim, InterimQueue, Method, Request, Response, Status, Timing, Version};
 
 /// How the handler's work ended.
+#[expect(clippy::large_enum_variant, reason = "the large one is the usual one")]
 enum Answer {
     Worked(Worked),
     /// The client reset the connection.

@@ -255,7 +255,7 @@ fn explain_tells_every_rule_with_its_reason_and_the_first_match_is_what_answers(
         .map(|text| rule(text))
         .collect();
     rules.push(conditioned("/static/*", &["POST"], &[]));
-    rules.push(conditioned("/static/*", &[], &[("X", "1")]));
+    rules.push(conditioned("/static/*", &[], &[("X", "1"), ("Y", "1")]));
     let rules = Rules::new(rules).unwrap();
     let told = |host: &str, path: &str| -> Vec<(String, Verdict)> {
         rules.explain(&request(host, path)).iter().map(|one| (one.rule.origin.clone(), one.verdict)).collect()
@@ -264,8 +264,8 @@ fn explain_tells_every_rule_with_its_reason_and_the_first_match_is_what_answers(
     assert_eq!(
         told("b", "/static/x.php"),
         [
-            of("/static/*", Verdict::Method),
             of("/static/*", Verdict::Header(0)),
+            of("/static/*", Verdict::Method),
             of("/static/*", Verdict::Matches),
             of("*.php", Verdict::Matches),
             of("/*", Verdict::Matches),
