@@ -9,7 +9,7 @@ use tempfile::TempDir;
 mod filters;
 
 use super::*;
-use crate::app::{InheritEnv, Mount};
+use crate::app::{InheritEnv, Mount, Preload};
 use crate::listener::Address;
 use crate::router::{HostPattern, PathPattern};
 use crate::static_files::Missing;
@@ -208,16 +208,24 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:3:13: `processes` in [app.shop]: expected a number from 1 to 1024 or \"auto\", found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 0 }",
-        "daemun.toml:3:13: `processes` in [app.shop]: processes on demand are not supported by this version; expected a number or \"auto\"",
+        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 4, max = 2 }",
+        "daemun.toml:3:13: `processes` in [app.shop]: `min` is larger than `max`",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\npreload = \"yes\"",
+        "daemun.toml:3:11: `preload` in [app.shop]: expected `true`, `false` or \"auto\", found \"yes\"",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\nready = \"healthz\"",
+        "daemun.toml:3:9: `ready` in [app.shop]: expected a path such as \"/healthz\", found \"healthz\"",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nthreads = \"${N}\"",
         "daemun.toml:3:11: `threads` in [app.shop]: expected a number from 1 to 1024, found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nmemory_limit = \"1GB\"",
-        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `memory_limit` in [app.shop] is not supported by this version",
+        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nasgi = \"a:b\"",
+        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `asgi` in [app.shop] is not supported by this version",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nqueue = { max = 1, size = 2 }",
@@ -398,11 +406,17 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
         timeout = "1m30s"
         queue = { max = 10, timeout = "1s" }
         max_requests = 100
+        stream_idle = "5m"
+        memory_limit = "512MiB"
+        lifetime = "24h"
+        preload = false
+        ready = "/healthz"
         middleware = ["paste.gzipper:middleware"]
         user = "wiki"
 
         [app.portal]
         mounts = { "/" = "portal:app", "/wiki/" = "wiki:make()" }
+        processes = { min = 0, max = 3, idle = "1m" }
 
         [[route]]
         app = "wiki"
@@ -433,6 +447,10 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!((portal.name.as_str(), portal.mounts.len(), portal.processes, portal.threads), ("portal", 2, 3, 4));
     assert_eq!(portal.mounts[1], Mount { path: "/wiki".to_owned(), callable: "wiki:make()".to_owned() });
     assert_eq!((wiki.processes, wiki.threads, wiki.max_requests), (7, 2, Some(100)));
+    assert_eq!((portal.min_processes, portal.idle, portal.preload), (0, Duration::from_secs(60), Preload::Auto));
+    assert_eq!((wiki.min_processes, wiki.memory_limit, wiki.preload), (7, Some(512 << 20), Preload::Never));
+    assert_eq!((wiki.stream_idle, wiki.lifetime), (Some(Duration::from_secs(300)), Some(Duration::from_hours(24))));
+    assert_eq!(wiki.ready.as_deref(), Some("/healthz"));
     assert_eq!(
         (wiki.timeout, wiki.queue_timeout, wiki.queue_max),
         (Duration::from_secs(90), Duration::from_secs(1), 10)
@@ -445,7 +463,7 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!(app.handler, HandlerSettings::App("wiki".to_owned()));
     assert_eq!(redirect.rule.host, HostPattern::Below(".example.org".to_owned()));
     assert_eq!(redirect.rule.path, PathPattern::Prefix { prefix: "/".to_owned(), suffix: ".php".to_owned() });
-    assert_eq!(redirect.rule.origin, "daemun.toml:35:9");
+    assert_eq!(redirect.rule.origin, "daemun.toml:41:9");
     assert_eq!(redirect.handler, HandlerSettings::Redirect { to: "/new/{rest}".to_owned(), status: 302 });
     let HandlerSettings::Static(files) = &files.handler else { panic!("files") };
     assert_eq!((files.roots.len(), &files.missing), (2, &Missing::File("/index.html".to_owned())));

@@ -15,6 +15,7 @@
 
 mod alarm;
 mod buffers;
+mod cold;
 mod current;
 mod drain;
 mod error_page;

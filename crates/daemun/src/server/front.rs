@@ -216,6 +216,7 @@ impl Front {
             ToFront::Expect(app, admission) => self.with_pool(&app, |pool| pool.expect(admission)),
             ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
+            ToFront::WhoIsIdle(app, idle) => self.with_pool(&app, |pool| pool.tell_idle(idle)),
             ToFront::Switch(generations) => {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
