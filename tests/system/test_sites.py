@@ -93,7 +93,9 @@ respond = { body = "only" }
 
 
 def test_conditions_choose_and_a_wrong_method_is_told_which_are_right(tmp_path: Path) -> None:
-    ties = CONDITIONS.replace('method = ["POST", "PUT"]\n', 'method = ["POST", "PUT"]\nheader = { "X-Version" = "0" }\n')
+    ties = CONDITIONS.replace(
+        'method = ["POST", "PUT"]\n', 'method = ["POST", "PUT"]\nheader = { "X-Version" = "0" }\n'
+    )
     write(tmp_path, {"daemun.toml": ties})
     with Server("daemun.toml", cwd=tmp_path) as server:
         assert get(server, "x", "/api", extra="X-Version: 1.5\r\n") == (200, "any")
@@ -106,7 +108,9 @@ def test_conditions_choose_and_a_wrong_method_is_told_which_are_right(tmp_path: 
     write(tmp_path, {"daemun.toml": CONDITIONS})
     failed = run("serve", "daemun.toml", cwd=tmp_path)
     assert failed.returncode == 2
-    assert "daemun.toml:6:1: a route for `/api` stands already at daemun.toml:1:1; which of them answers?" in failed.stderr
+    assert (
+        "daemun.toml:6:1: a route for `/api` stands already at daemun.toml:1:1; which of them answers?" in failed.stderr
+    )
 
 
 def test_a_route_that_a_site_hides_is_told(tmp_path: Path) -> None:
@@ -130,7 +134,9 @@ def test_one_faulty_site_of_ten_changes_nothing(tmp_path: Path) -> None:
         write(tmp_path, {"sites/4.toml": site.format(4).replace("site 4", "new 4")})
         server.send(signal.SIGHUP)
         server.wait_for(r"sites/3\.toml:4:1: unknown key `compres` in \[\[site\]\]; did you mean `compress`\?")
-        server.wait_for(r"sites/3\.toml:5:23: `rate` in `rate_limit`: expected a rate such as \"50/s\", found the number 5")
+        server.wait_for(
+            r"sites/3\.toml:5:23: `rate` in `rate_limit`: expected a rate such as \"50/s\", found the number 5"
+        )
         assert get(server, "s4.example") == (200, "site 4")
         write(tmp_path, {"sites/3.toml": site.format(3)})
         server.send(signal.SIGHUP)

@@ -163,7 +163,7 @@ impl CorsSettings {
                     let suffix = host.strip_suffix(below.as_bytes());
                     suffix.is_some_and(|label| {
                         let plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-                        label.len() > 1 && label.ends_with(b".") && label.iter().all(|byte| plain(byte))
+                        label.len() > 1 && label.ends_with(b".") && label.iter().all(plain)
                     })
                 }),
             })

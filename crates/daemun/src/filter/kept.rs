@@ -37,7 +37,7 @@ fn recall<T>(
     if let Some(found) = known.get(&name).and_then(Weak::upgrade) {
         return found;
     }
-    let made = Arc::new(make());
-    known.insert(name, Arc::downgrade(&made));
-    made
+    let new = Arc::new(make());
+    known.insert(name, Arc::downgrade(&new));
+    new
 }

@@ -26,7 +26,7 @@ pub struct Rule {
 /// All rules, in tables that are asked from the most specific on.
 #[derive(Debug)]
 pub struct Rules {
-    rules: Vec<Rule>,
+    all: Vec<Rule>,
     tables: Vec<Table>,
     exact: HashMap<Box<[u8]>, usize>,
     below: Vec<(Box<[u8]>, usize)>,
@@ -71,7 +71,7 @@ impl Rules {
             return Err(ties);
         }
         let mut built =
-            Self { rules: Vec::new(), tables: Vec::new(), exact: HashMap::new(), below: Vec::new(), any: None };
+            Self { all: Vec::new(), tables: Vec::new(), exact: HashMap::new(), below: Vec::new(), any: None };
         for (number, rule) in rules.iter().enumerate() {
             let table = built.table_for(&rule.host);
             built.tables[table].add(&rule.path, number);
@@ -80,13 +80,13 @@ impl Rules {
         for table in &mut built.tables {
             table.sort(&rules);
         }
-        built.rules = rules;
+        built.all = rules;
         Ok(built)
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.all.is_empty()
     }
 
     /// Every rule with what it says to `request`: first those that were asked, in that order, then the others. The
@@ -97,22 +97,22 @@ impl Rules {
         while self.next(&mut walk, request, &mut |rule, verdict| asked.push((rule, verdict))).is_some() {}
         let mut at = 0;
         let tables: Vec<usize> = std::iter::from_fn(|| self.next_table(&mut at, request.head.host())).collect();
-        let mut is_told = vec![false; self.rules.len()];
+        let mut is_told = vec![false; self.all.len()];
         for &(rule, _) in &asked {
             is_told[rule] = true;
         }
         // An exact path is looked up, not compared: in a table that was asked, whatever was not found is for another.
-        for rule in (0..self.rules.len()).filter(|&rule| !is_told[rule]) {
+        for rule in (0..self.all.len()).filter(|&rule| !is_told[rule]) {
             let is_asked = tables.iter().any(|&table| self.tables[table].holds(rule));
             asked.push((rule, if is_asked { Verdict::Path } else { Verdict::Host }));
         }
-        asked.into_iter().map(|(index, verdict)| Candidate { index, rule: &self.rules[index], verdict }).collect()
+        asked.into_iter().map(|(index, verdict)| Candidate { index, rule: &self.all[index], verdict }).collect()
     }
 
     /// The methods that these rules are for, as `Allow` lists them.
     pub(super) fn allowed(&self, rules: &[usize]) -> String {
         let mut methods: Vec<&str> = Vec::new();
-        for method in rules.iter().flat_map(|&rule| self.rules[rule].conditions.allowed()) {
+        for method in rules.iter().flat_map(|&rule| self.all[rule].conditions.allowed()) {
             if !methods.contains(&method) {
                 methods.push(method);
             }
@@ -149,7 +149,7 @@ impl Rules {
     ) -> Option<Match> {
         loop {
             if let Some(table) = walk.table {
-                if let Some(found) = self.tables[table].next(walk, &self.rules, request, watch) {
+                if let Some(found) = self.tables[table].next(walk, &self.all, request, watch) {
                     return Some(found);
                 }
                 walk.table = None;

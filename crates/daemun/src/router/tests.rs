@@ -222,3 +222,72 @@ fn ties_are_told_all_at_once() {
         ]
     );
 }
+
+fn conditioned(text: &str, methods: &[&str], headers: &[(&str, &str)]) -> Rule {
+    let methods = methods.iter().map(|&method| method.to_owned()).collect();
+    let headers = headers.iter().map(|(name, value)| HeaderCondition::new(name, value).unwrap()).collect();
+    Rule { conditions: Conditions { methods, headers }, origin: text.to_owned(), ..rule(text) }
+}
+
+#[test]
+fn rules_alike_in_all_but_conditions_tie_unless_these_exclude_each_other() {
+    let get = conditioned("/a", &["GET"], &[]);
+    for (other, tie) in [
+        (conditioned("/a", &["POST"], &[]), false),
+        (conditioned("/a", &["HEAD"], &[]), true),
+        (conditioned("/a", &["GET", "POST"], &[]), true),
+        (conditioned("/a", &[], &[("X", "1")]), true),
+        (conditioned("/a", &["GET"], &[("X", "1")]), false),
+        (conditioned("/a", &[], &[]), false),
+        (conditioned("/b", &["GET"], &[]), false),
+    ] {
+        assert_eq!(ties([&get, &other]).len(), usize::from(tie), "{other:?}");
+    }
+    let one = conditioned("/a", &[], &[("X", "1")]);
+    assert!(ties([&one, &conditioned("/a", &[], &[("x", "2")])]).is_empty());
+    assert_eq!(ties([&one, &conditioned("/a", &[], &[("X", "1*")])]).len(), 1);
+}
+
+#[test]
+fn explain_tells_every_rule_with_its_reason_and_the_first_match_is_what_answers() {
+    let mut rules: Vec<Rule> = ["/*", "/static/*", "*.php", "/a", "a.example/*", "*.example/a", "/static"]
+        .iter()
+        .map(|text| rule(text))
+        .collect();
+    rules.push(conditioned("/static/*", &["POST"], &[]));
+    rules.push(conditioned("/static/*", &[], &[("X", "1"), ("Y", "1")]));
+    let rules = Rules::new(rules).unwrap();
+    let told = |host: &str, path: &str| -> Vec<(String, Verdict)> {
+        rules.explain(&request(host, path)).iter().map(|one| (one.rule.origin.clone(), one.verdict)).collect()
+    };
+    let of = |name: &str, verdict: Verdict| (name.to_owned(), verdict);
+    assert_eq!(
+        told("b", "/static/x.php"),
+        [
+            of("/static/*", Verdict::Header(0)),
+            of("/static/*", Verdict::Method),
+            of("/static/*", Verdict::Matches),
+            of("*.php", Verdict::Matches),
+            of("/*", Verdict::Matches),
+            of("/a", Verdict::Path),
+            of("a.example/*", Verdict::Host),
+            of("*.example/a", Verdict::Host),
+            of("/static", Verdict::Path),
+        ]
+    );
+    let first = |host: &str, path: &str| {
+        let told = told(host, path);
+        told.into_iter().find(|(_, verdict)| *verdict == Verdict::Matches).map(|(name, _)| name)
+    };
+    assert_eq!(first("a.example", "/a").as_deref(), Some("a.example/*"));
+    assert_eq!(first("b.example", "/a").as_deref(), Some("*.example/a"));
+    assert_eq!(first("b.example", "/static").as_deref(), Some("/static"));
+}
+
+#[test]
+fn a_rule_for_any_host_is_hidden_by_a_host_that_takes_all_its_paths() {
+    let rules = [rule("/robots.txt"), rule("a.example/*"), rule("a.example/x"), rule("b.example/static/*")];
+    let all: Vec<&Rule> = rules.iter().collect();
+    assert_eq!(shadows(&all, |_| false), [Shadow { hidden: 0, by: 1 }]);
+    assert!(shadows(&all, |at| at == 1).is_empty(), "what declines hides nothing");
+}

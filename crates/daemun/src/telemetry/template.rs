@@ -6,6 +6,7 @@ use super::access::{Entry, push_client, push_request_line};
 use super::escape::{push_escaped, push_number, push_seconds};
 use super::mask::Mask;
 use super::time::{push_common, rfc3339};
+use crate::http::RequestHead;
 
 /// A template, found valid when the configuration was read.
 #[derive(Debug)]
@@ -139,9 +140,9 @@ fn push_name(line: &mut Vec<u8>, name: &str, entry: &Entry<'_>, mask: &Mask, now
         "request" => push_request_line(line, entry, mask),
         "request_method" => push_or_dash(line, head.map(|head| head.method_name().as_bytes())),
         "request_uri" => push_or_dash(line, head.map(|head| mask.apply(head.target())).as_deref()),
-        "uri" => push_or_dash(line, head.map(|head| head.raw_path())),
+        "uri" => push_or_dash(line, head.map(RequestHead::raw_path)),
         "args" | "query_string" => {
-            let query = head.and_then(|head| head.query()).map(|query| mask.query(query));
+            let query = head.and_then(RequestHead::query).map(|query| mask.query(query));
             push_or_dash(line, query.as_deref());
         }
         "server_protocol" => push_or_dash(line, head.map(|head| head.version().as_str().as_bytes())),

@@ -71,13 +71,13 @@ pub(super) fn errors(entry: &Entry<'_>) -> Option<ErrorPages> {
         let (from, to) = match item.key() {
             "4xx" => (400, 499),
             "5xx" => (500, 599),
-            key => match key.parse() {
-                Ok(code @ 400..=599) => (code, code),
-                _ => {
+            key => {
+                let Ok(code @ 400..=599) = key.parse() else {
                     item.fault("expected a status from 400 to 599, `4xx`, `5xx` or `intercept`");
                     return None;
-                }
-            },
+                };
+                (code, code)
+            }
         };
         errors.pages.push(page(&item, from, to)?);
     }

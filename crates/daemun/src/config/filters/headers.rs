@@ -30,7 +30,10 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<HeaderSettings> {
         add: fields(&section, "add")?,
         remove: names(&section, "remove")?,
         security: section.entry("security").map_or(Some(false), |entry| entry.boolean())?,
-        cors: section.entry("cors").map_or(Some(None), |entry| cors(&entry))?,
+        cors: match section.entry("cors") {
+            Some(entry) if entry.is_table() || entry.boolean()? => Some(cors(&entry)?),
+            _ => None,
+        },
         request_set,
         request_remove,
     })
@@ -60,11 +63,10 @@ fn names(section: &Section<'_>, key: &str) -> Option<Vec<String>> {
 }
 
 /// `true` for anybody, or a table.
-fn cors(entry: &Entry<'_>) -> Option<Option<CorsSettings>> {
+fn cors(entry: &Entry<'_>) -> Option<CorsSettings> {
     const WHAT: &str = "`true`, or a table such as { origins = [\"https://app.example.com\"] }";
     if !entry.is_table() {
-        let default = CorsSettings { max_age: MAX_AGE, ..CorsSettings::default() };
-        return entry.boolean().map(|on| on.then_some(default));
+        return Some(CorsSettings { max_age: MAX_AGE, ..CorsSettings::default() });
     }
     let section = entry.section("`cors`", WHAT, CORS)?;
     let any = |list: Vec<String>| if list.iter().any(|text| text == "*") { Vec::new() } else { list };
@@ -81,7 +83,7 @@ fn cors(entry: &Entry<'_>) -> Option<Option<CorsSettings>> {
         entry.fault("`credentials` for any origin would give every site the user's session: name the `origins`");
         return None;
     }
-    Some(Some(cors))
+    Some(cors)
 }
 
 fn origins(entry: &Entry<'_>) -> Option<Vec<String>> {

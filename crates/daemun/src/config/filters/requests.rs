@@ -77,9 +77,11 @@ pub(super) fn basic_auth(entry: &Entry<'_>) -> Option<AuthSettings> {
     const WHAT: &str = "a table such as { file = \"htpasswd\", realm = \"Staff\" }";
     let section = entry.section("`basic_auth`", WHAT, BASIC_AUTH)?;
     let realm = section.entry("realm").map_or(Some("Restricted".to_owned()), |entry| {
-        entry.parse("a string", |text| match text.chars().any(char::is_control) {
-            true => Err("expected a realm without control characters".to_owned()),
-            false => Ok(text.to_owned()),
+        entry.parse("a string", |text| {
+            if text.chars().any(char::is_control) {
+                return Err("expected a realm without control characters".to_owned());
+            }
+            Ok(text.to_owned())
         })
     })?;
     let mut users = BTreeMap::new();
@@ -160,13 +162,11 @@ pub(super) fn strip_prefix(entry: &Entry<'_>, path: Option<&PathPattern>) -> Opt
             _ => Err(format!("expected {WHAT}, found {text:?}")),
         })?
     } else if entry.boolean()? {
-        match path {
-            Some(PathPattern::Prefix { prefix, .. }) => prefix.clone(),
-            _ => {
-                entry.fault("`true` strips what stands before the `*` of `path`, and there is none");
-                return None;
-            }
-        }
+        let Some(PathPattern::Prefix { prefix, .. }) = path else {
+            entry.fault("`true` strips what stands before the `*` of `path`, and there is none");
+            return None;
+        };
+        prefix.clone()
     } else {
         return None;
     };

@@ -70,7 +70,7 @@ fn every_fault_of_a_filter_says_what_was_expected() {
         ),
         (
             "path = \"/a\"\nstrip_prefix = true",
-            "4:16: `strip_prefix` in [[route]]: `true` strips what stands before the `*` of `path`, and there is none",
+            "4:16: `strip_prefix` in [[route]]: `true` strips what stands before the `*` of `path`, and there is none\ndaemun.toml:4:16: `strip_prefix` in [[route]]: it is for handlers that pass the path on; files are found by what follows the prefix anyway",
         ),
         ("compress = { level = 9 }", "3:22: `level` in `compress`: expected a number from 1 to 5, found the number 9"),
         (

@@ -185,7 +185,7 @@ impl Caching {
             Ok(other @ Outcome::Redirect(_)) => return Ok(other),
             Err(error) => {
                 let is_client = error.fault == Fault::Client;
-                return helped(Instant::now()).filter(|_| !is_client).map_or(Err(error), Ok);
+                return helped(Instant::now()).filter(|_| !is_client).ok_or(error);
             }
         };
         let now = Instant::now();
@@ -251,8 +251,8 @@ impl Caching {
                 ResponseBody::Full(bytes)
             }
             ResponseBody::Stream(stream) => {
-                let held = BytesMut::new();
-                ResponseBody::Stream(Box::pin(Teed { stream, held, keep: Some((keep, flight)) }))
+                let keep = Some((keep, flight));
+                ResponseBody::Stream(Box::pin(Teed { stream, held: BytesMut::new(), keep }))
             }
             other => {
                 keep.finish(Bytes::new());

@@ -7,6 +7,7 @@ use crate::http::{Fields, Response};
 
 /// The directives of `Cache-Control` that a shared cache heeds in an answer.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a directive that stands there or not")]
 struct Directives {
     no_store: bool,
     no_cache: bool,
@@ -94,10 +95,7 @@ impl Directives {
                 b"must-revalidate" | b"proxy-revalidate" => read.must_revalidate = true,
                 // What cannot be read is stale (RFC 9111, section 4.2.1); of two the shorter counts.
                 b"max-age" => read.max_age = Some(value.unwrap_or(0).min(read.max_age.unwrap_or(LONGEST))),
-                b"s-maxage" => {
-                    read.s_maxage = Some(value.unwrap_or(0).min(read.s_maxage.unwrap_or(LONGEST)));
-                    // It is `proxy-revalidate` too (RFC 9111, section 5.2.2.10), unless staleness is spoken of.
-                }
+                b"s-maxage" => read.s_maxage = Some(value.unwrap_or(0).min(read.s_maxage.unwrap_or(LONGEST))),
                 b"stale-while-revalidate" => read.stale_while_revalidate = value,
                 b"stale-if-error" => read.stale_if_error = value,
                 _ => {}
@@ -125,7 +123,8 @@ mod tests {
     #[test]
     fn what_may_be_kept_and_for_how_long() {
         const CONTROL: &str = "Cache-Control";
-        let table: &[(u16, &[(&str, &str)], Option<u64>, Option<u64>)] = &[
+        type Row = (u16, &'static [(&'static str, &'static str)], Option<u64>, Option<u64>);
+        let table: &[Row] = &[
             (200, &[], None, None),
             (200, &[], Some(10), Some(10)),
             (200, &[(CONTROL, "max-age=60")], Some(10), Some(60)),
