@@ -47,7 +47,7 @@ class Authority:
         extensions.write_text("subjectAltName=" + ",".join(f"DNS:{host}" for host in hosts or [name]))
         wanted = ["-subj", subject or f"/CN={name}"]
         openssl("req", "-new", *CURVE, "-keyout", made.key, "-out", request, *wanted, cwd=self.folder)
-        signer = ["-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", str(days)]
+        signer: list[str | Path] = ["-CA", self.cert, "-CAkey", self.key, "-CAcreateserial", "-days", str(days)]
         openssl("x509", "-req", "-in", request, *signer, "-extfile", extensions, "-out", made.cert, cwd=self.folder)
         return made
 
@@ -57,6 +57,17 @@ class Authority:
         index = self.folder / "index.txt"
         index.write_text(f"V\t491231235959Z\t\t{serial}\tunknown\t/CN=x\n")
         answer = self.folder / "staple.der"
-        who = ["-index", index, "-rsigner", self.cert, "-rkey", self.key, "-CA", self.cert, "-issuer", self.cert]
+        who: list[str | Path] = [
+            "-index",
+            index,
+            "-rsigner",
+            self.cert,
+            "-rkey",
+            self.key,
+            "-CA",
+            self.cert,
+            "-issuer",
+            self.cert,
+        ]
         openssl("ocsp", *who, "-cert", made.cert, "-ndays", "30", "-respout", answer, cwd=self.folder)
         return answer

@@ -50,17 +50,23 @@ impl Call {
             (*self.lane).set_current(null_mut());
             let (start, start_response) = start::begin(self.lane, self.request)?;
             (*self.lane).running = start.py().cast();
+            (*self.lane).called = py::PyLong_AsLong(self.request) as isize;
             let application = (*self.lane).application;
             let result = py::PyObject_CallFunctionObjArgs(application, environ.py(), start_response.py(), end);
             let sent = Own::take(result).and_then(|result| self.send(&start, &result));
             let sent = sent.or_else(|Raised| self.fail(&start));
             (*self.lane).running = null_mut();
+            (*self.lane).called = -1;
             if py::PySet_Size((*self.lane).cancelled) > 0 {
                 let kept = Error::keep();
                 done(py::PySet_Discard((*self.lane).cancelled, self.request))?;
                 kept.restore();
             }
             sent?;
+            if (*self.lane).interrupted >= 0 {
+                let lane = self.lane.cast::<py::Object>();
+                Own::take(py::PyObject_CallMethodObjArgs(lane, names.settle_interrupt, end))?;
+            }
         }
         // SAFETY: as above.
         unsafe { finish(self.lane) }

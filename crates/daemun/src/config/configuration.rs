@@ -87,7 +87,7 @@ pub enum HandlerSettings {
     Static(StaticSettings),
     /// `app`: the name of an application.
     App(String),
-    /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}` and `{scheme}`.
+    /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` and `{scheme}`.
     Redirect {
         /// The template of the location.
         to: String,

@@ -13,12 +13,12 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, route, server, static_route, tls, units};
+use super::{app, route, server, site, static_route, tls, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
-    known: &["include", "server", "tls", "app", "route"],
-    later: &["upstream", "site", "monitor", "health", "cache", "control", "acme"],
+    known: &["include", "server", "tls", "app", "route", "site"],
+    later: &["upstream", "monitor", "health", "cache", "control", "acme"],
 };
 /// Where keys belong that stand above the first table by mistake.
 const HOMES: [(&str, Keys); 4] = [
@@ -27,7 +27,7 @@ const HOMES: [(&str, Keys); 4] = [
     ("a line such as [app.shop]", app::KEYS),
     ("a line [[route]]", route::KEYS),
 ];
-const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route"], later: FILE.later };
+const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route", "site"], later: FILE.later };
 
 /// Everything before what is missing is filled in.
 struct Draft {
@@ -135,6 +135,7 @@ impl Draft {
 
     fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
         let mut servers = Vec::new();
+        let (mut site_routes, mut sites) = (Vec::new(), 0);
         for &(source, table) in files {
             // Unknown keys of the file itself are told already.
             let file = Section::unchecked(source, table);
@@ -152,7 +153,17 @@ impl Draft {
                 let section = entry.section("[[route]]", "a table under a line [[route]]", route::KEYS);
                 self.routes.extend(section.and_then(|section| route::Draft::read(&section)));
             }
+            let found = file.entry("site").and_then(|entry| entry.items("tables, each under a line [[site]]"));
+            for entry in found.unwrap_or_default() {
+                let section = entry.section("[[site]]", "a table under a line [[site]]", site::KEYS);
+                site_routes.extend(section.iter().flat_map(site::read));
+                sites += 1;
+            }
         }
+        if sites == 1 && self.routes.is_empty() {
+            site::widen(&mut site_routes);
+        }
+        self.routes.append(&mut site_routes);
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
             self.listen_place = section.entry("listen").map(|entry| entry.place());
@@ -225,7 +236,7 @@ impl Draft {
             server: self.server,
             apps,
             tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
-            routes: self.routes.into_iter().map(|route| route.settings).collect(),
+            routes: self.routes.into_iter().map(route::Draft::complete).collect(),
             files: self.documents,
             target: self.target,
             warnings: report.finish()?,

@@ -22,6 +22,7 @@ mod interpreter;
 mod route;
 mod section;
 mod server;
+mod site;
 mod static_route;
 mod suggest;
 mod target;

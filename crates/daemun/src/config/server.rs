@@ -10,7 +10,7 @@ use super::section::{Entry, Keys, Section};
 use super::units;
 use crate::connection::Limits;
 use crate::listener::{Address, ListenerSettings};
-use crate::telemetry::{Format, Level, Sink, TelemetrySettings};
+use crate::telemetry::{Format, Level, Sink, TelemetrySettings, Template};
 
 /// The keys of `[server]`.
 pub(super) const KEYS: Keys = Keys {
@@ -42,7 +42,7 @@ pub(super) const KEYS: Keys = Keys {
 
 const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
 const HSTS: Keys = Keys { known: &["max_age", "subdomains", "preload"], later: &[] };
-const ACCESS_LOG: Keys = Keys { known: &["path", "format"], later: &[] };
+const ACCESS_LOG: Keys = Keys { known: &["path", "format", "mask"], later: &[] };
 const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
 
 /// What is used where nothing is written; no listeners yet.
@@ -212,8 +212,9 @@ fn access_log(entry: &Entry<'_>, telemetry: &mut TelemetrySettings) {
         set(&mut telemetry.access.sink, sink(entry));
     } else if let Some(section) = entry.section("`access_log`", WHAT, ACCESS_LOG) {
         set(&mut telemetry.access.sink, section.entry("path").and_then(|entry| sink(&entry)));
-        let format = section.entry("format").and_then(|entry| entry.parse("`combined` or `json`", format));
+        let format = section.entry("format").and_then(|entry| entry.parse("`combined`, `json` or a template", format));
         set(&mut telemetry.access.format, format);
+        set(&mut telemetry.access.mask, section.entry("mask").and_then(|entry| entry.texts()));
     }
 }
 
@@ -242,10 +243,11 @@ pub(super) fn format(text: &str) -> Result<Format, String> {
     match text {
         "combined" | "text" => Ok(Format::Combined),
         "json" => Ok(Format::Json),
-        _ if text.contains(['{', '%', '$']) => {
-            Err("templates are not supported by this version; expected `combined` or `json`".to_owned())
+        _ if text.contains('$') => Template::parse(text).map(|_| Format::Template(text.to_owned())),
+        _ => {
+            let wish = "`combined`, `json` or a template such as \"$remote_addr $request $status\"";
+            Err(format!("expected {wish}, found {text:?}"))
         }
-        _ => Err(format!("expected `combined` or `json`, found {text:?}")),
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+mod filters;
+
 use super::*;
-use crate::app::{InheritEnv, Mount};
+use crate::app::{InheritEnv, Mount, Preload};
 use crate::listener::Address;
 use crate::router::{HostPattern, PathPattern};
 use crate::static_files::Missing;
@@ -64,7 +66,10 @@ const FAULTS: &[(&str, &str)] = &[
         "processes = 2\nlisten = '80'",
         "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
     ),
-    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app` or `route`"),
+    (
+        "workers = 2",
+        "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app`, `route` or `site`",
+    ),
     (
         "[server]\ngrace = 25",
         "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
@@ -147,11 +152,11 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"xml\" }",
-        "daemun.toml:2:37: `format` in `access_log`: expected `combined` or `json`, found \"xml\"",
+        "daemun.toml:2:37: `format` in `access_log`: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"",
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"$time\" }",
-        "daemun.toml:2:37: `format` in `access_log`: templates are not supported by this version; expected `combined` or `json`",
+        "daemun.toml:2:37: `format` in `access_log`: there is no `$time`",
     ),
     (
         "[server]\nerror_log = { levle = \"info\" }",
@@ -203,16 +208,24 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:3:13: `processes` in [app.shop]: expected a number from 1 to 1024 or \"auto\", found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 0 }",
-        "daemun.toml:3:13: `processes` in [app.shop]: processes on demand are not supported by this version; expected a number or \"auto\"",
+        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 4, max = 2 }",
+        "daemun.toml:3:13: `processes` in [app.shop]: `min` is larger than `max`",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\npreload = \"yes\"",
+        "daemun.toml:3:11: `preload` in [app.shop]: expected `true`, `false` or \"auto\", found \"yes\"",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\nready = \"healthz\"",
+        "daemun.toml:3:9: `ready` in [app.shop]: expected a path such as \"/healthz\", found \"healthz\"",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nthreads = \"${N}\"",
         "daemun.toml:3:11: `threads` in [app.shop]: expected a number from 1 to 1024, found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nmemory_limit = \"1GB\"",
-        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `memory_limit` in [app.shop] is not supported by this version",
+        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nasgi = \"a:b\"",
+        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `asgi` in [app.shop] is not supported by this version",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nqueue = { max = 1, size = 2 }",
@@ -323,7 +336,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nredirect = { to = \"/{name}\" }",
-        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`",
+        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
     ),
     (
         "[[route]]\nredirect = { to = \"/\", status = 200 }",
@@ -393,11 +406,17 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
         timeout = "1m30s"
         queue = { max = 10, timeout = "1s" }
         max_requests = 100
+        stream_idle = "5m"
+        memory_limit = "512MiB"
+        lifetime = "24h"
+        preload = false
+        ready = "/healthz"
         middleware = ["paste.gzipper:middleware"]
         user = "wiki"
 
         [app.portal]
         mounts = { "/" = "portal:app", "/wiki/" = "wiki:make()" }
+        processes = { min = 0, max = 3, idle = "1m" }
 
         [[route]]
         app = "wiki"
@@ -422,12 +441,16 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!((server.grace, server.drain_delay), (Duration::from_secs(60), Duration::from_millis(500)));
     assert_eq!((server.event_loops, server.max_spool), (1, 1 << 30));
     assert!(matches!(&server.telemetry.access.sink, Sink::File(path) if path.is_absolute()));
-    assert_eq!((server.telemetry.access.format, server.telemetry.error.level), (Format::Json, Level::Debug));
+    assert_eq!((server.telemetry.access.format.clone(), server.telemetry.error.level), (Format::Json, Level::Debug));
 
     let [portal, wiki] = &configuration.apps[..] else { panic!("two applications") };
     assert_eq!((portal.name.as_str(), portal.mounts.len(), portal.processes, portal.threads), ("portal", 2, 3, 4));
     assert_eq!(portal.mounts[1], Mount { path: "/wiki".to_owned(), callable: "wiki:make()".to_owned() });
     assert_eq!((wiki.processes, wiki.threads, wiki.max_requests), (7, 2, Some(100)));
+    assert_eq!((portal.min_processes, portal.idle, portal.preload), (0, Duration::from_secs(60), Preload::Auto));
+    assert_eq!((wiki.min_processes, wiki.memory_limit, wiki.preload), (7, Some(512 << 20), Preload::Never));
+    assert_eq!((wiki.stream_idle, wiki.lifetime), (Some(Duration::from_secs(300)), Some(Duration::from_hours(24))));
+    assert_eq!(wiki.ready.as_deref(), Some("/healthz"));
     assert_eq!(
         (wiki.timeout, wiki.queue_timeout, wiki.queue_max),
         (Duration::from_secs(90), Duration::from_secs(1), 10)
@@ -440,7 +463,7 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!(app.handler, HandlerSettings::App("wiki".to_owned()));
     assert_eq!(redirect.rule.host, HostPattern::Below(".example.org".to_owned()));
     assert_eq!(redirect.rule.path, PathPattern::Prefix { prefix: "/".to_owned(), suffix: ".php".to_owned() });
-    assert_eq!(redirect.rule.origin, "daemun.toml:35:9");
+    assert_eq!(redirect.rule.origin, "daemun.toml:41:9");
     assert_eq!(redirect.handler, HandlerSettings::Redirect { to: "/new/{rest}".to_owned(), status: 302 });
     let HandlerSettings::Static(files) = &files.handler else { panic!("files") };
     assert_eq!((files.roots.len(), &files.missing), (2, &Missing::File("/index.html".to_owned())));
@@ -482,7 +505,7 @@ fn included_files_add_up_and_what_stands_twice_is_told_with_both_places() {
 
     write(folder.path(), "sites/c.toml", &format!("include = []\n[server]\ngrace = '2s'\n{app}"));
     let error = gather(&Wishes::default(), &environment).unwrap_err();
-    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app` or `route`\n\
+    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app`, `route` or `site`\n\
                 sites/c.toml:3:1: `grace` in [server] stands already at daemun.toml:3:1\n\
                 sites/c.toml:4:1: [app.shop] stands already at sites/a.toml:1:1";
     assert_eq!(error.to_string(), want);
@@ -575,7 +598,7 @@ fn a_wrong_option_is_told_by_its_name() {
         --env: expected KEY=VALUE, found \"x\"\n\
         --env-file: cannot read none.env: No such file or directory (os error 2)\n\
         --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key\n\
-        --log-format: expected `combined` or `json`, found \"xml\"\n\
+        --log-format: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"\n\
         --log-level: expected `error`, `warning`, `info` or `debug`, found \"loud\"\n\
         --max-requests: expected a number of at least 1, found \"0\"\n\
         --port: expected PORT, HOST:PORT, http://HOST:PORT, [::]:PORT, unix:PATH or fd:N, found \"x\"\n\

@@ -147,6 +147,7 @@ impl Wishes {
     pub(super) fn apply_to_app(&self, draft: &mut app::Draft, environment: &Environment, report: &Report) {
         if let Some(processes) = self.processes.as_ref().and_then(|wish| wish.read(report, app::processes)) {
             draft.processes = processes;
+            draft.min_processes = None;
         } else if let (None, Some(number)) = (draft.processes, environment.variable("WEB_CONCURRENCY")) {
             let wish = Wish::new(number, "WEB_CONCURRENCY");
             draft.processes = wish.read(report, app::processes).flatten();

@@ -2,17 +2,19 @@
 //! and the line in the access log.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
 use tokio::time::Instant;
 
-use super::error_page::{error_response, new_reference};
+use super::error_page::error_response;
 use super::{Context, Serving};
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
 use crate::http::{
-    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
+    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, Scheme, Status,
+    Timing,
 };
 use crate::telemetry::{Entry, Level, RequestLine};
 use crate::tls::Certificates;
@@ -23,6 +25,9 @@ pub(super) struct Current {
     pub(super) received: Instant,
     endpoint: Arc<Endpoint>,
     context: Arc<Context>,
+    id: RequestId,
+    /// Where it comes from and how, by the word of a trusted proxy.
+    forwarded: (Option<IpAddr>, Option<Scheme>),
 }
 
 /// Which certificate a connection began with, where some ask for those of clients.
@@ -37,7 +42,19 @@ pub(super) type Worked = Result<Result<Outcome, HandlerError>, String>;
 
 impl Current {
     pub(super) fn new(head: RequestHead, endpoint: &Arc<Endpoint>, context: &Arc<Context>) -> Self {
-        Self { head, received: Instant::now(), endpoint: Arc::clone(endpoint), context: Arc::clone(context) }
+        let mut id = RequestId::None;
+        let mut forwarded = (None, None);
+        let trusted = &context.serving.load().trusted;
+        // A proxy's word for where a request comes from, and its name for it, count only where the proxy is trusted.
+        if trusted.trusts(endpoint) {
+            forwarded = (trusted.client(&head, endpoint), trusted.scheme(&head));
+            id = head.field("x-request-id").and_then(RequestId::given).unwrap_or_default();
+        }
+        if id == RequestId::None {
+            id = RequestId::next();
+        }
+        let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
+        Self { head, received: Instant::now(), endpoint, context, id, forwarded }
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
@@ -61,7 +78,7 @@ impl Current {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let (endpoint, received) = (Arc::clone(&self.endpoint), self.received.into_std());
-        let notes = Notes::default();
+        let notes = Notes { id: self.id.clone(), scheme: self.forwarded.1, ..Notes::default() };
         Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim, notes })
     }
 
@@ -107,9 +124,10 @@ impl Current {
 
     /// The one place where an error becomes a response and a line of the log.
     pub(super) fn report(&self, status: Status, fault: Fault, message: &str, retry: Option<u32>) -> Response {
-        let reference = new_reference();
+        let reference = self.id.to_string();
         let level = if fault == Fault::Client { Level::Info } else { Level::Error };
-        let (method, target) = (self.head.method_name(), self.head.target().escape_ascii());
+        let target = self.context.access.masked(self.head.target());
+        let (method, target) = (self.head.method_name(), target.escape_ascii());
         let errors = &self.context.errors;
         errors.log(level, format_args!("{message} ({method} {target}, {}, reference {reference})", status.code()));
         error_response(status, None, Some(&reference), retry, Some(&self.head))
@@ -117,7 +135,8 @@ impl Current {
 
     /// Says what was wrong with a response that had begun.
     pub(super) fn report_broken(&self, message: &str) {
-        self.context.errors.error(format_args!("{message} ({})", self.head.target().escape_ascii()));
+        let target = self.context.access.masked(self.head.target());
+        self.context.errors.error(format_args!("{message} ({})", target.escape_ascii()));
     }
 
     /// The line of the access log.
@@ -132,6 +151,9 @@ impl Current {
             bytes,
             duration: self.received.elapsed(),
             timing,
+            id: Some(&self.id),
+            forwarded: self.forwarded.0,
+            scheme: self.forwarded.1.unwrap_or(self.endpoint.scheme()),
         });
     }
 }

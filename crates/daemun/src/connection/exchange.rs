@@ -15,13 +15,6 @@ use crate::handler::Fault;
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{Interim, InterimQueue, Method, Request, Response, Status, Timing, Version};
 
-/// How the handler's work ended.
-enum Answer {
-    Worked(Worked),
-    /// The client reset the connection.
-    Gone,
-}
-
 impl Connection {
     /// Answers one request, and says how the connection goes on.
     pub(super) async fn exchange(&mut self, parsed: ParsedHead, serving: &Serving) -> Ending {
@@ -38,16 +31,15 @@ impl Connection {
         let interim = if is_told { self.interim.open() } else { Interim::none() };
         let response = match current.route(body, interim, self.guard.as_ref()) {
             Err(response) => *response,
-            Ok(request) => match answer((&mut self.wire, &mut incoming), &self.interim, serving, request).await {
-                Answer::Worked(worked) => {
-                    keep_alive &= worked.is_ok();
-                    current.conclude(worked, incoming.failure())
-                }
-                Answer::Gone => {
+            Ok(request) => {
+                let answered = answer((&mut self.wire, &mut incoming), &self.interim, serving, request).await;
+                let Some(worked) = answered else {
                     current.log(Status::CLIENT_CLOSED, 0, Timing::default());
                     return Ending::Cut;
-                }
-            },
+                };
+                keep_alive &= worked.is_ok();
+                current.conclude(worked, incoming.failure())
+            }
         };
         self.reply(&current, response, (&mut incoming, keep_alive), serving).await
     }
@@ -134,16 +126,16 @@ impl Connection {
     }
 }
 
-/// Polls the handler, feeds it its body, and watches the client. A panic stays here.
+/// Polls the handler, feeds it its body, and watches the client; `None` when that reset the connection.
 async fn answer(
     (wire, incoming): (&mut Wire, &mut Incoming),
     interim: &InterimQueue,
     serving: &Serving,
     request: Request,
-) -> Answer {
+) -> Option<Worked> {
     let mut answering = match current::begin(serving, request) {
         Ok(answering) => answering,
-        Err(panic) => return Answer::Worked(Err(panic)),
+        Err(panic) => return Some(Err(panic)),
     };
     // Whether interim responses of the handler's stand in the output.
     let mut is_telling = false;
@@ -156,18 +148,18 @@ async fn answer(
             }
             if let Poll::Ready(worked) = polled {
                 // What is in the output by then goes ahead of the answer.
-                return Poll::Ready(Answer::Worked(worked));
+                return Poll::Ready(Some(worked));
             }
             if is_telling {
                 match wire.poll_send(context, &mut Bytes::new()) {
                     Poll::Ready(Ok(())) => is_telling = false,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Answer::Gone),
+                    Poll::Ready(Err(_)) => return Poll::Ready(None),
                     Poll::Pending => {}
                 }
             }
             match incoming.poll(wire, context) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Answer::Gone),
+                Poll::Ready(Err(_)) => return Poll::Ready(None),
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -145,7 +145,7 @@ enum Heard {
     /// Not yet all of a first message.
     More,
     /// The first message, and what was read behind it.
-    Hello(Accepted, Vec<u8>),
+    Hello(Box<Accepted>, Vec<u8>),
     /// No TLS.
     Plain(BytesMut),
     /// A first message that cannot be answered, and the alert that says so.
@@ -161,7 +161,7 @@ fn hear(acceptor: &mut Acceptor, mut bytes: &[u8], is_first: bool) -> Result<Hea
     while !bytes.is_empty() {
         acceptor.read_tls(&mut bytes)?;
         match acceptor.accept() {
-            Ok(Some(accepted)) => return Ok(Heard::Hello(accepted, bytes.to_vec())),
+            Ok(Some(accepted)) => return Ok(Heard::Hello(Box::new(accepted), bytes.to_vec())),
             Ok(None) => {}
             Err((error, mut alert)) => {
                 let mut told = Vec::new();

@@ -247,6 +247,9 @@ impl Connection {
             bytes: if sent.is_ok() { bytes } else { 0 },
             duration: Duration::ZERO,
             timing: Timing::default(),
+            id: None,
+            forwarded: None,
+            scheme: self.endpoint.scheme(),
         });
         self.context.errors.info(format_args!("a request was refused: {refusal}"));
         if sent.is_ok() { Ending::Linger } else { Ending::Cut }

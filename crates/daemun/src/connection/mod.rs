@@ -15,6 +15,7 @@
 
 mod alarm;
 mod buffers;
+mod cold;
 mod current;
 mod drain;
 mod error_page;
@@ -44,6 +45,7 @@ pub use settings::Limits;
 pub use transport::Transport;
 
 use crate::handler::Handler;
+use crate::http::TrustedProxies;
 use crate::telemetry::{AccessLogger, ErrorLogger};
 
 /// What all connections share.
@@ -65,12 +67,14 @@ pub struct Serving {
     pub handler: Arc<dyn Handler>,
     /// What a connection may cost.
     pub limits: Limits,
+    /// Whose word about a request counts.
+    pub trusted: TrustedProxies,
 }
 
 impl Context {
     /// A context that serves this.
     pub fn new(handler: Arc<dyn Handler>, limits: Limits, access: AccessLogger, errors: ErrorLogger) -> Self {
-        let serving = ArcSwap::from_pointee(Serving { handler, limits });
+        let serving = ArcSwap::from_pointee(Serving { handler, limits, trusted: TrustedProxies::default() });
         Self { serving, drain: Drain::default(), access, errors }
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::buffers;
+use super::cold;
 use super::current::told;
 use super::file::FileStream;
 use super::incoming::Incoming;
@@ -105,10 +106,14 @@ impl Reply<'_> {
     async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
         head(&mut self.wire.output);
         if file.length <= SMALL_FILE {
-            read_behind(&mut self.wire.output, file).map_err(|message| {
+            let read = match fetch(file, file.offset, file.length).await {
+                Ok(()) => read_behind(&mut self.wire.output, file),
+                Err(message) => Err(message),
+            };
+            if let Err(message) = read {
                 self.wire.output.clear();
-                ReplyError::Body { message, head_sent: false }
-            })?;
+                return Err(ReplyError::Body { message, head_sent: false });
+            }
             self.sent = file.length;
             return Ok(self.write_with(Bytes::new()).await?);
         }
@@ -117,8 +122,16 @@ impl Reply<'_> {
             self.wire.output.drain(..written);
         }
         self.write_with(Bytes::new()).await?;
+        // Up to here it was seen to be in memory.
+        let mut warm = 0;
         while self.sent < file.length {
             let step = (file.length - self.sent).min(SENDFILE_STEP);
+            if self.sent >= warm {
+                let fetched = fetch(file, file.offset + self.sent, step).await;
+                fetched.map_err(|message| ReplyError::Body { message, head_sent: true })?;
+                warm = self.sent + step;
+            }
+            let step = step.min(warm - self.sent);
             let written = self.sendfile(file, file.offset + self.sent, step).await?;
             if written == 0 {
                 let message = format!("a file was {} bytes shorter than when it was opened", file.length - self.sent);
@@ -317,6 +330,14 @@ pub(super) fn length(body: &ResponseBody) -> Option<u64> {
         ResponseBody::LengthOnly(length) => Some(*length),
         ResponseBody::Stream(stream) => stream.length(),
     }
+}
+
+/// Has a part of a file in memory, so that sending it waits for no disk.
+async fn fetch(file: &FileBody, offset: u64, length: u64) -> Result<(), String> {
+    if cold::is_at_hand(file.file.as_fd(), offset, length) {
+        return Ok(());
+    }
+    cold::fetch(&file.file, offset, length).await.map_err(|error| format!("a file could not be read: {error}"))
 }
 
 /// Appends all of a small file.

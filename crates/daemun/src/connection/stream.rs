@@ -51,7 +51,7 @@ pub(super) async fn answer(
     let (parts, body) = request.into_parts();
     let read = match read_head(&parts, &HeadLimits::from(&serving.limits)) {
         Ok(read) => read,
-        Err(refusal) => return refuse(&shared, &parts, respond, refusal).await,
+        Err(refusal) => return refuse(&shared, &parts, respond, refusal),
     };
     drop(parts);
     shared.count(
@@ -70,19 +70,19 @@ pub(super) async fn answer(
     let mut interim = InterimQueue::default();
     let response = match current.route(body, interim.open(), shared.guard.as_ref()) {
         Err(response) => *response,
-        Ok(request) => match stream.work(&serving, request, &interim).await {
-            Some(worked) => current.conclude(worked, stream.inflow.failure()),
-            None => {
+        Ok(request) => {
+            let Some(worked) = stream.work(&serving, request, &interim).await else {
                 current.log(Status::CLIENT_CLOSED, 0, Timing::default());
                 return Ended::Cancelled;
-            }
-        },
+            };
+            current.conclude(worked, stream.inflow.failure())
+        }
     };
     stream.reply(response).await
 }
 
 /// Answers what is no request, without a handler.
-async fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>, refusal: Refusal) -> Ended {
+fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>, refusal: Refusal) -> Ended {
     let page = error_response(refusal.status, Some(refusal.reason), None, None, None);
     let body = if let ResponseBody::Full(body) = page.body { body } else { Bytes::new() };
     let is_head = parts.method == ::http::Method::HEAD;
@@ -101,6 +101,9 @@ async fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>
         bytes,
         duration: std::time::Duration::ZERO,
         timing: Timing::default(),
+        id: None,
+        forwarded: None,
+        scheme: crate::http::Scheme::Https,
     });
     shared.context.errors.info(format_args!("a request was refused: {refusal}"));
     Ended::Answered

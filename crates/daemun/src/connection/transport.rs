@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::{Context, Poll};
@@ -85,7 +85,7 @@ impl Transport {
         let more = if self.is_paced() { SendFlags::empty() } else { SendFlags::MORE };
         let flags = more | SendFlags::NOSIGNAL;
         let send = |socket: BorrowedFd<'_>| Ok(rustix::net::send(socket, head, flags)?);
-        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(std::os::fd::AsFd::as_fd(socket))), _secure => Err(io::ErrorKind::Unsupported.into()))
+        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()))
     }
 
     /// Whether packets are paced. The system's choice for all connections, so the first one is asked.
@@ -96,16 +96,13 @@ impl Transport {
     }
 
     /// Sends up to `length` bytes of `file` from `offset`; 0 bytes are the file's end.
-    ///
-    /// A page that is not in memory is read from the disk here, in the event loop: for a file on a cold disk that
-    /// stalls its neighbours for milliseconds. Cold files belong to a bounded pool (`preadv2` with `RWF_NOWAIT` tells
-    /// them apart) once that pool is here.
+    /// A page that is not in memory is read from the disk here, in the event loop: whoever sends looks first (`cold`).
     pub(super) fn try_sendfile(&self, file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<usize> {
         let send = |socket: BorrowedFd<'_>| {
             let mut at = offset;
             Ok(rustix::fs::sendfile(socket, file, Some(&mut at), length)?)
         };
-        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(std::os::fd::AsFd::as_fd(socket))), _secure => Err(io::ErrorKind::Unsupported.into()))
+        on!(self, socket => socket.try_io(Interest::WRITABLE, || send(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()))
     }
 
     /// Whether bytes lie in the socket that the event loop has not told of yet. A system call: not for every request.

@@ -3,7 +3,7 @@
 
 use bytes::BufMut;
 
-use crate::http::{ClientCertificate, Request, Scheme, TlsSession, TrustedProxies};
+use crate::http::{ClientCertificate, Request, RequestId, Scheme, TlsSession, TrustedProxies};
 
 /// What a program that is a script of its own is told beyond the request (RFC 3875, sections 4.1.5, 4.1.6, 4.1.13).
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +67,15 @@ fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
         && (length > 0 || head.field("content-length").is_some())
     {
         variable(out, b"CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
+    }
+    if let Some(user) = &request.notes.user {
+        variable(out, b"REMOTE_USER", user.as_bytes());
+        variable(out, b"AUTH_TYPE", b"Basic");
+    }
+    if request.notes.id != RequestId::None {
+        out.put_slice(b"HTTP_X_REQUEST_ID\0");
+        request.notes.id.push(out);
+        out.push(0);
     }
     if let Some(value) = head.field("content-type") {
         variable(out, b"CONTENT_TYPE", value);
@@ -199,7 +208,7 @@ fn fields(out: &mut Vec<u8>, request: &Request, authorization: bool) {
 }
 
 fn is_left_out(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 15] = [
+    const NAMES: [&[u8]; 16] = [
         b"content-length",
         b"content-type",
         b"connection",
@@ -212,6 +221,7 @@ fn is_left_out(name: &[u8]) -> bool {
         b"transfer-encoding",
         b"upgrade",
         b"forwarded",
+        b"x-request-id",
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-forwarded-host",

@@ -22,6 +22,7 @@ use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::filter::Kept;
 use crate::gateway::Spool;
+use crate::http::TrustedProxies;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -139,7 +140,8 @@ impl Front {
         };
         let access = match telemetry.access.sink {
             Sink::Off => AccessLogger::off(),
-            _ => AccessLogger::start(access, telemetry.access.format, errors.clone())?,
+            _ => AccessLogger::start(access, telemetry.access.format.clone(), errors.clone())?
+                .masking(&telemetry.access.mask),
         };
         let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
@@ -180,7 +182,8 @@ impl Front {
             handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
         let handler = handlers::behind_https(handler, &plan);
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
-        let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
+        let trusted = TrustedProxies::new(plan.configuration.server.trusted_proxies.clone());
+        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
     }
@@ -213,6 +216,7 @@ impl Front {
             ToFront::Expect(app, admission) => self.with_pool(&app, |pool| pool.expect(admission)),
             ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
+            ToFront::WhoIsIdle(app, idle) => self.with_pool(&app, |pool| pool.tell_idle(idle)),
             ToFront::Switch(generations) => {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();

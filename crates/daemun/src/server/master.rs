@@ -11,10 +11,14 @@ mod certificates;
 mod change;
 mod children;
 mod collecting;
+mod death;
 mod events;
 mod lines;
 mod logs;
+mod reports;
 mod roots;
+mod scaling;
+mod stacks;
 mod stopping;
 mod switching;
 
@@ -39,8 +43,10 @@ use crate::telemetry::ErrorLogger;
 use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
+use death::OomKills;
 use events::Event;
 use logs::Logs;
+use stacks::Stacks;
 
 /// Reads the configuration anew; an error is the whole text for the log.
 pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
@@ -100,6 +106,7 @@ struct Master {
     pid_file: Option<PathBuf>,
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
+    oom_kills: OomKills,
     exit: ExitCode,
 }
 
@@ -130,6 +137,11 @@ struct App {
     socket_path: PathBuf,
     socket: OwnedFd,
     lifeline: Lifeline,
+    stacks: Stacks,
+    /// Implementation and version of its Python, once it has said so.
+    python: String,
+    /// How many workers there should be now.
+    wanted: u32,
     generation: u64,
     zygote: Option<Zygote>,
     zygote_started: Instant,
@@ -157,6 +169,8 @@ struct Worker {
     connected: bool,
     /// Its end is expected: it was told to retire.
     leaving: bool,
+    /// Another has been asked for in its place.
+    is_due: bool,
     /// What the front said when its lanes closed.
     last_words: Option<LastWords>,
     /// The worker that it replaces once it has connected.
@@ -218,6 +232,7 @@ impl Master {
             strangers: Vec::new(),
             pid_file: None,
             roots: Vec::new(),
+            oom_kills: OomKills::now(),
             exit: ExitCode::SUCCESS,
         })
     }
@@ -266,6 +281,8 @@ impl Master {
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
+            Event::LookAtWorkers => self.look_at_workers().await,
+            Event::Unfit(generation, why) => return self.unfit(generation, &why),
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }

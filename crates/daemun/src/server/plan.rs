@@ -25,6 +25,8 @@ pub(super) enum ToFront {
     GiveUp(String),
     /// Send nothing more to this worker.
     Retire(String, u32),
+    /// Say which workers of this application have had nothing to do for this long.
+    WhoIsIdle(String, std::time::Duration),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.

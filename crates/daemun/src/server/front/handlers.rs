@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use super::https::Https;
 use crate::app::{Application, Pool};
-use crate::config::{Configuration, HandlerSettings};
-use crate::filter::{Filtered, Kept};
+use crate::config::{Configuration, HandlerSettings, RouteSettings};
+use crate::connection::Limits;
+use crate::filter::{FilterSettings, Filtered, Kept, Placed};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
@@ -64,11 +65,31 @@ pub(super) fn build(
         };
         let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
         let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
-        let handler = Filtered::wrap(&route.filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
+        let handler =
+            Filtered::wrap(&filters(configuration, route), handler, &trusted, (kept, &name)).map_err(wrong)?;
         routes.push((route.rule.clone(), handler));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+/// What connections are held to: a route that allows larger bodies than the server raises what is read at all, and the
+/// others are held to the server's own limit by a filter.
+pub(super) fn limits(configuration: &Configuration) -> Limits {
+    let mut limits = configuration.server.limits.clone();
+    let most = configuration.routes.iter().filter_map(|route| route.filters.max_body.as_ref()).map(|max| max.value);
+    limits.max_body = most.fold(limits.max_body, u64::max);
+    limits
+}
+
+/// The filters of a route, with the server's `max_body` where another route has raised it.
+fn filters(configuration: &Configuration, route: &RouteSettings) -> FilterSettings {
+    let mut filters = route.filters.clone();
+    let own = configuration.server.limits.max_body;
+    if filters.max_body.is_none() && limits(configuration).max_body > own {
+        filters.max_body = Some(Placed { value: own, origin: "[server] max_body".to_owned() });
+    }
+    filters
 }
 
 /// The same behind what `redirect_https` and `hsts` ask for.

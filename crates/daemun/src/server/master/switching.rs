@@ -48,7 +48,7 @@ impl Master {
             let connected = workers.map_or(0, |workers| {
                 workers.values().filter(|worker| worker.generation == generation && worker.connected).count()
             });
-            connected >= if self.serving { processes as usize } else { 1 }
+            connected >= if self.serving { processes as usize } else { processes.min(1) as usize }
         });
         if enough { self.switch().await } else { false }
     }
@@ -57,11 +57,12 @@ impl Master {
     pub(super) async fn connect_deadline(&mut self, number: u64) -> bool {
         let waiting = |change: &&Change| change.number == number && change.stage == Stage::Connecting;
         let Some(change) = self.change.as_ref().filter(waiting) else { return false };
-        let without = change.workers_to_fork().into_iter().find(|(name, generation, _)| {
+        let without = change.workers_to_fork().into_iter().find(|(name, generation, processes)| {
             let app = self.apps.get(name);
-            !app.is_some_and(|app| {
-                app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
-            })
+            *processes > 0
+                && !app.is_some_and(|app| {
+                    app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
+                })
         });
         match without {
             Some((name, ..)) => {
@@ -103,6 +104,10 @@ impl Master {
             app.zygote_started = new.started;
             app.given_up = matches!(new.import, Import::Failed(_));
             app.account = new.account;
+            app.wanted = new.wanted;
+            if let Import::Done(ready) = &new.import {
+                app.python = format!("{} {}", ready.implementation, ready.python);
+            }
             if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
                 old.stop().await;
             }
@@ -125,6 +130,7 @@ impl Master {
                 lines::say(format_args!("listening on {}", bound.url()));
             }
             self.later(roots::LOOK, Event::LookForRoots);
+            self.look_at_workers().await;
         } else {
             self.errors.info(format_args!("reloaded"));
         }
