@@ -7,7 +7,7 @@ use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
-use super::{condition, filters};
+use super::{cgi, condition, filters};
 use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
@@ -20,6 +20,7 @@ pub(super) const KEYS: Keys = Keys {
         "path",
         "static",
         "app",
+        "cgi",
         "redirect",
         "respond",
         "method",
@@ -31,7 +32,6 @@ pub(super) const KEYS: Keys = Keys {
         "server_timing",
     ],
     later: &[
-        "cgi",
         "upstream",
         "headers",
         "rewrite",
@@ -46,8 +46,8 @@ pub(super) const KEYS: Keys = Keys {
     ],
 };
 
-const HANDLERS: [&str; 4] = ["static", "app", "redirect", "respond"];
-const LATER_HANDLERS: [&str; 2] = ["cgi", "upstream"];
+const HANDLERS: [&str; 5] = ["static", "app", "cgi", "redirect", "respond"];
+const LATER_HANDLERS: [&str; 1] = ["upstream"];
 const STATIC: Keys =
     Keys { known: &["root", "index", "missing", "manifest", "allow_names"], later: &["listing", "headers"] };
 const REDIRECT: Keys = Keys { known: &["to", "status"], later: &[] };
@@ -137,6 +137,7 @@ pub(super) fn folder(path: &Path) -> StaticSettings {
         allow_names: Vec::new(),
         refuse_sources: true,
         cache: true,
+        barred: Vec::new(),
     }
 }
 
@@ -146,13 +147,14 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
         [] => {
             // One that is not supported was told already.
             if !LATER_HANDLERS.iter().any(|key| section.entry(key).is_some()) {
-                section.fault("a route needs a handler: one of `static`, `app`, `redirect` and `respond`");
+                section.fault("a route needs a handler: one of `static`, `app`, `cgi`, `redirect` and `respond`");
             }
             None
         }
         [entry] => match entry.key() {
             "static" => static_files(entry).map(HandlerSettings::Static),
             "app" => entry.name().map(HandlerSettings::App),
+            "cgi" => cgi::read(entry).map(|settings| HandlerSettings::Cgi(Box::new(settings))),
             "redirect" => redirect(entry),
             _ => respond(entry),
         },
@@ -192,6 +194,7 @@ fn static_files(entry: &Entry<'_>) -> Option<StaticSettings> {
         roots,
         refuse_sources: false,
         cache: true,
+        barred: Vec::new(),
     })
 }
 

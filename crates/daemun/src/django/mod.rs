@@ -159,6 +159,7 @@ fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) ->
         allow_names: Vec::new(),
         refuse_sources,
         cache,
+        barred: Vec::new(),
     }
 }
 

@@ -19,6 +19,7 @@ use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::gateway::Spool;
+use crate::launcher::Client;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -96,6 +97,7 @@ struct Front {
     pools: BTreeMap<String, AppPool>,
     listening: Listening,
     prepared: Option<Prepared>,
+    launcher: Arc<Client>,
 }
 
 /// A pool and the task that accepts its workers.
@@ -135,7 +137,9 @@ impl Front {
         let limits = plan.configuration.server.limits.clone();
         let listening = Listening::new(limits.max_connections);
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
-        let mut front = Self { context, event_loops, reports, pools: BTreeMap::new(), listening, prepared: None };
+        let launcher = Client::new(event_loops[0].clone());
+        let pools = BTreeMap::new();
+        let mut front = Self { context, event_loops, reports, pools, listening, prepared: None, launcher };
         front.prepare(plan, descriptors)?;
         Ok(front)
     }
@@ -155,7 +159,8 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
+        let handler =
+            handlers::build(&plan.configuration, descriptors, &pools, &spool, (&self.context.errors, &self.launcher))?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
         self.prepared = Some(Prepared { plan, serving, sockets });
         Ok(())
@@ -195,6 +200,13 @@ impl Front {
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
+            ToFront::Launcher => {
+                for socket in descriptors {
+                    if let Err(error) = self.launcher.connect(socket) {
+                        self.context.errors.error(format_args!("cannot reach the launcher: {error}"));
+                    }
+                }
+            }
             ToFront::Drain => {
                 self.drain().await;
                 return true;

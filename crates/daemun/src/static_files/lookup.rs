@@ -12,7 +12,7 @@ use super::cache::Sought;
 use super::entry::{Entry, Identity, Keeping};
 use super::manifest::{self, Manifest, ManifestError};
 use super::name;
-use super::settings::{Missing, StaticSettings};
+use super::settings::{Barred, Missing, StaticSettings};
 use super::tree::{Below, Tree};
 
 /// How often the manifest is looked at: the same second after which a file is.
@@ -58,6 +58,7 @@ pub(super) struct Lookup {
     is_next_on_missing: bool,
     allow_names: Vec<String>,
     refuse_sources: bool,
+    barred: Vec<Barred>,
     is_edited: bool,
     manifest: Option<Mutex<Watched>>,
 }
@@ -93,6 +94,7 @@ impl Lookup {
             is_next_on_missing: settings.missing == Missing::Next,
             allow_names: settings.allow_names,
             refuse_sources: settings.refuse_sources,
+            barred: settings.barred,
             is_edited: !settings.cache,
             manifest: settings.manifest.then(|| Mutex::new(watched)),
         }
@@ -152,7 +154,8 @@ impl Lookup {
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         let failed = |source| LookupError::Io { name: text(name), root: root.path.display().to_string(), source };
         let below = root.tree.open(name).map_err(|errno| failed(io::Error::from(errno)));
-        if name::is_denied(own, &self.allow_names, self.refuse_sources) {
+        let is_script = |barred: &Barred| barred.root == root.path && name::is_script(name, barred);
+        if name::is_denied(own, &self.allow_names, self.refuse_sources) || self.barred.iter().any(is_script) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
             return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
         }

@@ -44,7 +44,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Method, Request, Status};
 
 pub use manifest::ManifestError;
-pub use settings::{Missing, Root, StaticSettings};
+pub use settings::{Barred, Missing, Root, StaticSettings};
 
 /// The handler of a static route.
 #[derive(Debug)]

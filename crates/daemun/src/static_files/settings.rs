@@ -23,6 +23,19 @@ pub struct StaticSettings {
     /// Whether what is in memory may be used without looking at the disk again for a second. False for sources
     /// that are being edited.
     pub cache: bool,
+    /// What below the roots belongs to CGI routes, and is never sent.
+    pub barred: Vec<Barred>,
+}
+
+/// Scripts of a CGI route that lie below a root.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Barred {
+    /// The root that they lie below, as it stands in [`StaticSettings::roots`].
+    pub root: PathBuf,
+    /// Their folder below it; empty for the root itself.
+    pub folder: String,
+    /// How their names end; empty: everything in the folder.
+    pub ending: String,
 }
 
 /// One folder of a static route.

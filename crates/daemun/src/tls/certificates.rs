@@ -91,7 +91,8 @@ impl Certificates {
 
     /// Which certificate is for this name: its own, that of the domain above it, or the default.
     pub fn entry(&self, name: &str) -> usize {
-        let lower = if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase() } else { String::new() };
+        let lower =
+            if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase() } else { String::new() };
         let name = if lower.is_empty() { name } else { &lower };
         let name = name.strip_suffix('.').unwrap_or(name);
         let below = || self.below.get(name.split_once('.')?.1);

@@ -123,7 +123,8 @@ impl Material {
             other => TlsError::Invalid { path: settings.key.clone(), message: other.to_string() },
         })?;
         let facts = chain.first().and_then(|first| Facts::read(first));
-        if let Some(until) = facts.and_then(|facts| moment(facts.not_after)).filter(|until| *until < SystemTime::now()) {
+        if let Some(until) = facts.and_then(|facts| moment(facts.not_after)).filter(|until| *until < SystemTime::now())
+        {
             let until = httpdate::fmt_http_date(until);
             return Err(TlsError::Expired { cert: settings.cert.clone(), until });
         }
@@ -151,7 +152,8 @@ impl Material {
             let covered = ServerName::try_from(asked.as_str())
                 .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok());
             if !covered {
-                warnings.push(format!("{}: the certificate does not name {host}: browsers will refuse it", self.origin));
+                warnings
+                    .push(format!("{}: the certificate does not name {host}: browsers will refuse it", self.origin));
             }
         }
         warnings

@@ -16,9 +16,9 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub(super) use authority::is_authority;
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::ChunkedDecoder;
-pub(super) use authority::is_authority;
 pub(super) use head::MAX_METHOD;
 pub use head::{Framing, ParsedHead, parse_head};
 pub use response::{

@@ -116,6 +116,7 @@ impl Master {
         self.changes += 1;
         let number = self.changes;
         let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        self.prepare_programs(&mut change.configuration).await?;
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
             let user = settings.user.as_deref().or(server.user.as_deref());

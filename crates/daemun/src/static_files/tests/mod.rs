@@ -94,6 +94,7 @@ impl Site {
             allow_names: Vec::new(),
             refuse_sources: false,
             cache: true,
+            barred: Vec::new(),
         };
         let site = Self { folder, settings };
         for (name, content) in files {
