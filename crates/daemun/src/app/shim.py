@@ -1142,7 +1142,7 @@ def accelerated_lane(path):
         loader.exec_module(module)
     except (ImportError, OSError) as error:
         return Lane, f"cannot be loaded: {error}"
-    module.bind((Lane.answer, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    module.bind((Lane.answer, Lane.receive, Lane.flush, Exchange, FileWrapper, io.BytesIO, itertools.chain))
     return type("AcceleratedLane", (module.Lane, Lane), {}), None
 
 

@@ -18,7 +18,7 @@ use super::process::{Deadlines, Pipes, Process, standard};
 use super::settings::{CgiSettings, find_program};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{Method, Request, RequestBody, Response, ResponseBody, Status, Timing, TrustedProxies};
+use crate::http::{Method, Request, RequestBody, RequestId, Response, ResponseBody, Status, Timing, TrustedProxies};
 use crate::launcher::{Client, LaunchError};
 use crate::telemetry::ErrorLogger;
 
@@ -91,11 +91,16 @@ impl Cgi {
     }
 
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        if request.notes.id == RequestId::None {
+            // Its standard error is told apart by it.
+            request.notes.id = RequestId::next();
+        }
         let invocation = match self.way(&request).await {
             Way::Run(invocation) => *invocation,
             Way::Decline => return Ok(Outcome::Decline(request)),
             Way::Refuse(error) => return Err(error),
         };
+        request.interim.follow_client();
         let begun = Instant::now();
         let input = Input::gather(std::mem::replace(&mut request.body, RequestBody::Empty), &self.shared.spool).await?;
         let waited = Instant::now();

@@ -13,7 +13,7 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, cgi, route, server, units};
+use super::{app, cgi, route, server, static_route, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
@@ -49,7 +49,7 @@ pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuratio
         }
         Target::Files(folder) => {
             let mut draft = Draft::new(environment, format!("files in {}", folder.display()));
-            let handler = HandlerSettings::Static(route::folder(&folder));
+            let handler = HandlerSettings::Static(static_route::folder(&folder));
             draft.routes.push(route::Draft::found("/*", handler, "the target"));
             draft
         }

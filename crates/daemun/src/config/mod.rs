@@ -23,6 +23,7 @@ mod interpreter;
 mod route;
 mod section;
 mod server;
+mod static_route;
 mod suggest;
 mod target;
 #[cfg(test)]

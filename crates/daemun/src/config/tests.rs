@@ -278,8 +278,8 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:10: `static` in [[route]]: a `root` is missing: the folder whose files are sent",
     ),
     (
-        "[[route]]\nstatic = { root = \"static\", missing = \"503\", listing = true, index = [\"a/b\"] }",
-        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:46: `listing` in `static` is not supported by this version\ndaemun.toml:2:71: `index` in `static`: expected a file name without a folder, found \"a/b\"",
+        "[[route]]\nstatic = { root = \"static\", missing = \"503\", listing = 1, index = [\"a/b\"] }",
+        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:56: `listing` in `static`: expected `true` or `false`, found the number 1\ndaemun.toml:2:68: `index` in `static`: expected a file name without a folder, found \"a/b\"",
     ),
     (
         "[[route]]\nstatic = { root = \"daemun.toml\" }",

@@ -42,6 +42,8 @@ impl Connection {
         let received = Instant::now();
         let mut current = Current { head: parsed.head.clone(), received, keep_alive: parsed.keep_alive };
         let owes_continue = parsed.expect_continue;
+        self.wire.asked = received;
+        self.wire.follows_client = false;
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {
             Ok(begun) => begun,
@@ -262,6 +264,7 @@ async fn answer(
                     Poll::Pending => {}
                 }
             }
+            wire.follows_client = interim.follows_client();
             match incoming.poll(wire, context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(Answer::Gone),

@@ -9,7 +9,7 @@ use crate::app::DjangoInfo;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::filter::FilterSettings;
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
-use crate::static_files::{Missing, Root, StaticSettings};
+use crate::static_files::{Root, StaticSettings};
 
 /// What the settings come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -151,16 +151,7 @@ fn media_route(info: &DjangoInfo, findings: &mut Findings) {
 }
 
 fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) -> StaticSettings {
-    StaticSettings {
-        roots,
-        index: Vec::new(),
-        missing: Missing::NotFound,
-        manifest,
-        allow_names: Vec::new(),
-        refuse_sources,
-        cache,
-        barred: Vec::new(),
-    }
+    StaticSettings { roots, manifest, refuse_sources, cache, precompressed: true, ..StaticSettings::default() }
 }
 
 fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {

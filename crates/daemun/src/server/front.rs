@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::launcher::Client;
 use crate::process::Channel;
@@ -98,6 +99,8 @@ struct Front {
     listening: Listening,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
+    /// Caches and counters of filters, found again after a reload.
+    kept: Kept,
 }
 
 /// A pool and the task that accepts its workers.
@@ -138,8 +141,16 @@ impl Front {
         let listening = Listening::new(limits.max_connections);
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
-        let pools = BTreeMap::new();
-        let mut front = Self { context, event_loops, reports, pools, listening, prepared: None, launcher };
+        let mut front = Self {
+            context,
+            event_loops,
+            reports,
+            pools: BTreeMap::new(),
+            listening,
+            prepared: None,
+            kept: Kept::default(),
+            launcher,
+        };
         front.prepare(plan, descriptors)?;
         Ok(front)
     }
@@ -159,8 +170,9 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler =
-            handlers::build(&plan.configuration, descriptors, &pools, &spool, (&self.context.errors, &self.launcher))?;
+        let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
+        let means = handlers::Means { pools, spool, kept, errors, launcher };
+        let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
         self.prepared = Some(Prepared { plan, serving, sockets });
         Ok(())

@@ -46,8 +46,9 @@ pub(super) enum FromFront {
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
-/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folder of each
-/// root of each static route and of the root of each CGI route that has scripts, in the order of the routes.
+/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folders that
+/// each application may have files sent from; the folder of each root of each static route and of the root of each CGI
+/// route that has scripts, in the order of the routes.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) configuration: Configuration,
@@ -84,6 +85,14 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     }
     for socket in &openings.worker_sockets {
         add(*socket)?;
+    }
+    for app in &mut configuration.apps {
+        app.sendfile.retain(|(_, path)| {
+            open_folder(path).is_ok_and(|folder| {
+                descriptors.push(folder);
+                true
+            })
+        });
     }
     for route in &mut configuration.routes {
         match &mut route.handler {

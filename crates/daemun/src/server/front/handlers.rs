@@ -10,30 +10,46 @@ use tokio::sync::Semaphore;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
 use crate::config::{Configuration, HandlerSettings};
-use crate::filter::Filtered;
+use crate::filter::{Filtered, Kept};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::respond::{Redirect, Respond};
 use crate::router::{PathPattern, Router};
-use crate::static_files::StaticFiles;
+use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 
-/// Builds the router over all routes; `folders` are the opened roots of the static ones and those of the CGI ones, in their order.
+/// What handlers use that outlives a configuration.
+pub(super) struct Means<'a> {
+    pub(super) pools: BTreeMap<String, Arc<Pool>>,
+    pub(super) spool: Arc<Spool>,
+    /// Caches and counters of filters.
+    pub(super) kept: &'a Kept,
+    pub(super) errors: &'a ErrorLogger,
+    pub(super) launcher: &'a Arc<Client>,
+}
+
+/// Builds the router over all routes; `folders` are those that applications may have files sent from, then the roots
+/// of the static and CGI routes, each in their order.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
-    pools: &BTreeMap<String, Arc<Pool>>,
-    spool: &Arc<Spool>,
-    (errors, launcher): (&ErrorLogger, &Arc<Client>),
+    means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
+    let Means { pools, spool, kept, errors, launcher } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
+    let mut senders = BTreeMap::new();
+    for app in &configuration.apps {
+        let opened = folders.by_ref().take(app.sendfile.len()).collect();
+        let roots = SendRoots::new(&app.sendfile, opened).map_err(io::Error::other)?;
+        senders.insert(app.name.as_str(), (!app.sendfile.is_empty()).then(|| Arc::new(roots)));
+    }
     let programs = cgi::Shared {
         client: Arc::clone(launcher),
         spool: Arc::clone(spool),
         trusted: trusted.clone(),
-        errors: errors.clone(),
+        errors: (*errors).clone(),
         places: Arc::new(Semaphore::new(configuration.server.max_cgi_processes.max(1) as usize)),
     };
     let mut routes = Vec::with_capacity(configuration.routes.len());
@@ -49,7 +65,13 @@ pub(super) fn build(
             }
             HandlerSettings::App(name) => {
                 let pool = pools.get(name).ok_or_else(|| io::Error::other(format!("no application `{name}`")))?;
-                Arc::new(Application::new(Arc::clone(pool), Arc::clone(spool), trusted.clone()))
+                let roots = senders.get(name.as_str()).cloned().flatten();
+                let (pool, spool) = (Arc::clone(pool), Arc::clone(spool));
+                let application = Arc::new(Application::new(pool, spool, trusted.clone(), roots.is_some()));
+                match roots {
+                    Some(roots) => Arc::new(SendFiles::new(application, roots)),
+                    None => application,
+                }
             }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
@@ -61,7 +83,10 @@ pub(super) fn build(
                 Arc::new(Respond::new(*status, body, content_type).map_err(io::Error::other)?)
             }
         };
-        routes.push((route.rule.clone(), Filtered::wrap(&route.filters, handler)));
+        let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
+        let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
+        let handler = Filtered::wrap(&route.filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
+        routes.push((route.rule.clone(), handler));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
