@@ -217,6 +217,8 @@ def test_pieces_are_sent_as_they_come(serve):
     kind, request, head = lane.read()
     assert (kind, request, head[4:]) == (HEAD, 65, b"200 OK")
     assert lane.read() == (DATA, 65, b"one")
+    # It asks for the body when it is read first, and not before.
+    assert lane.read() == (support.CREDIT, 65, struct.pack("<I", 256 * 1024))
     assert lane.has_nothing()
     lane.send(support.frame(support.BODY, 65))
     assert lane.answer(65).body == b"two"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -160,3 +162,60 @@ def test_a_project_that_cannot_be_imported_ends_with_its_traceback(startproject:
     assert "a_module_that_is_not_there" in done.stderr
     assert "Traceback" in done.stderr
     assert "daemun_worker.py" not in done.stderr, "the project's own frames only"
+
+
+def test_uploads_are_never_run_with_the_origin_of_the_site(startproject: Startproject) -> None:
+    project = startproject("MEDIA_URL = 'media/'\nMEDIA_ROOT = BASE_DIR / 'uploads'\n")
+    uploads = project / "uploads"
+    uploads.mkdir()
+    for name in ["a.html", "a.svg", "a.php", "a.py", "a.png"]:
+        (uploads / name).write_text("<script>steal()</script>")
+    with Server(project, cwd=project) as server:
+        for name in ["a.html", "a.svg"]:
+            answer = server.get(f"/media/{name}")
+            assert (answer.status, answer.headers["Content-Security-Policy"][-7:]) == (200, "sandbox")
+        picture = server.get("/media/a.png")
+        assert (picture.headers["Content-Security-Policy"], picture.headers["X-Content-Type-Options"]) == (None, "nosniff")
+        for name in ["a.php", "a.py"]:
+            assert server.get(f"/media/{name}").status == 404
+
+
+def test_what_whitenoise_was_told_is_followed(startproject: Startproject) -> None:
+    project = startproject(
+        DEPLOYED + MANIFEST
+        + "STATIC_URL = 'https://cdn.example.com/assets/'\nWHITENOISE_ROOT = BASE_DIR / 'root'\n"
+        + "WHITENOISE_MAX_AGE = 5\nWHITENOISE_MIMETYPES = {'.txt': 'text/x-own'}\n"
+        + "WHITENOISE_IMMUTABLE_FILE_TEST = 'x'\n"
+    )
+    (project / "root" / "deep").mkdir(parents=True)
+    (project / "root" / "robots.txt").write_text("robots")
+    (project / "root" / "deep" / "a.txt").write_text("deep")
+    with Server(project, "--collect", cwd=project) as server:
+        assert "path of STATIC_URL https://cdn.example.com/assets/" in server.start_up
+        assert "WHITENOISE_IMMUTABLE_FILE_TEST is not followed" in server.start_up
+        robots = server.get("/robots.txt")
+        assert (robots.text, robots.headers["Content-Type"]) == ("robots", "text/x-own")
+        assert robots.headers["Cache-Control"] == "public, max-age=5"
+        assert server.get("/deep/a.txt").text == "deep"
+        names = json.loads((project / "staticfiles" / "staticfiles.json").read_text())["paths"]
+        hashed = server.get("/assets/" + names["admin/css/base.css"])
+        assert hashed.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+        assert hashed.headers["Access-Control-Allow-Origin"] == "*"
+        plain = server.get("/assets/admin/css/base.css")
+        assert (plain.status, plain.headers["Cache-Control"]) == (200, "public, max-age=5")
+
+
+def test_files_that_were_compressed_beforehand_are_sent_so(startproject: Startproject) -> None:
+    project = startproject(DEPLOYED + MANIFEST)
+    with Server(project, "--collect", cwd=project) as server:
+        names = json.loads((project / "staticfiles" / "staticfiles.json").read_text())["paths"]
+        name = names["admin/css/base.css"]
+        content = server.get("/static/" + name).body
+        assert server.stop() == 0
+    file = project / "staticfiles" / name
+    file.with_name(file.name + ".gz").write_bytes(gzip.compress(content))
+    with Server(project, cwd=project) as server:
+        packed = server.get("/static/" + name, {"Accept-Encoding": "gzip"})
+        assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
+        assert gzip.decompress(packed.body) == content
+        assert "immutable" in packed.headers["Cache-Control"]

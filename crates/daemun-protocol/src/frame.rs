@@ -78,6 +78,9 @@ pub enum Kind {
     Inform = 15,
     /// Front to worker, on its monitor's lane: write what the thread of this number holds back; it is in a long call.
     Flush = 16,
+    /// Front to worker, on its monitor's lane: `u16` thread; the request of this id has been answered 504, and whatever
+    /// that thread still does for it should end.
+    Interrupt = 17,
 }
 
 impl Kind {
@@ -100,6 +103,7 @@ impl Kind {
             14 => Self::File,
             15 => Self::Inform,
             16 => Self::Flush,
+            17 => Self::Interrupt,
             _ => return None,
         })
     }

@@ -24,12 +24,6 @@ pub struct Call {
 }
 
 impl Call {
-    /// The lane. Never held across a call of Python code, which may look at it as well.
-    fn lane(&self) -> &mut Lane {
-        // SAFETY: the interpreter holds it for this call, and is locked.
-        unsafe { &mut *self.lane }
-    }
-
     /// Calls the application, or has the shim do it.
     pub fn run(&self, kind: Py) -> Result<()> {
         let names = names()?;
@@ -37,7 +31,7 @@ impl Call {
         // SAFETY: the arguments of a running call are alive.
         unsafe {
             let in_frame = matches!(py::PyLong_AsLong(kind), 0..=1) && py::is(self.block, &raw const py::PyBytes_Type);
-            let is_usual = in_frame && self.lane().page.is_some() && py::PySet_Size(self.lane().cancelled) == 0;
+            let is_usual = in_frame && (*self.lane).page.is_some() && py::PySet_Size((*self.lane).cancelled) == 0;
             let environ = if is_usual { self.environ()? } else { None };
             let Some(environ) = environ else {
                 let (lane, plain) = (self.lane.cast::<py::Object>(), shim()?.answer);
@@ -46,47 +40,55 @@ impl Call {
                 return Ok(());
             };
             let slot = py::PyLong_AsLong(self.request) as usize % SLOTS;
-            if !self.lane().start(slot) {
+            if !(*self.lane).start(slot) {
                 let lane = self.lane.cast::<py::Object>();
                 Own::take(py::PyObject_CallMethodObjArgs(lane, names.skip, self.request, kind, self.body, end))?;
                 return Ok(());
             }
             let input = Own::take(py::PyObject_CallFunctionObjArgs(shim()?.bytes_io, self.body, end))?;
             done(py::PyDict_SetItem(environ.py(), names.wsgi_input, input.py()))?;
-            self.lane().set_current(null_mut());
+            (*self.lane).set_current(null_mut());
             let (start, start_response) = start::begin(self.lane, self.request)?;
-            self.lane().running = start.py().cast();
-            let application = self.lane().application;
+            (*self.lane).running = start.py().cast();
+            (*self.lane).called = py::PyLong_AsLong(self.request) as isize;
+            let application = (*self.lane).application;
             let result = py::PyObject_CallFunctionObjArgs(application, environ.py(), start_response.py(), end);
             let sent = Own::take(result).and_then(|result| self.send(&start, &result));
             let sent = sent.or_else(|Raised| self.fail(&start));
-            self.lane().running = null_mut();
-            if py::PySet_Size(self.lane().cancelled) > 0 {
+            (*self.lane).running = null_mut();
+            (*self.lane).called = -1;
+            if py::PySet_Size((*self.lane).cancelled) > 0 {
                 let kept = Error::keep();
-                done(py::PySet_Discard(self.lane().cancelled, self.request))?;
+                done(py::PySet_Discard((*self.lane).cancelled, self.request))?;
                 kept.restore();
             }
             sent?;
+            if (*self.lane).interrupted >= 0 {
+                let lane = self.lane.cast::<py::Object>();
+                Own::take(py::PyObject_CallMethodObjArgs(lane, names.settle_interrupt, end))?;
+            }
         }
         // SAFETY: as above.
         unsafe { finish(self.lane) }
     }
 
     fn environ(&self) -> Result<Option<Own>> {
-        let lane = self.lane();
-        let maker = match &mut lane.maker {
-            Some(maker) => maker,
-            none => none.insert(Box::new(Maker::new(lane.environ)?)),
-        };
-        maker.make(self.block)
+        // SAFETY: the interpreter holds the lane for this call. No Python code runs meanwhile that could see it change.
+        unsafe {
+            let maker = match &mut (*self.lane).maker {
+                Some(maker) => maker,
+                none => none.insert(Box::new(Maker::new((*self.lane).environ)?)),
+            };
+            maker.make(self.block)
+        }
     }
 
     /// A child that the application forked must not come back as a second worker.
     fn end_forked_child(&self) -> Result<()> {
         let names = names()?;
-        let worker = self.lane().worker;
-        // SAFETY: the lane holds its worker.
+        // SAFETY: the lane holds its worker, and is held for this call.
         unsafe {
+            let worker = (*self.lane).worker;
             let forked = Own::take(py::PyObject_GetAttr(worker, names.forked))?;
             if forked.py() != &raw mut py::_Py_FalseStruct {
                 let end = null_mut::<py::Object>();
@@ -152,7 +154,7 @@ impl Call {
             let head: &[u8] = py::bytes(state.head);
             let payload = 8 + head.len() + length;
             let frame = Own::take(py::PyBytes_FromStringAndSize(core::ptr::null(), (HEADER + payload) as isize))?;
-            let spent = ((py::clock() - self.lane().since) * 1e6) as u32;
+            let spent = ((py::clock() - (*self.lane).since) * 1e6) as u32;
             let mut place = Place(py::PyBytes_AsString(frame.py()));
             place.put(&(payload as u32).to_le_bytes());
             place.put(&[ANSWER]);
@@ -163,7 +165,7 @@ impl Call {
             for part in parts {
                 place.put(py::bytes(part));
             }
-            done(py::PyList_Append(self.lane().out, frame.py()))?;
+            done(py::PyList_Append((*self.lane).out, frame.py()))?;
         }
         state.ended = true;
         Ok(())
@@ -187,7 +189,7 @@ impl Call {
                     let length = (*state).declared as usize;
                     if length <= PIECE {
                         self.put(&mut *state, length, core::iter::once(piece.py()))?;
-                        if self.lane().slowest >= HOLD {
+                        if (*self.lane).slowest >= HOLD {
                             wire::flush(self.lane)?;
                         }
                         continue;

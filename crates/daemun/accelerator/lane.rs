@@ -44,6 +44,11 @@ pub struct Lane {
     current: Py,
     /// The call that is running, or NULL; borrowed from it.
     pub running: *mut Start,
+    /// The request that the application is called for, and the one that the monitor's thread interrupts; -1 for none. That
+    /// thread stores the second and reads the first, a call stores the first and reads the second: with the interpreter
+    /// locked one of them sees the other.
+    pub called: isize,
+    pub interrupted: isize,
     pub page: Option<Box<py::Buffer>>,
     /// Zeroed memory is `None` here, as it is above.
     pub maker: Option<Box<Maker>>,
@@ -69,6 +74,8 @@ pub fn make_type() -> Py {
         member(c"cancelled", py::T_OBJECT, offset_of!(Lane, cancelled)),
         member(c"pending", py::T_OBJECT, offset_of!(Lane, pending)),
         member(c"page_start", py::T_PYSSIZET, offset_of!(Lane, page_start)),
+        member(c"called", py::T_PYSSIZET, offset_of!(Lane, called)),
+        member(c"interrupted", py::T_PYSSIZET, offset_of!(Lane, interrupted)),
         member(c"since", py::T_DOUBLE, offset_of!(Lane, since)),
         member(c"slowest", py::T_DOUBLE, offset_of!(Lane, slowest)),
         member(c"held_since", py::T_DOUBLE, offset_of!(Lane, held_since)),

@@ -36,6 +36,7 @@ enum Piece {
     Rest,
     Query,
     Host,
+    Port,
     Scheme,
 }
 
@@ -89,7 +90,12 @@ impl Redirect {
                         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'[' | b']' | b':')
                     });
                 }
-                Piece::Scheme => location.extend_from_slice(request.endpoint.scheme().as_str().as_bytes()),
+                Piece::Port => {
+                    // What the client wrote behind the host, colon included: digits only, as the codec has seen to.
+                    let (authority, host) = (request.head.authority(), request.head.host());
+                    location.extend_from_slice(authority.get(host.len()..).unwrap_or_default().as_bytes());
+                }
+                Piece::Scheme => location.extend_from_slice(request.scheme().as_str().as_bytes()),
             }
         }
         if !self.places_query
@@ -177,7 +183,7 @@ fn redirection(status: Status, location: Vec<u8>) -> Response {
 }
 
 fn pieces(template: &str) -> Result<Vec<Piece>, String> {
-    const NAMES: &str = "`{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`";
+    const NAMES: &str = "`{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`";
     let mut pieces = Vec::new();
     let mut rest = template;
     while let Some(brace) = rest.find(['{', '}']) {
@@ -192,6 +198,7 @@ fn pieces(template: &str) -> Result<Vec<Piece>, String> {
             "{rest}" => Piece::Rest,
             "{query}" => Piece::Query,
             "{host}" => Piece::Host,
+            "{port}" => Piece::Port,
             "{scheme}" => Piece::Scheme,
             other => return Err(format!("`{other}` cannot be inserted; expected {NAMES}")),
         });
@@ -213,6 +220,7 @@ fn is_safe(pieces: &[Piece]) -> Result<(), String> {
             Piece::Rest => "\u{1}",
             Piece::Query => "\u{2}",
             Piece::Host => "host",
+            Piece::Port => "",
             Piece::Scheme => "scheme",
         });
     }
@@ -330,8 +338,14 @@ mod tests {
             ("https://example.org{query}", "a `/` is missing between the host and what is inserted after it"),
             ("https:///{rest}", "the host is missing"),
             ("https://a/{scheme}", "`{scheme}` can only stand at the beginning"),
-            ("/{user}", "`{user}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`"),
-            ("/{rest", "a brace has no partner; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`"),
+            (
+                "/{user}",
+                "`{user}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
+            ),
+            (
+                "/{rest",
+                "a brace has no partner; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
+            ),
             ("/a b", "expected visible ASCII only, found ' '; write it percent-encoded"),
             ("/a\r\nX: y", "expected visible ASCII only, found '\\r'; write it percent-encoded"),
             ("/a#{rest}", "nothing can be inserted after `#`"),

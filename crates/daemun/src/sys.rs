@@ -135,15 +135,20 @@ pub struct Ended {
     pub code: Option<i32>,
     /// The signal that killed it, where one did.
     pub signal: Option<i32>,
+    /// The most memory that it ever held, in bytes.
+    pub peak: u64,
 }
 
 /// Reaps one child that has ended, whoever's it was; `None` when there is none.
 pub fn reap() -> Option<Ended> {
     let mut status = 0;
-    // SAFETY: `status` is a valid place for the result.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+    // SAFETY: plain numbers, for which zeros are valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `status` and `usage` are valid places for the results.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
     (pid > 0).then(|| Ended {
         pid,
+        peak: u64::try_from(usage.ru_maxrss).unwrap_or_default().saturating_mul(1024),
         code: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
         signal: libc::WIFSIGNALED(status).then(|| libc::WTERMSIG(status)),
     })
@@ -267,6 +272,15 @@ pub fn open_files() -> Option<u64> {
 pub fn signal(pid: i32, signal: rustix::process::Signal) -> io::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(rustix::process::kill_process(pid, signal)?)
+}
+
+/// Sends a signal that has a number only, such as a real-time one, to another process of ours.
+pub fn signal_number(pid: i32, number: i32) -> io::Result<()> {
+    // SAFETY: a plain system call; a number that does not exist is refused.
+    match unsafe { libc::kill(pid, number) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The number of a descriptor, for messages.

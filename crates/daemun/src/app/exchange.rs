@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending};
 
 use super::spool::Payload;
-use crate::http::Method;
+use crate::http::{Method, Request};
 
 /// What comes back for a request.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub(super) enum Event {
     Inform(Bytes),
     /// Microseconds to get here, status and fields; the body follows.
     Head(u32, Bytes),
+    /// So many bytes of a streamed request body may be sent.
+    Wants(u32),
     /// A piece of the body.
     Data(Bytes),
     /// The body is a part of this file.
@@ -47,8 +49,12 @@ pub(super) enum Failure {
     QueueTimeout,
     /// The application did not answer in time.
     Timeout,
+    /// Its answer brought nothing for too long.
+    Silent,
     /// Its worker died after the application had been called.
     WorkerDied,
+    /// The request's body, which is passed on as it comes, ended before its time.
+    Cut,
     /// The server has no descriptor left for its body.
     Resources,
     /// There is no worker, and there will be none until the application can be imported.
@@ -73,21 +79,28 @@ pub(super) struct Exchange {
     /// When it was handed to the pool.
     pub(super) submitted: Instant,
     pub(super) method: Method,
+    /// Its route's own deadline.
+    pub(super) timeout: Option<Duration>,
     mailbox: Mutex<Mailbox>,
 }
 
 #[derive(Debug, Default)]
 struct Mailbox {
+    /// The oldest event. Most answers are a single one, and need no queue.
+    first: Option<Event>,
+    /// Those behind it.
     events: VecDeque<Event>,
     waker: Option<Waker>,
     place: Option<Place>,
     sent: Option<Instant>,
-    tries: u8,
+    deaths: u8,
 }
 
 impl Exchange {
-    pub(super) fn new(environment: Vec<u8>, body: Payload, method: Method, submitted: Instant) -> Arc<Self> {
-        Arc::new(Self { environment, body, submitted, method, mailbox: Mutex::new(Mailbox::default()) })
+    /// `request`'s environment and body, handed over at `submitted`.
+    pub(super) fn new(environment: Vec<u8>, body: Payload, request: &Request, submitted: Instant) -> Arc<Self> {
+        let (method, timeout) = (request.head.method(), request.timeout);
+        Arc::new(Self { environment, body, submitted, method, timeout, mailbox: Mutex::new(Mailbox::default()) })
     }
 
     /// Method and target, for logs; read from the environment, since few requests are ever named.
@@ -107,14 +120,19 @@ impl Exchange {
     /// Puts an event into the mailbox; the waker is to be woken once no lock is held.
     pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) {
         let mut mailbox = self.mailbox();
-        mailbox.events.push_back(event);
+        if mailbox.first.is_none() {
+            mailbox.first = Some(event);
+        } else {
+            mailbox.events.push_back(event);
+        }
         wakers.extend(mailbox.waker.take());
     }
 
     /// The next event.
     pub(super) fn poll_event(&self, context: &Context<'_>) -> Poll<Event> {
         let mut mailbox = self.mailbox();
-        if let Some(event) = mailbox.events.pop_front() {
+        if let Some(event) = mailbox.first.take() {
+            mailbox.first = mailbox.events.pop_front();
             return Poll::Ready(event);
         }
         match &mut mailbox.waker {
@@ -129,7 +147,6 @@ impl Exchange {
         let mut mailbox = self.mailbox();
         mailbox.place = Some(place);
         mailbox.sent = Some(now);
-        mailbox.tries = mailbox.tries.saturating_add(1);
     }
 
     /// It waits again.
@@ -147,9 +164,21 @@ impl Exchange {
         self.mailbox().sent
     }
 
-    /// How often it was sent to a worker.
-    pub(super) fn tries(&self) -> u8 {
-        self.mailbox().tries
+    /// Whether calling the application twice is the same as once.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.method.is_idempotent() && !matches!(self.body, Payload::Stream(_))
+    }
+
+    /// Whether a worker has died while it was at this request.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.mailbox().deaths > 0
+    }
+
+    /// A worker has died while it was at this request. Returns how many have by now.
+    pub(super) fn has_seen_a_death(&self) -> u8 {
+        let mut mailbox = self.mailbox();
+        mailbox.deaths = mailbox.deaths.saturating_add(1);
+        mailbox.deaths
     }
 
     /// A panic while the lock was held left plain data behind: it can be used.

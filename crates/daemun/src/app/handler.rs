@@ -47,6 +47,15 @@ impl Application {
         Self { pool, spool, trusted, sends_files }
     }
 
+    /// Passes the body on while the application is at work: it sees the first byte while its client still sends, a slow
+    /// client holds a thread, and what was begun cannot be sent again.
+    async fn stream(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let body = std::mem::replace(&mut request.body, RequestBody::Empty);
+        let mut ticket = self.submit(&request, Payload::Stream(body.length()))?;
+        ticket.upload = Some(Upload { body, allowed: 0 });
+        self.respond(ticket, request.interim, &request.endpoint).await.map(Outcome::Response)
+    }
+
     /// Gathers the body first.
     async fn gather(&self, mut request: Request) -> Result<Outcome, HandlerError> {
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
@@ -57,11 +66,11 @@ impl Application {
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
-        write_wsgi(&mut environment, request, Some(payload.length()), &self.trusted);
-        let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
+        write_wsgi(&mut environment, request, payload.length(), &self.trusted);
+        let exchange = Exchange::new(environment, payload, request, Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
-        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false })
+        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None })
     }
 
     /// Makes a response of the first events.
@@ -87,7 +96,7 @@ impl Application {
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
-            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) => {
+            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) | Event::Wants(_) => {
                 let message =
                     format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
@@ -174,6 +183,8 @@ impl Application {
                 format!("no worker was free within {waited:.1} s (`queue.timeout`)"),
             ),
             Failure::Timeout => (Status::GATEWAY_TIMEOUT, None, format!("no answer within {waited:.1} s (`timeout`)")),
+            Failure::Cut => (Status::BAD_REQUEST, None, String::from("its body ended before its time")),
+            Failure::Silent => (Status::GATEWAY_TIMEOUT, None, String::from("its answer has stopped (`stream_idle`)")),
             Failure::WorkerDied => (Status::BAD_GATEWAY, None, String::from("its worker died")),
             Failure::Resources => {
                 (Status::SERVICE_UNAVAILABLE, Some(1), String::from("the server has run out of file descriptors"))
@@ -182,7 +193,11 @@ impl Application {
                 (Status::SERVICE_UNAVAILABLE, Some(5), String::from("the application has no worker; see above why"))
             }
         };
-        let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
+        let fault = match failure {
+            Failure::Resources => Fault::Server,
+            Failure::Cut => Fault::Client,
+            _ => Fault::Worker,
+        };
         HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
@@ -196,6 +211,7 @@ impl Handler for Application {
                 let (interim, client) = (request.interim, request.endpoint);
                 Box::pin(async move { self.respond(submitted?, interim, &client).await.map(Outcome::Response) })
             }
+            None if request.notes.streams_body => Box::pin(self.stream(request)),
             None => Box::pin(self.gather(request)),
         }
     }
@@ -215,6 +231,14 @@ struct Ticket {
     pool: Arc<Pool>,
     exchange: Arc<Exchange>,
     finished: bool,
+    upload: Option<Upload>,
+}
+
+/// A body on its way to an application that is at work.
+struct Upload {
+    body: RequestBody,
+    /// Bytes that the worker has room for.
+    allowed: u32,
 }
 
 impl Ticket {
@@ -222,10 +246,50 @@ impl Ticket {
         std::future::poll_fn(|context| self.poll(context)).await
     }
 
-    fn poll(&mut self, context: &Context<'_>) -> Poll<Event> {
-        let event = std::task::ready!(self.exchange.poll_event(context));
-        self.finished |= matches!(event, Event::Answer(_) | Event::Done(_) | Event::Failed(_));
-        Poll::Ready(event)
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            match self.exchange.poll_event(context) {
+                Poll::Ready(Event::Wants(bytes)) => {
+                    if let Some(upload) = &mut self.upload {
+                        upload.allowed = upload.allowed.saturating_add(bytes);
+                    }
+                }
+                Poll::Ready(event) => {
+                    self.finished |= matches!(event, Event::Answer(_) | Event::Done(_) | Event::Failed(_));
+                    return Poll::Ready(event);
+                }
+                Poll::Pending if self.upload.is_some() => {
+                    if let Err(event) = std::task::ready!(self.poll_upload(context)) {
+                        return Poll::Ready(event);
+                    }
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// Passes a piece of the body on. An error is the event that takes the answer's place: the worker was told, and what
+    /// the application reads raises.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Event>> {
+        let Some(upload) = self.upload.as_mut().filter(|upload| upload.allowed > 0) else { return Poll::Pending };
+        match std::task::ready!(upload.body.poll_chunk(context)) {
+            Some(Ok(bytes)) if bytes.is_empty() => {}
+            Some(Ok(bytes)) => {
+                upload.allowed = upload.allowed.saturating_sub(bytes.len() as u32);
+                self.pool.send_body(&self.exchange, &bytes);
+            }
+            None => {
+                self.pool.send_body(&self.exchange, &[]);
+                self.upload = None;
+            }
+            Some(Err(_)) => {
+                self.upload = None;
+                self.finished = true;
+                self.pool.cancel(&self.exchange);
+                return Poll::Ready(Err(Event::Failed(Failure::Cut)));
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn timing(&self, microseconds: u32) -> Timing {
@@ -271,7 +335,7 @@ impl BodyStream for AnswerBody {
             Event::Failed(failure) => {
                 Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what()))))
             }
-            Event::Answer(_) | Event::Head(..) | Event::File { .. } | Event::Inform(_) => {
+            Event::Answer(_) | Event::Head(..) | Event::File { .. } | Event::Inform(_) | Event::Wants(_) => {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
             }
         })

@@ -17,6 +17,7 @@ mod handler;
 mod lane;
 mod pace;
 mod pool;
+mod report;
 mod settings;
 mod signal;
 mod spool;
@@ -25,9 +26,14 @@ mod zygote;
 
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
-pub use pool::{Admission, Pool, Reports, WorkerReport};
-pub use settings::{AppSettings, InheritEnv, Mount};
-pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
+pub use pool::Pool;
+pub use report::{Admission, Counts, Reports, WorkerReport};
+pub use settings::{AppSettings, InheritEnv, Mount, Preload};
+pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
+
+/// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its
+/// number is above those that the C libraries keep for themselves.
+pub const STACK_SIGNAL: i32 = 40;
 
 /// The program that application workers run: one file of plain Python, written out at start.
 pub const SHIM: &str = include_str!("shim.py");

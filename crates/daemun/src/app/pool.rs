@@ -6,6 +6,7 @@
 mod frames;
 mod monitor;
 mod placing;
+mod replay;
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
@@ -14,78 +15,16 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use daemun_protocol::frame::{self, Frame, Hello, Kind, LANE_PAGE};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::exchange::{Event, Exchange, Failure, Place};
 use super::pace::Pace;
+use super::report::{Admission, Counts, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;
-
-/// A worker that the supervisor started and that may connect.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Admission {
-    /// Its process id, checked against what the kernel says of the socket's other end.
-    pub pid: i32,
-    /// Its number.
-    pub serial: u32,
-    /// The generation of the application's code that it runs.
-    pub generation: u64,
-}
-
-/// What the pool tells the supervisor.
-#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
-pub enum WorkerReport {
-    /// All lanes of a worker are there.
-    Connected {
-        /// The worker.
-        serial: u32,
-    },
-    /// A lane was closed: the worker is gone, or will be.
-    Lost {
-        /// The worker.
-        serial: u32,
-        /// Requests that it has answered.
-        served: u64,
-        /// What it was serving, with the seconds since each was sent to it.
-        serving: Vec<(String, f32)>,
-        /// Why, as far as the front knows.
-        reason: String,
-    },
-    /// It has served its number of requests and should be replaced.
-    Replace {
-        /// The worker.
-        serial: u32,
-        /// Why.
-        reason: String,
-    },
-    /// One of its threads is stuck in a request that was answered 504; it gets nothing new and, once the others are
-    /// done, must be killed.
-    Stuck {
-        /// The worker.
-        serial: u32,
-        /// The request.
-        request: String,
-    },
-    /// All that is left on it is stuck.
-    Drained {
-        /// The worker.
-        serial: u32,
-    },
-    /// A process that is no worker of this application, or speaks another protocol, was refused.
-    Refused {
-        /// Its process id, where the kernel told it.
-        pid: Option<i32>,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Reports of all pools, each with the application's name, on their way to the supervisor.
-pub type Reports = mpsc::UnboundedSender<(String, WorkerReport)>;
 
 /// What a fresh lane is told.
 pub(super) struct Admitted {
@@ -113,6 +52,9 @@ struct State {
     admissions: HashMap<i32, Admission>,
     workers: Vec<Worker>,
     queue: VecDeque<Arc<Exchange>>,
+    /// Requests whose worker died, and when: one of them may have been the reason.
+    suspects: VecDeque<(Instant, Arc<Exchange>)>,
+    counts: Counts,
     pace: Pace,
     /// Whether requests may wait although no worker is connected: one is coming.
     expecting: bool,
@@ -133,6 +75,8 @@ impl Pool {
                 admissions: HashMap::new(),
                 workers: Vec::new(),
                 queue: VecDeque::new(),
+                suspects: VecDeque::new(),
+                counts: Counts::default(),
                 pace: Pace::default(),
                 expecting: true,
                 watch: monitor::Watch::Parked,
@@ -182,7 +126,8 @@ impl Pool {
         let mut state = self.state();
         state.expecting = false;
         if state.workers.iter().all(|worker| worker.retiring) {
-            for exchange in std::mem::take(&mut state.queue) {
+            let suspects = std::mem::take(&mut state.suspects).into_iter().map(|(_, exchange)| exchange);
+            for exchange in std::mem::take(&mut state.queue).into_iter().chain(suspects) {
                 exchange.post(Event::Failed(Failure::Unavailable), &mut wakers);
             }
         }
@@ -205,6 +150,23 @@ impl Pool {
         wake(wakers);
     }
 
+    /// What has happened to requests so far, beyond being answered.
+    pub fn counts(&self) -> Counts {
+        self.state().counts
+    }
+
+    /// Reports which workers have had nothing to do for this long.
+    pub fn tell_idle(&self, idle: Duration) {
+        let now = Instant::now();
+        let state = self.state();
+        let candidates = state.workers.iter().filter(|worker| !worker.retiring && worker.is_idle_for(idle, now));
+        let serials: Vec<u32> = candidates.map(|worker| worker.serial).collect();
+        drop(state);
+        if !serials.is_empty() {
+            self.report(WorkerReport::Idle { serials });
+        }
+    }
+
     /// Whether any worker is connected.
     pub fn has_workers(&self) -> bool {
         !self.state().workers.is_empty()
@@ -213,7 +175,9 @@ impl Pool {
     /// Whether nothing waits and nothing is in flight.
     pub fn is_idle(&self) -> bool {
         let state = self.state();
-        state.queue.is_empty() && state.workers.iter().all(|worker| worker.in_flight() == 0)
+        state.queue.is_empty()
+            && state.suspects.is_empty()
+            && state.workers.iter().all(|worker| worker.in_flight() == 0)
     }
 
     pub(super) fn settings(&self) -> Arc<AppSettings> {
@@ -279,6 +243,7 @@ impl Pool {
             lanes: (0..=hello.threads.max(1)).map(|_| Lane::new(now)).collect(),
             page: Arc::new(page),
             retiring: false,
+            is_reserved: false,
             served: 0,
             lifetime: state.settings.max_requests.map(spread),
         })
@@ -310,6 +275,7 @@ impl Pool {
         let waker = match exchange.place() {
             None => {
                 state.queue.retain(|waiting| !Arc::ptr_eq(waiting, exchange));
+                state.forget_suspect(exchange);
                 None
             }
             Some(place) => state.abandon(place),
@@ -322,8 +288,31 @@ impl Pool {
     pub(super) fn credit(&self, exchange: &Exchange, bytes: u32) {
         let Some(place) = exchange.place() else { return };
         let mut state = self.state();
-        let lane = state.worker(place.serial).and_then(|worker| worker.lanes.get_mut(place.thread as usize));
+        let Some(worker) = state.worker(place.serial) else { return };
+        if let Some(slot) = worker.slot(place.thread, place.id) {
+            slot.brought = Instant::now();
+            slot.untaken = slot.untaken.saturating_sub(bytes);
+        }
+        let lane = worker.lanes.get_mut(place.thread as usize);
         let waker = lane.and_then(|lane| lane.put(Kind::Credit, place.id, &bytes.to_le_bytes()));
+        drop(state);
+        wake(waker);
+    }
+
+    /// Passes a piece of a streamed request body on; an empty one ends it. Its worker has begun, and asked for it. What the
+    /// application waits for its client does not count for its `timeout`.
+    pub(super) fn send_body(&self, exchange: &Exchange, bytes: &[u8]) {
+        let Some(place) = exchange.place() else { return };
+        let mut state = self.state();
+        let Some(worker) = state.worker(place.serial) else { return };
+        let Some(slot) = worker.slot(place.thread, place.id) else { return };
+        slot.sent = Instant::now();
+        let Some(lane) = worker.lanes.get_mut(place.thread as usize) else { return };
+        let mut waker = None;
+        let pieces = bytes.chunks(BODY_PIECE);
+        for piece in pieces.chain(bytes.is_empty().then_some(bytes)) {
+            waker = lane.put(Kind::Body, place.id, piece).or(waker);
+        }
         drop(state);
         wake(waker);
     }
@@ -373,7 +362,8 @@ impl Pool {
             return;
         }
         let worker = state.workers.swap_remove(index);
-        let serving = state.recover(&worker, now, &mut wakers);
+        let mut reports = Vec::new();
+        let serving = state.recover(&worker, now, &mut wakers, &mut reports);
         state.dispatch(now, &mut wakers);
         drop(state);
         // Its other lanes find themselves unwanted.
@@ -381,6 +371,9 @@ impl Pool {
         wake(wakers);
         let (serial, served) = (worker.serial, worker.served);
         self.report(WorkerReport::Lost { serial, served, serving, reason: reason.to_owned() });
+        for report in reports {
+            self.report(report);
+        }
     }
 
     fn report(&self, report: WorkerReport) {
@@ -410,6 +403,9 @@ impl State {
 fn wake(wakers: impl IntoIterator<Item = Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }
+
+/// Bytes of a streamed body that go in one frame: other requests of the lane do not wait behind more.
+const BODY_PIECE: usize = 64 * 1024;
 
 /// How long the supervisor may take to announce a worker that has connected already.
 const ANNOUNCEMENT: Duration = Duration::from_secs(5);

@@ -25,8 +25,12 @@ pub struct AppSettings {
     pub django: bool,
     /// Whether `collectstatic` runs before the start.
     pub collect: bool,
-    /// Worker processes.
+    /// Worker processes, where they are started on demand the most there may be.
     pub processes: u32,
+    /// The fewest there are; the same number where nothing is started on demand.
+    pub min_processes: u32,
+    /// After this long without a request a process above the fewest ends.
+    pub idle: Duration,
     /// Threads in each.
     pub threads: u16,
     /// Environment variables on top of what is inherited.
@@ -35,12 +39,24 @@ pub struct AppSettings {
     pub inherit_env: InheritEnv,
     /// From hand-over to a worker to the first byte of the answer; then 504.
     pub timeout: Duration,
+    /// How long a running answer may bring nothing while its client would take more; `None`: for ever.
+    pub stream_idle: Option<Duration>,
     /// Requests that may wait for a worker; beyond it 503.
     pub queue_max: usize,
     /// How long a request may wait for a worker; then 503.
     pub queue_timeout: Duration,
     /// Requests after which a worker is replaced; `None`: never.
     pub max_requests: Option<u64>,
+    /// Bytes of memory of its own at which a worker is replaced; `None`: never.
+    pub memory_limit: Option<u64>,
+    /// Age at which a worker is replaced; `None`: never.
+    pub lifetime: Option<Duration>,
+    /// Whether the application is imported once and workers are forked from it.
+    pub preload: Preload,
+    /// A path that must be answered well before a worker takes requests, and before new code takes over.
+    pub ready: Option<String>,
+    /// A file of Python functions that are called at turns of a worker's life.
+    pub hooks: Option<PathBuf>,
     /// Whether workers may load the accelerator.
     pub accelerator: bool,
     /// Who the workers run as; only root can choose.
@@ -58,6 +74,17 @@ pub struct Mount {
     pub path: String,
     /// `module:callable` or `module:factory()`.
     pub callable: String,
+}
+
+/// `preload`.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Preload {
+    /// `"auto"`: once, unless the import left threads or open sockets behind, which a fork would break.
+    Auto,
+    /// `true`: once, whatever it left behind.
+    Always,
+    /// `false`: in each worker.
+    Never,
 }
 
 /// `inherit_env`.

@@ -1,7 +1,7 @@
 """The Python half of daemun: imports a WSGI application once, forks workers from it, and serves it.
 
 The program carries this file inside itself and runs it with the application's own interpreter, `python shim.py
-CONTROL LIFELINE`: CPython 3.6 or later or PyPy 3, with nothing installed. The walk:
+CONTROL LIFELINE STACKS`: CPython 3.6 or later or PyPy 3, with nothing installed. The walk:
 
 1. `main` reads its orders from the supervisor, one JSON object a line on the inherited socket CONTROL.
 2. `Zygote.prepare` makes the process look like one that the application could have started, and imports it
@@ -47,6 +47,7 @@ from time import perf_counter
 VERSION = 1
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = 1, 2, 3, 4, 5, 6, 7, 8
 DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = 9, 10, 11, 12, 13, 14, 15, 16
+INTERRUPT = 17
 
 # How an answer ended, the payload of DONE.
 CLEAN, FAILED, INVALID, CUT = b"\0", b"\1", b"\2", b"\3"
@@ -86,12 +87,16 @@ LEAVE = 5.0
 
 SHIM_FILE = __file__
 
+# Exit codes that tell the supervisor why a worker left by itself.
+NOT_IMPORTED, NOT_READY = 71, 72
+
 
 def main():
-    control, lifeline = int(sys.argv[1]), int(sys.argv[2])
-    zygote = Zygote(control, lifeline)
+    control, lifeline, *more = sys.argv[1:]
+    zygote = Zygote(int(control), int(lifeline), *more)
     zygote.prepare()
-    zygote.import_application()
+    if not zygote.per_worker:
+        zygote.import_application()
     worker = zygote.serve_forks()
     # From here on this is a worker: the same process image, forked from the zygote.
     worker.run()
@@ -103,15 +108,24 @@ def main():
 class Zygote:
     """Imports the application and forks workers from it."""
 
-    def __init__(self, control, lifeline):
+    def __init__(self, control, lifeline, stacks="2", orders=None):
         self.control = control
         self.lifeline = lifeline
-        for descriptor in (control, lifeline):
+        self.stacks = int(stacks)
+        # As it was before the application could change it, should this process have to begin anew.
+        self.environment = dict(os.environ)
+        for descriptor in self.own_descriptors():
             os.set_inheritable(descriptor, False)
         self.commands = open(control, "rb", closefd=False)  # noqa: SIM115
-        self.orders = json.loads(self.commands.readline().decode("utf-8"))
+        self.orders = json.loads(orders or self.commands.readline().decode("utf-8"))
+        # Begun anew: whether the application can be imported is known, and each worker does so by itself.
+        self.per_worker = orders is not None
         self.application = None
         self.lane, self.unaccelerated = accelerated_lane(self.orders.get("accelerator"))
+        self.hooks = Hooks(None)
+
+    def own_descriptors(self):
+        return [descriptor for descriptor in (self.control, self.lifeline, self.stacks) if descriptor > 2]
 
     def prepare(self):
         """Makes this look like a process that was started for the application alone."""
@@ -136,26 +150,51 @@ class Zygote:
 
     def import_application(self):
         """Imports what is mounted and says `ready`, or says `failed` and leaves."""
+        start = time.perf_counter()
+        try:
+            reason = self.load_application()
+        except LoadError as error:
+            self.say({"event": "failed", "what": error.what, "hint": error.hint, "traceback": error.traceback})
+            leave(3)
+        event = self.readiness(time.perf_counter() - start, reason)
+        event["sockets"] = open_sockets(self.control)
+        left_behind = event["threads"] or event["sockets"]
+        preload = self.orders.get("preload") or "always"
+        event["per_worker"] = preload == "never" or (preload == "auto" and bool(left_behind))
+        self.say(event)
+        if event["per_worker"]:
+            self.begin_anew()
+
+    def load_application(self):
+        """Imports what is mounted; gives where Django's settings come from."""
         set_before = "DJANGO_SETTINGS_MODULE" in os.environ
         reason = "DJANGO_SETTINGS_MODULE" if set_before else None
         if not set_before and self.orders.get("settings_from") == "manage":
             reason = adopt_settings_of_manage()
-        start = time.perf_counter()
         mounts = []
-        try:
-            for path, target in self.orders["mounts"]:
-                callable_ = self.load_with_warning(target)
-                if reason is None and "DJANGO_SETTINGS_MODULE" in os.environ:
-                    reason = "set by " + module_file(target)
-                for middleware in reversed(self.orders.get("middleware") or []):
-                    callable_ = apply_middleware(middleware, callable_)
-                mounts.append((path, callable_))
-        except LoadError as error:
-            self.say({"event": "failed", "what": error.what, "hint": error.hint, "traceback": error.traceback})
-            leave(3)
+        for path, target in self.orders["mounts"]:
+            callable_ = self.load_with_warning(target)
+            if reason is None and "DJANGO_SETTINGS_MODULE" in os.environ:
+                reason = "set by " + module_file(target)
+            for middleware in reversed(self.orders.get("middleware") or []):
+                callable_ = apply_middleware(middleware, callable_)
+            mounts.append((path, callable_))
         self.application = mounts[0][1] if len(mounts) == 1 and not mounts[0][0] else Mounts(mounts)
-        seconds = time.perf_counter() - start
-        self.say(self.readiness(seconds, reason))
+        self.hooks = Hooks(self.orders.get("hooks"))
+        watch_errors(self.orders["name"])
+        return reason
+
+    def begin_anew(self):
+        """Becomes a process in which the application was never imported.
+
+        Threads of an import would not survive a fork, and two processes would speak on one socket.
+        """
+        flush_output()
+        for descriptor in self.own_descriptors():
+            os.set_inheritable(descriptor, True)
+        descriptors = [str(descriptor) for descriptor in (self.control, self.lifeline, self.stacks)]
+        command = [sys.executable, "-u", SHIM_FILE, *descriptors, json.dumps(self.orders)]
+        os.execve(sys.executable, command, self.environment)
 
     def load_with_warning(self, target):
         """Loads one callable; when that takes long, the log says where it is."""
@@ -198,7 +237,14 @@ class Zygote:
         }
         # Where a question fails the site may well serve; it is only the static files that cannot be found out.
         found, errors = {}, []
-        questions = (describe_settings, describe_settings_file, describe_storage, describe_manifest, describe_finders)
+        questions = (
+            describe_settings,
+            describe_settings_file,
+            describe_whitenoise,
+            describe_storage,
+            describe_manifest,
+            describe_finders,
+        )
         for question in questions:
             try:
                 found.update(question())
@@ -220,6 +266,7 @@ class Zygote:
             if "fork" in order:
                 serial = order["fork"]
                 close_database_connections()
+                self.hooks.call("before_fork", WorkerInfo(self.orders, serial))
                 flush_output()
                 try:
                     pid = fork_twice()
@@ -229,11 +276,25 @@ class Zygote:
                 if pid is None:
                     self.commands.close()
                     os.close(self.control)
-                    return Worker(self.orders, self.application, serial, self.lifeline, self.lane)
+                    return self.become_worker(serial)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
             elif order.get("stop"):
                 break
         leave(0)
+
+    def become_worker(self, serial):
+        if self.per_worker:
+            try:
+                self.load_application()
+            except LoadError as error:
+                write_log(
+                    f"daemun: [{self.orders['name']} {os.getpid()}] {error.what}: {error.hint}\n{error.traceback}"
+                )
+                leave(NOT_IMPORTED)
+        worker = Worker(self.orders, self.application, serial, self.lifeline, self.lane)
+        worker.stacks = self.stacks
+        worker.hooks = self.hooks
+        return worker
 
     def say(self, event):
         data = (json.dumps(event, default=str) + "\n").encode("utf-8")
@@ -242,6 +303,37 @@ class Zygote:
                 data = data[os.write(self.control, data) :]
         except OSError:
             leave(0)
+
+
+def open_sockets(control):
+    """Sockets that the import has left open, in words."""
+    found = []
+    try:
+        descriptors = [int(name) for name in os.listdir("/proc/self/fd")]
+    except OSError:
+        return found
+    for descriptor in sorted(descriptors):
+        if descriptor <= 2 or descriptor == control:
+            continue
+        try:
+            if not os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as one:
+                ends = [show_address(call) for call in (one.getsockname, one.getpeername)]
+        except OSError:
+            continue
+        found.append(" to ".join(end for end in ends if end) or "a pair of its own")
+    return found
+
+
+def show_address(call):
+    try:
+        address = call()
+    except OSError:
+        return ""
+    if isinstance(address, tuple):
+        return f"{address[0]}:{address[1]}"
+    return address.decode("utf-8", "replace") if isinstance(address, bytes) else str(address)
 
 
 def ignore_signal(_number, _frame):
@@ -665,6 +757,29 @@ def describe_finders():
     return {"finders": listed, "other_finders": others}
 
 
+def describe_whitenoise():
+    """Those of whitenoise's settings that say how files are served; the front follows them."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    found = {}
+    for name in ("root", "static_prefix"):
+        value = getattr(settings, "WHITENOISE_" + name.upper(), None)
+        found[name] = text_or_none(value)
+    if hasattr(settings, "WHITENOISE_MAX_AGE"):
+        age = settings.WHITENOISE_MAX_AGE
+        found["max_age"] = None if age is None else max(0, int(age))
+    index = getattr(settings, "WHITENOISE_INDEX_FILE", None)
+    found["index_file"] = "index.html" if index is True else text_or_none(index or None)
+    types = getattr(settings, "WHITENOISE_MIMETYPES", None) or {}
+    found["mimetypes"] = {str(name): str(kind) for name, kind in types.items()}
+    if hasattr(settings, "WHITENOISE_ALLOW_ALL_ORIGINS"):
+        found["allow_all_origins"] = bool(settings.WHITENOISE_ALLOW_ALL_ORIGINS)
+    others = ("WHITENOISE_IMMUTABLE_FILE_TEST", "WHITENOISE_ADD_HEADERS_FUNCTION")
+    found["unsupported"] = [name for name in others if getattr(settings, name, None) is not None]
+    return {"whitenoise_settings": found}
+
+
 def describe_settings_file():
     """The settings module's file and the lines of its assignments, for messages that name the place."""
     settings = django_settings()
@@ -701,6 +816,12 @@ class Worker:
         self.lifeline = lifeline
         self.page = None
         self.arena = None
+        # Where stacks are written, at which signal, and the functions of `hooks`.
+        self.stacks = 2
+        self.stack_signal = orders.get("stack_signal")
+        self.hooks = Hooks(None)
+        self.info = WorkerInfo(orders, serial)
+        self.ready = orders.get("ready")
         # Counts the fronts this worker has seen; lanes after the first wait for it.
         self.epoch = 0
         self.forked = False
@@ -728,15 +849,46 @@ class Worker:
         if "random" in sys.modules:
             sys.modules["random"].seed()
         call_in_forked_children(self.after_fork)
+        self.offer_stacks()
+        self.hooks.call("worker_started", self.info)
+        if self.hooks.has_any("request_started", "request_finished"):
+            self.application = Hooked(self.application, self.hooks, self.info)
+            for lane in self.lanes:
+                lane.application = self.application
+        if self.ready and not is_ready(self):
+            leave(NOT_READY)
         others = [threading.Thread(target=lane.run, name=f"daemun-{lane.number}") for lane in self.lanes[1:]]
         monitor = threading.Thread(target=self.monitor.run, name="daemun-monitor")
         served = self.lanes[0].run([*others, monitor])
         if served:
             for thread in others:
                 thread.join()
+        self.hooks.call("worker_stopping", self.info)
         # A normal end, with `atexit` and the application's own threads, but not for ever.
         start_new_thread(leave_after, (LEAVE, 0 if served else 1))
         sys.exit(0 if served else 1)
+
+    def offer_stacks(self):
+        """Has the stacks of all threads written when the signal comes, also while one of them holds the interpreter."""
+        if not self.stack_signal:
+            return
+        try:
+            faulthandler.register(self.stack_signal, file=self.stacks, all_threads=True)
+        except (AttributeError, NotImplementedError, RuntimeError):
+            signal.signal(self.stack_signal, self.write_stacks)  # PyPy: when the main thread has its turn.
+
+    def write_stacks(self, _number, _frame):
+        parts = []
+        for ident, frame_ in sys._current_frames().items():
+            parts.append(f"Thread {ident:#x} (most recent call first):\n")
+            for entry in reversed(traceback.extract_stack(frame_)):
+                parts.append(f'  File "{entry.filename}", line {entry.lineno} in {entry.name}\n')
+        write_to(self.stacks, "".join(parts))
+
+    def tell_thread(self, number):
+        """Says which of the threads in a stack this one is."""
+        if self.stack_signal and number < self.threads:
+            write_to(self.stacks, f"daemun-thread {os.getpid()} {number} {get_ident()}\n")
 
     def after_fork(self):
         """A child that the application forked must never speak on a lane."""
@@ -769,11 +921,75 @@ def call_in_forked_children(function):
     os.fork = fork_and_call  # Python 3.6 has no hook.
 
 
+def is_ready(worker):
+    """Asks the application for its `ready` path, as a client would; says what is wrong with the answer."""
+    environ = dict(zip(worker.environ[::2], worker.environ[1::2]))
+    path, _, query = worker.ready.partition("?")
+    host = allowed_host()
+    environ.update(
+        {
+            "REQUEST_METHOD": "GET",
+            "SCRIPT_NAME": "",
+            "PATH_INFO": path,
+            "QUERY_STRING": query,
+            "REQUEST_URI": worker.ready,
+            "SERVER_NAME": host,
+            # A site that redirects to https is asked as a proxy would ask it.
+            "SERVER_PORT": "443",
+            "SERVER_PROTOCOL": "HTTP/1.1",
+            "REMOTE_ADDR": "127.0.0.1",
+            "HTTP_HOST": host,
+            "HTTP_X_FORWARDED_PROTO": "https",
+            "HTTP_USER_AGENT": "daemun",
+            "wsgi.url_scheme": "https",
+            "wsgi.early_hints": lambda _headers: None,
+            "wsgi.input": io.BytesIO(),
+        }
+    )
+    answer, body = [], []
+
+    def start_response(status, _headers, exc_info=None):
+        del exc_info
+        answer[:] = [status]
+        return body.append
+
+    said = f"daemun: [{worker.name} {os.getpid()}] `ready` asked for {worker.ready} of {host}"
+    try:
+        result = worker.application(environ, start_response)
+        try:
+            body.extend(result)
+        finally:
+            if hasattr(result, "close"):
+                result.close()
+    except BaseException as error:  # noqa: BLE001
+        write_log(f"{said}, and it failed\n{format_exception(error)}")
+        return False
+    status = answer[0] if answer else "no status"
+    if "200" <= status[:3] < "400":
+        return True
+    text = b"".join(body)[:500].decode("utf-8", "replace")
+    write_log(f"{said}, and the answer was {status}: {ascii(text)[1:-1]}\n")
+    return False
+
+
+def allowed_host():
+    """A host that the application answers: Django refuses others."""
+    settings = django_settings()
+    for host in settings.ALLOWED_HOSTS if settings is not None else ():
+        if host != "*":
+            return "www" + host if host.startswith(".") else str(host)
+    return "localhost"
+
+
 # === A lane ===
 
 
 class Disconnected(ConnectionError):
     """The front or the client is gone: nobody waits for this answer."""
+
+
+class TimedOut(BaseException):
+    """Raised in the midst of the application when its request has been answered 504 already (`timeout`)."""
 
 
 class InvalidAnswer(Exception):
@@ -809,12 +1025,17 @@ class Lane:
         self.cancelled = set()
         self.current = None
         self.out = []
+        # The request that the application is called for, and the one that is being interrupted: set before the thread's
+        # exception is, and looked at after each request. -1 for none.
+        self.called = self.interrupted = -1
+        self.interrupting = threading.Lock()
         # Held while something is written: the monitor's thread writes too.
         self.writing = threading.Lock()
 
     def run(self, others=()):
         """Serves until told to retire, through any number of fronts. True if it was told, False if none is left."""
         self.ident = get_ident()
+        self.worker.tell_thread(self.number)
         try:
             while self.connect():
                 for thread in others:
@@ -899,8 +1120,13 @@ class Lane:
     def serve(self):
         pending = self.pending
         while True:
-            while pending:
-                self.answer(*pending.popleft())
+            try:
+                while pending:
+                    self.answer(*pending.popleft())
+            except TimedOut:
+                # It came just before or after the application was being called.
+                self.settle_interrupt()
+                continue
             if self.retired:
                 self.flush()
                 return
@@ -985,6 +1211,8 @@ class Lane:
             self.retired = self.worker.retired = True
         elif kind == FLUSH:
             self.flush_for(self.worker.lanes[request])
+        elif kind == INTERRUPT:
+            self.worker.lanes[struct.unpack("<H", payload)[0]].interrupt(request)
         elif kind == WELCOME:
             self.welcome(payload)
         else:
@@ -1014,6 +1242,7 @@ class Lane:
             return
         environ["wsgi.input"] = source = io.BytesIO(body) if body_kind <= INLINE else self.open_body(body_kind, body)
         exchange = self.current = Exchange(self, request)
+        self.called = request
         try:
             result = self.application(environ, exchange.start_response)
             if self.worker.forked:
@@ -1030,6 +1259,9 @@ class Lane:
                 self.bodies.pop(request, None)
             if self.cancelled:
                 self.cancelled.discard(request)
+            self.called = -1
+        if self.interrupted >= 0:
+            self.settle_interrupt()
         now = perf_counter()
         spent = now - self.since
         self.since = now
@@ -1063,14 +1295,33 @@ class Lane:
         self.cancelled.discard(request)
         self.out.append(frame(SKIPPED, request, b""))
 
+    def interrupt(self, request):
+        """Raises `TimedOut` in this lane's thread if it is still at this request. The monitor's thread calls this.
+
+        Whoever comes first, no other request is hit: here `interrupted` is stored before `called` is read, there
+        `called` before `interrupted`. So either this sees the end, or the lane sees that it has to wait and clear what
+        was set.
+        """
+        with self.interrupting:
+            self.interrupted = request
+            if self.called == request:
+                raise_in_thread(self.ident, TimedOut)
+
+    def settle_interrupt(self):
+        with self.interrupting:
+            raise_in_thread(self.ident, None)
+            self.called = self.interrupted = -1
+        if self.current is not None and not self.current.ended:
+            self.current.end(FAILED)
+
     def early_hints(self, headers):
         """`wsgi.early_hints`: sends a 103 with these headers (pairs, or a dict) ahead of the answer (RFC 8297)."""
-        exchange = self.current
+        request, exchange = self.called, self.current
         # Kept for later or called from another thread it could reach the client of another request.
-        if get_ident() != self.ident or exchange is None or exchange.started or exchange.ended:
+        if get_ident() != self.ident or request < 0 or (exchange is not None and exchange.started):
             return
         head = encode_head("200 OK", headers.items() if hasattr(headers, "items") else headers)
-        self.send(frame(INFORM, exchange.request, b"103 Early Hints" + head[len("200 OK") :]))
+        self.send(frame(INFORM, request, b"103 Early Hints" + head[len("200 OK") :]))
 
     def open_body(self, kind, body):
         if kind == IN_FILE:
@@ -1116,16 +1367,27 @@ class Lane:
         with self.writing:
             connection, count = self.socket, len(self.out)
             data = b"".join(self.out[:count])
-            del self.out[:count]
             try:
                 connection.sendall(data)
             except OSError as error:
                 raise Disconnected(str(error))
+            # Only now: what is said twice, because an interrupt came in between, is dropped by the front.
+            del self.out[:count]
+
+
+def raise_in_thread(ident, kind):
+    """Raises an exception in another thread at its next step in Python, or takes back one that is still to come."""
+    try:
+        import ctypes
+
+        set_exception = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    except (AttributeError, ImportError):
+        return  # PyPy, or a Python without ctypes: the worker is replaced.
+    set_exception(ctypes.c_ulong(ident), None if kind is None else ctypes.py_object(kind))
 
 
 def accelerated_lane(path):
-    """`Lane` with its hot path in machine code where the module at `path` can be loaded, else as it stands here; and
-    the reason why not.
+    """`Lane` with its hot path in machine code where the module at `path` can be loaded; else plain, and why.
 
     The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
     lock around the interpreter or where every reference is traced.
@@ -1332,6 +1594,8 @@ class Body(io.RawIOBase):
         self.request = request
         self.pieces = collections.deque()
         self.ended = False
+        # What may still come, and what was taken since the front was last told.
+        self.asked = False
         self.taken = 0
 
     def add(self, piece):
@@ -1349,6 +1613,10 @@ class Body(io.RawIOBase):
                 return 0
             if self.request in self.lane.cancelled:
                 raise Disconnected("the client is gone; its request is not complete")
+            if not self.asked:
+                # Nothing is sent before: a body that nobody reads stays with its client.
+                self.asked = True
+                self.lane.send(frame(CREDIT, self.request, struct.pack("<I", INITIAL_CREDIT)))
             self.lane.receive()
         piece = self.pieces.popleft()
         size = min(len(piece), len(buffer))
@@ -1413,6 +1681,116 @@ class Errors:
 
     def flush(self):
         sys.stderr.flush()
+
+
+# === Hooks ===
+
+
+class WorkerInfo:
+    """What a hook is told of its worker."""
+
+    def __init__(self, orders, serial):
+        self.app = orders["name"]
+        self.serial = serial
+        self.threads = orders["threads"]
+
+    @property
+    def pid(self):
+        return os.getpid()
+
+
+class Hooks:
+    """The functions of the file that `hooks` names. What goes wrong in one is logged and harms nobody."""
+
+    NAMES = ("before_fork", "worker_started", "worker_stopping", "request_started", "request_finished")
+
+    def __init__(self, path):
+        self.functions = {}
+        if path is None:
+            return
+        from importlib import util
+
+        what = "import of the hooks in " + path
+        try:
+            spec = util.spec_from_file_location("daemun_hooks", path)
+            module = util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        except BaseException as error:  # noqa: BLE001
+            raise LoadError(what, f"{type(error).__name__}: {error}", format_exception(error))
+        found = {name: getattr(module, name) for name in self.NAMES if callable(getattr(module, name, None))}
+        if not found:
+            raise LoadError(what, "it defines none of " + ", ".join(self.NAMES))
+        self.functions = found
+
+    def has_any(self, *names):
+        return any(name in self.functions for name in names)
+
+    def call(self, name, *arguments):
+        function = self.functions.get(name)
+        if function is None:
+            return
+        try:
+            function(*arguments)
+        except Exception as error:  # noqa: BLE001
+            write_log(f"daemun: [{arguments[0].app} {os.getpid()}] the hook {name} failed\n{format_exception(error)}")
+
+
+class Hooked:
+    """The application between `request_started` and `request_finished`."""
+
+    def __init__(self, application, hooks, info):
+        self.application = application
+        self.hooks = hooks
+        self.info = info
+
+    def __call__(self, environ, start_response):
+        start, status = perf_counter(), []
+
+        def remember(line, headers, exc_info=None):
+            status[:] = [line]
+            return start_response(line, headers, exc_info)
+
+        def finish():
+            seconds = perf_counter() - start
+            self.hooks.call("request_finished", self.info, environ, status[0] if status else None, seconds)
+
+        self.hooks.call("request_started", self.info, environ)
+        try:
+            result = self.application(environ, remember)
+        except BaseException:
+            finish()
+            raise
+        if type(result) is list or type(result) is tuple:
+            finish()
+            return result
+        if type(result) is FileWrapper:
+            # Left as it is, so that the front goes on sending the file itself.
+            close = getattr(result, "close", None)
+            result.close = lambda: close_and_finish(close, finish)
+            return result
+        return Finishing(result, finish)
+
+
+class Finishing:
+    """An iterable that says when it is closed."""
+
+    def __init__(self, result, finish):
+        self.result = result
+        self.finish = finish
+
+    def __iter__(self):
+        return iter(self.result)
+
+    def close(self):
+        close_and_finish(getattr(self.result, "close", None), self.finish)
+
+
+def close_and_finish(close, finish):
+    try:
+        if close is not None:
+            close()
+    finally:
+        finish()
 
 
 # === Heads ===
@@ -1482,16 +1860,73 @@ def declared_length(head):
 # === The log ===
 
 
+def watch_errors(name):
+    """Has errors logged that Django and Flask turn into a 500 of their own, where the application logs them nowhere."""
+
+    def report(logger, environ):
+        error = sys.exc_info()[1]
+        if error is not None and not is_logged(logger):
+            log_exception(name, environ, error)
+            try:
+                error.daemun_has_logged = True
+            except AttributeError:
+                pass  # It has no room for it, and is logged twice if it goes on to us.
+
+    def on_django(sender=None, request=None, **_):  # noqa: ARG001
+        report("django.request", getattr(request, "META", None) or {})
+
+    def on_flask(sender=None, **_):
+        from flask import has_request_context, request
+
+        report(getattr(sender, "logger", None), request.environ if has_request_context() else {})
+
+    for module, receiver in (("django.core.signals", on_django), ("flask.signals", on_flask)):
+        signals = sys.modules.get(module)
+        if signals is not None:
+            try:
+                signals.got_request_exception.connect(receiver, weak=False)
+            except (AttributeError, RuntimeError):
+                pass  # Flask before 2.3 without blinker has no signals.
+
+
+def is_logged(logger):
+    """Whether any handler of the application's writes down an error in this logger, given or named."""
+    import logging
+
+    logger = logging.getLogger(logger) if isinstance(logger, str) or logger is None else logger
+    record = logging.LogRecord(logger.name, logging.ERROR, "", 0, "", (), None)
+    if getattr(logger, "disabled", False) or not logger.isEnabledFor(logging.ERROR):
+        return False
+    none = True
+    while logger is not None:
+        for handler in logger.handlers:
+            none = False
+            # Mail is no log; Django's own configuration sends it to nobody.
+            writes = type(handler).__name__ not in ("AdminEmailHandler", "NullHandler")
+            if writes and handler.level <= logging.ERROR and handler.filter(record):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return none  # Without any handler the logging module writes to standard error.
+
+
 def log_error(name, block, error):
+    """Logs what the application raised, unless its framework has had it logged already."""
+    if not getattr(error, "daemun_has_logged", False):
+        fields = iter(block.decode("latin-1").split("\0"))
+        log_exception(name, dict(zip(fields, fields)), error)
+
+
+def log_exception(name, environ, error):
     """One write, so that lines of other processes cannot come between."""
-    fields = iter(block.decode("latin-1").split("\0"))
-    environ = dict(zip(fields, fields))
     target = environ.get("REQUEST_URI")
     if not target:
         query = environ.get("QUERY_STRING")
         target = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "") + ("?" + query if query else "")
     # What a client sent must not make lines of its own.
     line = ascii(environ.get("REQUEST_METHOD", "-") + " " + target)[1:-1]
+    identity = environ.get("HTTP_X_REQUEST_ID")
+    if identity:
+        line += " (request " + ascii(identity)[1:-1] + ")"
     write_log(f"daemun: [{name} {os.getpid()}] error in {line}\n{format_exception(error)}")
 
 
@@ -1516,10 +1951,14 @@ def format_exception(error):
 
 
 def write_log(text):
+    write_to(2, text)
+
+
+def write_to(descriptor, text):
     data = text.encode("utf-8", "backslashreplace")
     try:
         while data:
-            data = data[os.write(2, data) :]
+            data = data[os.write(descriptor, data) :]
     except OSError:
         pass  # Nobody is left to tell.
 

@@ -34,17 +34,20 @@ pub(super) enum Payload {
     Inline(Bytes),
     Arena(ArenaPart),
     File(SpoolFile),
+    /// It is passed on as it comes; its length where the client said one.
+    Stream(Option<u64>),
 }
 
 impl Payload {
-    /// Bytes.
-    pub(super) fn length(&self) -> u64 {
-        match self {
+    /// Bytes, where they are known.
+    pub(super) fn length(&self) -> Option<u64> {
+        Some(match self {
             Self::None => 0,
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Arena(part) => u64::from(part.length),
             Self::File(file) => file.length(),
-        }
+            Self::Stream(length) => return *length,
+        })
     }
 
     /// An open of its own for one try, where the body is a file: the offset of a descriptor is shared by its copies.

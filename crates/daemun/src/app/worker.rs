@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
 
@@ -24,6 +24,8 @@ pub(super) struct Worker {
     pub(super) page: Arc<SharedMemory>,
     /// Gets no new requests; each lane is told to end when it is empty.
     pub(super) retiring: bool,
+    /// Kept free of others for a request that may have killed a worker.
+    pub(super) is_reserved: bool,
     pub(super) served: u64,
     /// Requests after which it asks to be replaced.
     pub(super) lifetime: Option<u64>,
@@ -61,6 +63,12 @@ pub(super) struct Slot {
     pub(super) id: u32,
     pub(super) sent: Instant,
     pub(super) state: SlotState,
+    /// Whether the log was told that it takes long.
+    pub(super) is_slow: bool,
+    /// When its answer last brought something, and the bytes of it that the client has not taken yet; kept only where
+    /// a running answer may not be silent for ever.
+    pub(super) brought: Instant,
+    pub(super) untaken: u32,
 }
 
 /// What the front knows of a request in flight.
@@ -92,6 +100,19 @@ impl Worker {
             return None;
         }
         self.lanes.last_mut()?.put(Kind::Flush, thread as u32, &[])
+    }
+
+    /// Asks the monitor to end what a thread does for a request that has been answered without it.
+    pub(super) fn interrupt(&mut self, thread: u16, id: u32) -> Option<Waker> {
+        if !self.has_started(thread as usize, id) {
+            return None;
+        }
+        self.lanes.last_mut()?.put(Kind::Interrupt, id, &thread.to_le_bytes())
+    }
+
+    /// Whether it has had nothing to do for this long.
+    pub(super) fn is_idle_for(&self, idle: Duration, now: Instant) -> bool {
+        self.in_flight() == 0 && self.lanes.iter().all(|lane| now.saturating_duration_since(lane.heard) >= idle)
     }
 
     /// Requests in flight on all lanes.
@@ -140,7 +161,8 @@ impl Worker {
         let was_empty = lane.out.bytes.is_empty();
         lane.out.put_request(id, &exchange, body);
         exchange.sent_to(Place { serial: *serial, thread: index as u16, id }, now);
-        lane.slots[slot] = Some(Slot { exchange, id, sent: now, state: SlotState::Held });
+        lane.slots[slot] =
+            Some(Slot { exchange, id, sent: now, state: SlotState::Held, is_slow: false, brought: now, untaken: 0 });
         Ok(if was_empty { lane.signal.take_waker() } else { None })
     }
 
@@ -161,7 +183,7 @@ impl Worker {
 
     /// Whether the application was called for this request.
     pub(super) fn has_started(&self, thread: usize, id: u32) -> bool {
-        self.page.load(started(thread, id as usize % SLOTS)) != 0
+        is_started(&self.page, thread, id)
     }
 
     /// Asks for a request back; see [`SlotState::Revoking`].
@@ -229,6 +251,11 @@ impl Lane {
         self.slots.iter().flatten()
     }
 
+    /// The same, to be changed.
+    pub(super) fn slots_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.slots.iter_mut().flatten()
+    }
+
     /// Appends a frame; the waker of the lane's task is returned where it sleeps.
     pub(super) fn put(&mut self, kind: Kind, id: u32, payload: &[u8]) -> Option<Waker> {
         frame::put(&mut self.out.bytes, kind, id, payload);
@@ -243,6 +270,7 @@ impl Outgoing {
             Payload::None => (RequestBody::None, &[]),
             Payload::Inline(bytes) => (RequestBody::Inline, bytes),
             Payload::Arena(part) => (RequestBody::Arena { offset: part.offset(), length: part.length() }, &[]),
+            Payload::Stream(_) => (RequestBody::Stream, &[]),
             Payload::File(file) => (RequestBody::File { length: file.length() }, &[]),
         };
         if let Some(descriptor) = file {
@@ -250,6 +278,11 @@ impl Outgoing {
         }
         frame::put_request(&mut self.bytes, id, &exchange.environment, body, inline);
     }
+}
+
+/// Whether the application was called for this request, as the page says.
+pub(super) fn is_started(page: &SharedMemory, thread: usize, id: u32) -> bool {
+    page.load(started(thread, id as usize % SLOTS)) != 0
 }
 
 /// Where `started` of a slot is on the page.

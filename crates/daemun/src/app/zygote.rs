@@ -10,7 +10,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::settings::{AppSettings, InheritEnv};
+use super::STACK_SIGNAL;
+use super::settings::{AppSettings, InheritEnv, Preload};
 use crate::process::{self, Account};
 use crate::sys::ChildSetup;
 
@@ -32,6 +33,8 @@ pub struct Start<'a> {
     pub account: Option<&'a Account>,
     /// The end of a pipe that closes when the supervisor is gone.
     pub lifeline: OwnedFd,
+    /// Where workers write the stacks of their threads.
+    pub stacks: OwnedFd,
     /// The limit of open files that we were started with.
     pub open_files: Option<u64>,
 }
@@ -92,6 +95,12 @@ pub struct Ready {
     /// Threads that the import left running.
     #[serde(default)]
     pub threads: Vec<String>,
+    /// Sockets that the import left open.
+    #[serde(default)]
+    pub sockets: Vec<String>,
+    /// Whether each worker imports the application by itself.
+    #[serde(default)]
+    pub per_worker: bool,
     /// Django's settings module.
     #[serde(default)]
     pub settings_module: Option<String>,
@@ -149,6 +158,34 @@ pub struct DjangoInfo {
     pub dead_settings: Vec<String>,
     /// Whether whitenoise's middleware is in use.
     pub whitenoise: bool,
+    /// whitenoise's own settings.
+    pub whitenoise_settings: WhitenoiseSettings,
+}
+
+/// Those of whitenoise's settings that say how files are served.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct WhitenoiseSettings {
+    /// `WHITENOISE_ROOT`: files that are served at the site's root.
+    pub root: Option<String>,
+    /// `WHITENOISE_MAX_AGE`; `None` where it is not set.
+    #[serde(deserialize_with = "set")]
+    pub max_age: Option<Option<u64>>,
+    /// `WHITENOISE_INDEX_FILE`: what answers for a folder.
+    pub index_file: Option<String>,
+    /// `WHITENOISE_MIMETYPES`.
+    pub mimetypes: BTreeMap<String, String>,
+    /// `WHITENOISE_ALLOW_ALL_ORIGINS`.
+    pub allow_all_origins: Option<bool>,
+    /// `WHITENOISE_STATIC_PREFIX`: where static files are served, if not at `STATIC_URL`.
+    pub static_prefix: Option<String>,
+    /// Settings that are set and not followed.
+    pub unsupported: Vec<String>,
+}
+
+/// `null` is a value that was set.
+fn set<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// A folder of static files.
@@ -173,6 +210,10 @@ struct Orders<'a> {
     django: bool,
     settings_from: &'static str,
     import_warning: u32,
+    stack_signal: i32,
+    preload: &'static str,
+    ready: Option<&'a str>,
+    hooks: Option<&'a Path>,
     accelerator: Option<&'a Path>,
 }
 
@@ -190,12 +231,12 @@ impl Zygote {
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&settings.python);
         // -u: what the application prints appears at once and in order.
-        command.args(["-u"]).arg(start.shim).args(["3", "4"]);
+        command.args(["-u"]).arg(start.shim).args(["3", "4", "5"]);
         // Standard output is for the access log: a line of the application would break it for whoever reads it.
         command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
         environment(&mut command, settings, start.account);
         let setup = ChildSetup {
-            descriptors: vec![theirs.into(), start.lifeline],
+            descriptors: vec![theirs.into(), start.lifeline, start.stacks],
             identity: start.account.map(|account| account.identity.clone()),
             open_files: start.open_files,
             ..ChildSetup::default()
@@ -213,6 +254,14 @@ impl Zygote {
             django: settings.django,
             settings_from: "wsgi",
             import_warning: IMPORT_WARNING,
+            stack_signal: STACK_SIGNAL,
+            preload: match settings.preload {
+                Preload::Auto => "auto",
+                Preload::Always => "always",
+                Preload::Never => "never",
+            },
+            ready: settings.ready.as_deref(),
+            hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator),
         };
         write_line(&mut commands, &orders).await?;

@@ -10,7 +10,7 @@ use super::interpreter::{Choice, Named};
 use super::section::{Entry, Keys, Section};
 use super::target::{self, Application, Looking, Target};
 use super::{static_route, units, variables};
-use crate::app::{AppSettings, InheritEnv, Mount};
+use crate::app::{AppSettings, InheritEnv, Mount, Preload};
 
 /// The keys of `[app.NAME]`.
 pub(super) const KEYS: Keys = Keys {
@@ -28,15 +28,23 @@ pub(super) const KEYS: Keys = Keys {
         "inherit_env",
         "timeout",
         "queue",
+        "stream_idle",
         "max_requests",
+        "memory_limit",
+        "lifetime",
+        "preload",
+        "ready",
+        "hooks",
         "accelerator",
         "collect",
         "user",
         "group",
         "sendfile",
     ],
-    later: &["stream_idle", "memory_limit", "preload", "ready", "asgi", "static", "watch"],
+    later: &["asgi", "static", "watch"],
 };
+
+const PROCESSES: Keys = Keys { known: &["min", "max", "idle"], later: &[] };
 
 const QUEUE: Keys = Keys { known: &["max", "timeout"], later: &[] };
 
@@ -53,6 +61,8 @@ pub(super) struct Draft {
     pub(super) python: Option<Named>,
     /// `None`: as many as there are cores.
     pub(super) processes: Option<u32>,
+    /// The fewest processes, where they are started on demand.
+    pub(super) min_processes: Option<u32>,
     /// What stands in for `directory` where nothing says it.
     pub(super) folder: PathBuf,
 }
@@ -72,19 +82,36 @@ impl Draft {
             django: false,
             collect: false,
             processes: 0,
+            min_processes: 0,
+            idle: IDLE,
             threads: 4,
             env: BTreeMap::new(),
             inherit_env: InheritEnv::All,
             timeout: Duration::from_secs(30),
             queue_max: 1000,
             queue_timeout: Duration::from_secs(10),
+            stream_idle: None,
             max_requests: None,
+            memory_limit: None,
+            lifetime: None,
+            preload: Preload::Auto,
+            ready: None,
+            hooks: None,
             accelerator: true,
             user: None,
             group: None,
             sendfile: Vec::new(),
         };
-        Self { settings, place, target: None, directory: None, python: None, processes: None, folder }
+        Self {
+            settings,
+            place,
+            target: None,
+            directory: None,
+            python: None,
+            processes: None,
+            min_processes: None,
+            folder,
+        }
     }
 
     /// An application that was found.
@@ -101,6 +128,7 @@ impl Draft {
         draft.read_callables(section);
         draft.read_surroundings(section);
         draft.read_limits(section);
+        draft.read_worker(section);
         draft
     }
 
@@ -180,16 +208,16 @@ impl Draft {
     }
 
     fn read_limits(&mut self, section: &Section<'_>) {
-        let settings = &mut self.settings;
         if let Some(entry) = section.entry("processes") {
             if entry.is_table() {
-                entry.fault("processes on demand are not supported by this version; expected a number or \"auto\"");
+                self.read_processes(&entry);
             } else if entry.is_text() {
                 self.processes = entry.parse("a number or \"auto\"", processes).flatten();
             } else {
                 self.processes = entry.whole(1, MOST_PROCESSES).map(|number| number as u32);
             }
         }
+        let settings = &mut self.settings;
         if let Some(threads) = section.entry("threads").and_then(|entry| entry.whole(1, MOST_THREADS)) {
             settings.threads = threads as u16;
         }
@@ -207,7 +235,60 @@ impl Draft {
                 }
             }
         }
+        settings.stream_idle = section.entry("stream_idle").and_then(|entry| entry.positive_duration());
         settings.max_requests = section.entry("max_requests").and_then(|entry| entry.whole(1, i64::MAX as u64));
+        settings.memory_limit = section.entry("memory_limit").and_then(|entry| entry.size());
+        settings.lifetime = section.entry("lifetime").and_then(|entry| entry.positive_duration());
+    }
+
+    /// `processes = { min = 0, max = 8, idle = "10m" }`.
+    fn read_processes(&mut self, entry: &Entry<'_>) {
+        let title = format!("`processes` of [app.{}]", self.settings.name);
+        let what = "a number, \"auto\" or a table such as { min = 0, max = 8, idle = \"10m\" }";
+        let Some(table) = entry.section(&title, what, PROCESSES) else { return };
+        self.processes =
+            table.entry("max").and_then(|entry| entry.whole(1, MOST_PROCESSES)).map(|number| number as u32);
+        let min = table.entry("min").and_then(|entry| entry.whole(0, MOST_PROCESSES)).map_or(1, |min| min as u32);
+        if self.processes.is_some_and(|max| min > max) {
+            entry.fault("`min` is larger than `max`");
+        }
+        self.min_processes = Some(min);
+        if let Some(idle) = table.entry("idle").and_then(|entry| entry.positive_duration()) {
+            self.settings.idle = idle;
+        }
+    }
+
+    fn read_worker(&mut self, section: &Section<'_>) {
+        let settings = &mut self.settings;
+        if let Some(entry) = section.entry("preload") {
+            let read = |text: &str| if text == "auto" { Ok(Preload::Auto) } else { Err(text.to_owned()) };
+            let preload = if entry.is_text() {
+                entry.parse("`true`, `false` or \"auto\"", |text| {
+                    read(text).map_err(|text| format!("expected `true`, `false` or \"auto\", found {text:?}"))
+                })
+            } else {
+                entry.boolean().map(|once| if once { Preload::Always } else { Preload::Never })
+            };
+            settings.preload = preload.unwrap_or(settings.preload);
+        }
+        settings.ready = section.entry("ready").and_then(|entry| {
+            entry.parse("a path such as \"/healthz\"", |text| {
+                let valid = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
+                if valid {
+                    Ok(text.to_owned())
+                } else {
+                    Err(format!("expected a path such as \"/healthz\", found {text:?}"))
+                }
+            })
+        });
+        if let Some(entry) = section.entry("hooks")
+            && let Some(path) = entry.path()
+        {
+            if !path.is_file() {
+                entry.fault(format!("there is no file {}", path.display()));
+            }
+            settings.hooks = Some(path);
+        }
     }
 
     /// Fills in what is found: callables of a target, folder, interpreter, number of processes.
@@ -247,6 +328,7 @@ impl Draft {
             (settings.python, settings.python_reason) = (python, reason);
         }
         settings.processes = self.processes.unwrap_or(environment.cores.clamp(1, MOST_PROCESSES as usize) as u32);
+        settings.min_processes = self.min_processes.map_or(settings.processes, |min| min.min(settings.processes));
         self.settings
     }
 
@@ -268,6 +350,9 @@ impl Draft {
         }
     }
 }
+
+/// How long a process that was started on demand waits for the next request: a pause between two visits of one person.
+const IDLE: Duration = Duration::from_secs(600);
 
 /// More is a mistake: each is an interpreter with the whole application.
 pub(super) const MOST_PROCESSES: u64 = 1024;

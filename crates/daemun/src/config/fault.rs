@@ -21,7 +21,7 @@ pub struct ConfigFault {
 }
 
 /// Where something was written.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Place {
     /// An option, an environment variable, a target or a whole file, by its name.
     Named(String),

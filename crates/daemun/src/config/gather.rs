@@ -13,21 +13,30 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, cgi, route, server, static_route, units};
+use super::{app, cgi, route, server, site, static_route, tls, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
-    known: &["include", "server", "app", "route"],
-    later: &["tls", "upstream", "site", "monitor", "health", "cache", "control", "acme"],
+    known: &["include", "server", "tls", "app", "route", "site"],
+    later: &["upstream", "monitor", "health", "cache", "control", "acme"],
 };
 /// Where keys belong that stand above the first table by mistake.
-const HOMES: [(&str, Keys); 3] =
-    [("[server]", server::KEYS), ("a line such as [app.shop]", app::KEYS), ("a line [[route]]", route::KEYS)];
-const INCLUDED: Keys = Keys { known: &["server", "app", "route"], later: FILE.later };
+const HOMES: [(&str, Keys); 4] = [
+    ("[server]", server::KEYS),
+    ("a line [[tls]]", tls::KEYS),
+    ("a line such as [app.shop]", app::KEYS),
+    ("a line [[route]]", route::KEYS),
+];
+const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route", "site"], later: FILE.later };
 
 /// Everything before what is missing is filled in.
 struct Draft {
     server: ServerSettings,
+    /// Whether the default listener is https.
+    listens_secure: bool,
+    /// Where `listen` was written.
+    listen_place: Option<Place>,
+    tls: Vec<tls::Draft>,
     apps: Vec<app::Draft>,
     routes: Vec<route::Draft>,
     documents: Vec<std::path::PathBuf>,
@@ -112,11 +121,21 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
 impl Draft {
     fn new(environment: &Environment, target: String) -> Self {
         let server = server::defaults(environment);
-        Self { server, apps: Vec::new(), routes: Vec::new(), documents: Vec::new(), target }
+        Self {
+            server,
+            listens_secure: false,
+            listen_place: None,
+            tls: Vec::new(),
+            apps: Vec::new(),
+            routes: Vec::new(),
+            documents: Vec::new(),
+            target,
+        }
     }
 
     fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
         let mut servers = Vec::new();
+        let (mut site_routes, mut sites) = (Vec::new(), 0);
         for &(source, table) in files {
             // Unknown keys of the file itself are told already.
             let file = Section::unchecked(source, table);
@@ -124,14 +143,30 @@ impl Draft {
             if let Some(entry) = file.entry("app") {
                 self.read_apps(&entry);
             }
+            let tables = file.entry("tls").and_then(|entry| entry.items("tables, each under a line [[tls]]"));
+            for entry in tables.unwrap_or_default() {
+                let section = entry.section("[[tls]]", "a table under a line [[tls]]", tls::KEYS);
+                self.tls.extend(section.and_then(|section| tls::Draft::read(&section)));
+            }
             let routes = file.entry("route").and_then(|entry| entry.items("tables, each under a line [[route]]"));
             for entry in routes.unwrap_or_default() {
                 let section = entry.section("[[route]]", "a table under a line [[route]]", route::KEYS);
                 self.routes.extend(section.and_then(|section| route::Draft::read(&section)));
             }
+            let found = file.entry("site").and_then(|entry| entry.items("tables, each under a line [[site]]"));
+            for entry in found.unwrap_or_default() {
+                let section = entry.section("[[site]]", "a table under a line [[site]]", site::KEYS);
+                site_routes.extend(section.iter().flat_map(site::read));
+                sites += 1;
+            }
         }
+        if sites == 1 && self.routes.is_empty() {
+            site::widen(&mut site_routes);
+        }
+        self.routes.append(&mut site_routes);
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
+            self.listen_place = section.entry("listen").map(|entry| entry.place());
         }
     }
 
@@ -154,6 +189,15 @@ impl Draft {
 
     fn apply(&mut self, wishes: &Wishes, environment: &Environment, report: &Report) {
         wishes.apply_to_server(&mut self.server, environment, report);
+        if let Some(wish) = wishes.listen.iter().find(|wish| wish.value.starts_with("https://")) {
+            self.listen_place = Some(wish.place());
+        }
+        if let Some(draft) = wishes.certificate(environment, report) {
+            // Who gives a certificate and says nothing of where to listen means https.
+            self.listens_secure = true;
+            self.tls.retain(|other| !other.settings.hosts.is_empty());
+            self.tls.push(draft);
+        }
         if let [_, _, ..] = &self.apps[..] {
             for wish in [&wishes.directory, &wishes.python].into_iter().flatten() {
                 let message =
@@ -169,6 +213,7 @@ impl Draft {
 
     fn complete(mut self, environment: &Environment, report: Report) -> Result<Configuration, ConfigError> {
         self.listen_by_platform(environment, &report);
+        tls::check(&self.tls, &self.server.listeners, self.listen_place.as_ref(), &report);
         let names: Vec<String> = self.apps.iter().map(|app| app.settings.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.route_the_only_app(&names);
@@ -192,7 +237,8 @@ impl Draft {
         Ok(Configuration {
             server: self.server,
             apps,
-            routes: self.routes.into_iter().map(|route| route.settings).collect(),
+            tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
+            routes: self.routes.into_iter().map(route::Draft::complete).collect(),
             files: self.documents,
             target: self.target,
             warnings: report.finish()?,
@@ -214,7 +260,12 @@ impl Draft {
                 Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
                 None => SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
             };
-            listeners.push(ListenerSettings { address: Address::Tcp(address), mode: None, group: None });
+            listeners.push(ListenerSettings {
+                address: Address::Tcp(address),
+                tls: self.listens_secure,
+                mode: None,
+                group: None,
+            });
         } else if let Some(port) = port {
             let elsewhere = |listener: &ListenerSettings| !matches!(listener.address, Address::Tcp(address) if address.port() == port);
             if listeners.iter().all(elsewhere) {

@@ -23,11 +23,13 @@ mod interpreter;
 mod route;
 mod section;
 mod server;
+mod site;
 mod static_route;
 mod suggest;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod variables;
 mod wishes;

@@ -1,6 +1,6 @@
 //! `[[route]]`: a condition and exactly one handler.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
@@ -10,6 +10,7 @@ use super::{cgi, condition, filters, static_route};
 use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
+use crate::static_files::Missing;
 
 /// The keys of `[[route]]`.
 pub(super) const KEYS: Keys = Keys {
@@ -74,6 +75,28 @@ impl Draft {
         }
     }
 
+    /// A route that stands for what was written elsewhere.
+    pub(super) fn made(rule: Rule, handler: HandlerSettings, place: Place) -> Self {
+        let settings = RouteSettings { rule, filters: FilterSettings::default(), handler };
+        Self { settings, place, app_place: None }
+    }
+
+    /// The route as it is served. Own pages stand for those of a static tree too: it has none that anybody wrote.
+    pub(super) fn complete(mut self) -> RouteSettings {
+        if let (HandlerSettings::Static(_), Some(errors)) = (&self.settings.handler, &mut self.settings.filters.errors)
+        {
+            errors.value.intercept = true;
+        }
+        self.settings
+    }
+
+    /// The same for another host.
+    pub(super) fn with_host(&self, host: HostPattern) -> Self {
+        let mut draft = self.clone();
+        draft.settings.rule.host = host;
+        draft
+    }
+
     /// Reads one `[[route]]`.
     pub(super) fn read(section: &Section<'_>) -> Option<Self> {
         let host = section.entry("host").map_or(Some(HostPattern::Any), |entry| entry.parse("a host", str::parse));
@@ -81,14 +104,37 @@ impl Draft {
             None => Some(PathPattern::Prefix { prefix: "/".to_owned(), suffix: String::new() }),
             Some(entry) => entry.parse("a path such as \"/static/*\"", str::parse),
         };
-        let app = section.entry("app");
         let conditions = condition::read(section);
-        let filters = filters::read(section, path.as_ref());
+        // All of it is read, so that all its faults are told.
+        let (Some(path), Some(conditions)) = (path, conditions) else {
+            filters::read(section, None);
+            handler(section);
+            return None;
+        };
+        Self::read_as(section, path, conditions).and_then(|draft| Some(draft.with_host(host?)))
+    }
+
+    /// Reads handler and filters of a route for any host.
+    pub(super) fn read_as(section: &Section<'_>, path: PathPattern, conditions: Conditions) -> Option<Self> {
+        let filters = filters::read(section, Some(&path));
         let handler = handler(section)?;
-        let rule = Rule { host: host?, path: path?, conditions: conditions?, origin: section.place().to_string() };
+        let app = section.entry("app");
+        let strips = matches!(
+            handler,
+            HandlerSettings::Static(_) | HandlerSettings::Redirect { .. } | HandlerSettings::Respond { .. }
+        );
+        if let Some(entry) = section.entry("strip_prefix").filter(|_| strips) {
+            entry.fault("it is for handlers that pass the path on; files are found by what follows the prefix anyway");
+        }
+        let rule = Rule { host: HostPattern::Any, path, conditions, origin: section.place().to_string() };
         let settings = RouteSettings { rule, filters, handler };
         Some(Self { settings, place: section.place(), app_place: app.map(|entry| entry.place()) })
     }
+}
+
+/// Whether a table names a handler, be it one that is not supported.
+pub(super) fn has_handler(section: &Section<'_>) -> bool {
+    HANDLERS.iter().chain(&LATER_HANDLERS).any(|key| section.entry(key).is_some())
 }
 
 /// Tells every reference to an application that is not there, and every pair of routes that tie.
@@ -110,6 +156,7 @@ pub(super) fn check(routes: &[Draft], apps: &[&str], report: &Report) {
             report.fault(place, format!("`app` in [[route]]: there is no application `{name}`{more}"));
         }
     }
+    warn_of_shadows(routes, report);
     for tie in crate::router::ties(routes.iter().map(|route| &route.settings.rule)) {
         let place = places.get(&tie.second).map_or_else(|| Place::named(&tie.second), |place| (*place).clone());
         let host = if tie.host == HostPattern::Any { String::new() } else { format!(" on host `{}`", tie.host) };
@@ -117,6 +164,29 @@ pub(super) fn check(routes: &[Draft], apps: &[&str], report: &Report) {
             place,
             format!("a route for `{}`{host} stands already at {}; which of them answers?", tie.path, tie.first),
         );
+    }
+}
+
+/// Tells routes for any host that a site's own `/*` hides on its hosts.
+fn warn_of_shadows(routes: &[Draft], report: &Report) {
+    let rules: Vec<&Rule> = routes.iter().map(|route| &route.settings.rule).collect();
+    let declines = |at: usize| match &routes[at].settings.handler {
+        HandlerSettings::Static(settings) => settings.missing == Missing::Next,
+        // It only leads to the host that is served.
+        HandlerSettings::Redirect { to, .. } => to.contains("{port}{path}"),
+        _ => false,
+    };
+    let mut told = HashSet::new();
+    for shadow in crate::router::shadows(&rules, declines) {
+        let (hidden, by) = (&routes[shadow.hidden], &routes[shadow.by]);
+        // A site has a route for each of its hosts: one of them is enough.
+        if hidden.place == by.place || !told.insert((&hidden.place, &by.place)) {
+            continue;
+        }
+        report.warn(format!(
+            "{}: the route for `{}` is never asked on host `{}`: `{}` at {} is for that host and comes first",
+            hidden.place, hidden.settings.rule.path, by.settings.rule.host, by.settings.rule.path, by.place
+        ));
     }
 }
 

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+mod filters;
+
 use super::*;
-use crate::app::{InheritEnv, Mount};
+use crate::app::{InheritEnv, Mount, Preload};
 use crate::listener::Address;
 use crate::router::{HostPattern, PathPattern};
 use crate::static_files::Missing;
@@ -58,13 +60,16 @@ const FAULTS: &[(&str, &str)] = &[
     ("[sever]", "daemun.toml:1:2: unknown key `sever`; did you mean `server`?"),
     (
         "[server]\ncolour = 1",
-        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file` or `trusted_proxies`",
+        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file`, `redirect_https`, `hsts` or `trusted_proxies`",
     ),
     (
         "processes = 2\nlisten = '80'",
         "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
     ),
-    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `app` or `route`"),
+    (
+        "workers = 2",
+        "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app`, `route` or `site`",
+    ),
     (
         "[server]\ngrace = 25",
         "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
@@ -106,8 +111,20 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:15: `event_loops` in [server]: expected a number from 1 to 1024, found \"auto\"",
     ),
     (
-        "[server]\nlisten = \"https://0.0.0.0:443\"",
-        "daemun.toml:2:10: `listen` in [server]: https listeners are not supported by this version, found \"https://0.0.0.0:443\"",
+        "[server]\nlisten = \"https://0.0.0.0:443\"\n[[route]]\nrespond = { status = 204 }",
+        "daemun.toml:2:10: https://0.0.0.0:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key",
+    ),
+    (
+        "[server]\nlisten = \"https://example.com\"",
+        "daemun.toml:2:10: `listen` in [server]: expected an address such as \"https://0.0.0.0:443\", found \"https://example.com\"",
+    ),
+    (
+        "[server]\nhsts = \"1y\"\nredirect_https = 1",
+        "daemun.toml:2:8: `hsts` in [server]: expected `true` or `false`, found \"1y\"\ndaemun.toml:3:18: `redirect_https` in [server]: expected `true` or `false`, found the number 1",
+    ),
+    (
+        "[[tls]]\nhosts = [\"a b\", \"A.example\", \"a.example\"]\nkey = \"k\"\nclient_certificates = \"require\"\nacme = {}",
+        "daemun.toml:2:10: `hosts` in [[tls]]: expected a name such as \"example.com\" or \"*.example.com\", found \"a b\"\ndaemun.toml:2:30: `hosts` in [[tls]]: `a.example` stands here twice\ndaemun.toml:5:1: `acme` in [[tls]] is not supported by this version",
     ),
     (
         "[server]\nlisten = [\"0.0.0.0:80\", { address = \"127.0.0.1:9000\", protocol = \"uwsgi\" }]",
@@ -135,11 +152,11 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"xml\" }",
-        "daemun.toml:2:37: `format` in `access_log`: expected `combined` or `json`, found \"xml\"",
+        "daemun.toml:2:37: `format` in `access_log`: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"",
     ),
     (
         "[server]\naccess_log = { path = \"-\", format = \"$time\" }",
-        "daemun.toml:2:37: `format` in `access_log`: templates are not supported by this version; expected `combined` or `json`",
+        "daemun.toml:2:37: `format` in `access_log`: there is no `$time`",
     ),
     (
         "[server]\nerror_log = { levle = \"info\" }",
@@ -159,7 +176,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[server]\n[server]", "daemun.toml:2:2: not TOML: duplicate key"),
     (
         "[[tls]]\n[upstream.a]\n[[site]]",
-        "daemun.toml:1:3: `[[tls]]` is not supported by this version\ndaemun.toml:2:2: `[upstream]` is not supported by this version\ndaemun.toml:3:3: `[[site]]` is not supported by this version",
+        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:2: `[upstream]` is not supported by this version\ndaemun.toml:3:3: `[[site]]` is not supported by this version",
     ),
     ("[app.shop]", "daemun.toml:1:1: [app.shop] needs one of `target`, `wsgi` and `mounts`, found none"),
     (
@@ -191,16 +208,24 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:3:13: `processes` in [app.shop]: expected a number from 1 to 1024 or \"auto\", found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 0 }",
-        "daemun.toml:3:13: `processes` in [app.shop]: processes on demand are not supported by this version; expected a number or \"auto\"",
+        "[app.shop]\nwsgi = \"a:b\"\nprocesses = { min = 4, max = 2 }",
+        "daemun.toml:3:13: `processes` in [app.shop]: `min` is larger than `max`",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\npreload = \"yes\"",
+        "daemun.toml:3:11: `preload` in [app.shop]: expected `true`, `false` or \"auto\", found \"yes\"",
+    ),
+    (
+        "[app.shop]\nwsgi = \"a:b\"\nready = \"healthz\"",
+        "daemun.toml:3:9: `ready` in [app.shop]: expected a path such as \"/healthz\", found \"healthz\"",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nthreads = \"${N}\"",
         "daemun.toml:3:11: `threads` in [app.shop]: expected a number from 1 to 1024, found \"0\"",
     ),
     (
-        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nmemory_limit = \"1GB\"",
-        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `memory_limit` in [app.shop] is not supported by this version",
+        "[app.shop]\nwsgi = \"a:b\"\nproceses = 2\ntimeuot = \"1s\"\nworkers = 2\nasgi = \"a:b\"",
+        "daemun.toml:3:1: unknown key `proceses` in [app.shop]; did you mean `processes`?\ndaemun.toml:4:1: unknown key `timeuot` in [app.shop]; did you mean `timeout`?\ndaemun.toml:5:1: unknown key `workers` in [app.shop]; did you mean `processes`?\ndaemun.toml:6:1: `asgi` in [app.shop] is not supported by this version",
     ),
     (
         "[app.shop]\nwsgi = \"a:b\"\nqueue = { max = 1, size = 2 }",
@@ -268,7 +293,7 @@ const FAULTS: &[(&str, &str)] = &[
         "[[route]]\napp = \"shop\"\nstatic = { root = \"static\" }",
         "daemun.toml:2:7: `app` in [[route]]: a route has exactly one handler, and this one has `static` already",
     ),
-    ("[[route]]\ncgi = { root = \"x\" }", "daemun.toml:2:1: `cgi` in [[route]] is not supported by this version"),
+    ("[[route]]\ncgi = { root = \"x\" }", "daemun.toml:2:16: `root` in `cgi`: there is no folder /srv/x"),
     (
         "[[route]]\nstatic = \"static\"",
         "daemun.toml:2:10: `static` in [[route]]: expected a table such as { root = \"static\" }, found \"static\"",
@@ -311,7 +336,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\nredirect = { to = \"/{name}\" }",
-        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}` or `{scheme}`",
+        "daemun.toml:2:19: `to` in `redirect`: `{name}` cannot be inserted; expected `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` or `{scheme}`",
     ),
     (
         "[[route]]\nredirect = { to = \"/\", status = 200 }",
@@ -381,11 +406,17 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
         timeout = "1m30s"
         queue = { max = 10, timeout = "1s" }
         max_requests = 100
+        stream_idle = "5m"
+        memory_limit = "512MiB"
+        lifetime = "24h"
+        preload = false
+        ready = "/healthz"
         middleware = ["paste.gzipper:middleware"]
         user = "wiki"
 
         [app.portal]
         mounts = { "/" = "portal:app", "/wiki/" = "wiki:make()" }
+        processes = { min = 0, max = 3, idle = "1m" }
 
         [[route]]
         app = "wiki"
@@ -410,12 +441,16 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!((server.grace, server.drain_delay), (Duration::from_secs(60), Duration::from_millis(500)));
     assert_eq!((server.event_loops, server.max_spool), (1, 1 << 30));
     assert!(matches!(&server.telemetry.access.sink, Sink::File(path) if path.is_absolute()));
-    assert_eq!((server.telemetry.access.format, server.telemetry.error.level), (Format::Json, Level::Debug));
+    assert_eq!((server.telemetry.access.format.clone(), server.telemetry.error.level), (Format::Json, Level::Debug));
 
     let [portal, wiki] = &configuration.apps[..] else { panic!("two applications") };
     assert_eq!((portal.name.as_str(), portal.mounts.len(), portal.processes, portal.threads), ("portal", 2, 3, 4));
     assert_eq!(portal.mounts[1], Mount { path: "/wiki".to_owned(), callable: "wiki:make()".to_owned() });
     assert_eq!((wiki.processes, wiki.threads, wiki.max_requests), (7, 2, Some(100)));
+    assert_eq!((portal.min_processes, portal.idle, portal.preload), (0, Duration::from_secs(60), Preload::Auto));
+    assert_eq!((wiki.min_processes, wiki.memory_limit, wiki.preload), (7, Some(512 << 20), Preload::Never));
+    assert_eq!((wiki.stream_idle, wiki.lifetime), (Some(Duration::from_secs(300)), Some(Duration::from_hours(24))));
+    assert_eq!(wiki.ready.as_deref(), Some("/healthz"));
     assert_eq!(
         (wiki.timeout, wiki.queue_timeout, wiki.queue_max),
         (Duration::from_secs(90), Duration::from_secs(1), 10)
@@ -428,7 +463,7 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!(app.handler, HandlerSettings::App("wiki".to_owned()));
     assert_eq!(redirect.rule.host, HostPattern::Below(".example.org".to_owned()));
     assert_eq!(redirect.rule.path, PathPattern::Prefix { prefix: "/".to_owned(), suffix: ".php".to_owned() });
-    assert_eq!(redirect.rule.origin, "daemun.toml:35:9");
+    assert_eq!(redirect.rule.origin, "daemun.toml:41:9");
     assert_eq!(redirect.handler, HandlerSettings::Redirect { to: "/new/{rest}".to_owned(), status: 302 });
     let HandlerSettings::Static(files) = &files.handler else { panic!("files") };
     assert_eq!((files.roots.len(), &files.missing), (2, &Missing::File("/index.html".to_owned())));
@@ -470,7 +505,7 @@ fn included_files_add_up_and_what_stands_twice_is_told_with_both_places() {
 
     write(folder.path(), "sites/c.toml", &format!("include = []\n[server]\ngrace = '2s'\n{app}"));
     let error = gather(&Wishes::default(), &environment).unwrap_err();
-    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `app` or `route`\n\
+    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app`, `route` or `site`\n\
                 sites/c.toml:3:1: `grace` in [server] stands already at daemun.toml:3:1\n\
                 sites/c.toml:4:1: [app.shop] stands already at sites/a.toml:1:1";
     assert_eq!(error.to_string(), want);
@@ -562,8 +597,8 @@ fn a_wrong_option_is_told_by_its_name() {
         --directory: there is no folder /T/none\n\
         --env: expected KEY=VALUE, found \"x\"\n\
         --env-file: cannot read none.env: No such file or directory (os error 2)\n\
-        --listen: https listeners are not supported by this version, found \"https://1.2.3.4:443\"\n\
-        --log-format: expected `combined` or `json`, found \"xml\"\n\
+        --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key\n\
+        --log-format: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"\n\
         --log-level: expected `error`, `warning`, `info` or `debug`, found \"loud\"\n\
         --max-requests: expected a number of at least 1, found \"0\"\n\
         --port: expected PORT, HOST:PORT, http://HOST:PORT, [::]:PORT, unix:PATH or fd:N, found \"x\"\n\

@@ -15,13 +15,21 @@
 
 mod alarm;
 mod buffers;
+mod cold;
+mod current;
 mod drain;
 mod error_page;
 mod exchange;
+mod file;
+mod handshake;
+mod http2;
 mod incoming;
+mod inflow;
 mod life;
 mod reply;
+mod secure;
 mod settings;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -32,11 +40,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use drain::{Drain, Phase};
-pub use life::serve;
+pub use life::{serve, serve_tls};
 pub use settings::Limits;
 pub use transport::Transport;
 
 use crate::handler::Handler;
+use crate::http::TrustedProxies;
 use crate::telemetry::{AccessLogger, ErrorLogger};
 
 /// What all connections share.
@@ -58,12 +67,14 @@ pub struct Serving {
     pub handler: Arc<dyn Handler>,
     /// What a connection may cost.
     pub limits: Limits,
+    /// Whose word about a request counts.
+    pub trusted: TrustedProxies,
 }
 
 impl Context {
     /// A context that serves this.
     pub fn new(handler: Arc<dyn Handler>, limits: Limits, access: AccessLogger, errors: ErrorLogger) -> Self {
-        let serving = ArcSwap::from_pointee(Serving { handler, limits });
+        let serving = ArcSwap::from_pointee(Serving { handler, limits, trusted: TrustedProxies::default() });
         Self { serving, drain: Drain::default(), access, errors }
     }
 }

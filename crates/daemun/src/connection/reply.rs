@@ -9,6 +9,9 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::buffers;
+use super::cold;
+use super::current::told;
+use super::file::FileStream;
 use super::incoming::Incoming;
 use super::wire::Wire;
 use crate::http::h1::{ConnectionField, HeadPlan, LAST_CHUNK, Length, Outgoing, encode_chunk_size, encode_head, plan};
@@ -16,7 +19,7 @@ use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, date}
 
 /// Files up to this length are read and written with the head; above, `sendfile` is cheaper (it halves the cost at
 /// 10 MiB, and costs a system call more below some tens of KiB).
-const SMALL_FILE: u64 = 32 * 1024;
+pub(super) const SMALL_FILE: u64 = 32 * 1024;
 
 /// Bodies up to this length are copied behind the head: one plain write instead of a gathering one.
 const SMALL_BODY: usize = 16 * 1024;
@@ -85,6 +88,11 @@ impl Reply<'_> {
                 self.sent = bytes.len() as u64;
                 self.write_with(bytes).await?;
             }
+            ResponseBody::File(file)
+                if plan.sends_body && file.length > SMALL_FILE && !self.wire.transport.sends_files() =>
+            {
+                return self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
+            }
             ResponseBody::File(file) if plan.sends_body => self.send_file(&file, &head).await?,
             ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
             _ => {
@@ -98,10 +106,14 @@ impl Reply<'_> {
     async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
         head(&mut self.wire.output);
         if file.length <= SMALL_FILE {
-            read_behind(&mut self.wire.output, file).map_err(|message| {
+            let read = match fetch(file, file.offset, file.length).await {
+                Ok(()) => read_behind(&mut self.wire.output, file),
+                Err(message) => Err(message),
+            };
+            if let Err(message) = read {
                 self.wire.output.clear();
-                ReplyError::Body { message, head_sent: false }
-            })?;
+                return Err(ReplyError::Body { message, head_sent: false });
+            }
             self.sent = file.length;
             return Ok(self.write_with(Bytes::new()).await?);
         }
@@ -110,8 +122,16 @@ impl Reply<'_> {
             self.wire.output.drain(..written);
         }
         self.write_with(Bytes::new()).await?;
+        // Up to here it was seen to be in memory.
+        let mut warm = 0;
         while self.sent < file.length {
             let step = (file.length - self.sent).min(SENDFILE_STEP);
+            if self.sent >= warm {
+                let fetched = fetch(file, file.offset + self.sent, step).await;
+                fetched.map_err(|message| ReplyError::Body { message, head_sent: true })?;
+                warm = self.sent + step;
+            }
+            let step = step.min(warm - self.sent);
             let written = self.sendfile(file, file.offset + self.sent, step).await?;
             if written == 0 {
                 let message = format!("a file was {} bytes shorter than when it was opened", file.length - self.sent);
@@ -298,17 +318,11 @@ impl<H: Fn(&mut Vec<u8>)> Gathered<'_, H> {
     }
 }
 
-/// What a panic said.
-pub(super) fn told(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&'static str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing")
-}
-
 fn failed(error: &BodyError) -> Step {
     Step::Failed(format!("a response body failed: {error}"))
 }
 
-fn length(body: &ResponseBody) -> Option<u64> {
+pub(super) fn length(body: &ResponseBody) -> Option<u64> {
     match body {
         ResponseBody::Empty => Some(0),
         ResponseBody::Full(bytes) => Some(bytes.len() as u64),
@@ -316,6 +330,14 @@ fn length(body: &ResponseBody) -> Option<u64> {
         ResponseBody::LengthOnly(length) => Some(*length),
         ResponseBody::Stream(stream) => stream.length(),
     }
+}
+
+/// Has a part of a file in memory, so that sending it waits for no disk.
+async fn fetch(file: &FileBody, offset: u64, length: u64) -> Result<(), String> {
+    if cold::is_at_hand(file.file.as_fd(), offset, length) {
+        return Ok(());
+    }
+    cold::fetch(&file.file, offset, length).await.map_err(|error| format!("a file could not be read: {error}"))
 }
 
 /// Appends all of a small file.

@@ -187,7 +187,7 @@ impl Visit {
         Self {
             id: request.notes.id.clone(),
             origin: request.head.field("origin").map(Bytes::copy_from_slice),
-            scheme: request.endpoint.scheme(),
+            scheme: request.scheme(),
             received: request.received,
         }
     }

@@ -3,7 +3,7 @@
 
 use bytes::BufMut;
 
-use crate::http::{Request, Scheme, TrustedProxies};
+use crate::http::{ClientCertificate, Request, RequestId, Scheme, TlsSession, TrustedProxies};
 
 /// What a program that is a script of its own is told beyond the request (RFC 3875, sections 4.1.5, 4.1.6, 4.1.13).
 #[derive(Clone, Copy, Debug)]
@@ -60,13 +60,47 @@ fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     variable(out, b"SERVER_SOFTWARE", b"daemun");
     variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");
     addresses(out, request);
+    if let Some(session) = request.endpoint.tls() {
+        secured(out, session);
+    }
     if let Some(length) = length
         && (length > 0 || head.field("content-length").is_some())
     {
         variable(out, b"CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
     }
+    if let Some(user) = &request.notes.user {
+        variable(out, b"REMOTE_USER", user.as_bytes());
+        variable(out, b"AUTH_TYPE", b"Basic");
+    }
+    if request.notes.id != RequestId::None {
+        out.put_slice(b"HTTP_X_REQUEST_ID\0");
+        request.notes.id.push(out);
+        out.push(0);
+    }
     if let Some(value) = head.field("content-type") {
         variable(out, b"CONTENT_TYPE", value);
+    }
+}
+
+/// What TLS says of the connection, in the words of Apache's mod_ssl. The names cannot come from a field: those begin
+/// with `HTTP_`.
+fn secured(out: &mut Vec<u8>, session: &TlsSession) {
+    variable(out, b"SSL_PROTOCOL", session.protocol.as_bytes());
+    variable(out, b"SSL_CIPHER", session.cipher.as_bytes());
+    if let Some(name) = &session.server_name {
+        variable(out, b"SSL_TLS_SNI", name.as_bytes());
+    }
+    match &session.client {
+        ClientCertificate::NotAsked => {}
+        ClientCertificate::Absent => variable(out, b"SSL_CLIENT_VERIFY", b"NONE"),
+        ClientCertificate::Verified(shown) => {
+            variable(out, b"SSL_CLIENT_VERIFY", b"SUCCESS");
+            variable(out, b"SSL_CLIENT_S_DN", shown.subject.as_bytes());
+            variable(out, b"SSL_CLIENT_I_DN", shown.issuer.as_bytes());
+            variable(out, b"SSL_CLIENT_M_SERIAL", shown.serial.as_bytes());
+            variable(out, b"SSL_CLIENT_FINGERPRINT", shown.fingerprint.as_bytes());
+            variable(out, b"SSL_CLIENT_CERT", shown.pem.as_bytes());
+        }
     }
 }
 
@@ -174,7 +208,7 @@ fn fields(out: &mut Vec<u8>, request: &Request, authorization: bool) {
 }
 
 fn is_left_out(name: &[u8]) -> bool {
-    const NAMES: [&[u8]; 15] = [
+    const NAMES: [&[u8]; 16] = [
         b"content-length",
         b"content-type",
         b"connection",
@@ -187,6 +221,7 @@ fn is_left_out(name: &[u8]) -> bool {
         b"transfer-encoding",
         b"upgrade",
         b"forwarded",
+        b"x-request-id",
         b"x-forwarded-for",
         b"x-forwarded-proto",
         b"x-forwarded-host",

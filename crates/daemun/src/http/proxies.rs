@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Endpoint, RequestHead};
+use super::{Endpoint, RequestHead, Scheme};
 
 /// Who may say where a request came from.
 #[derive(Clone, Debug, Default)]
@@ -32,6 +32,15 @@ impl TrustedProxies {
             }
         }
         found
+    }
+
+    /// How the client speaks to a trusted proxy, where that says so (`X-Forwarded-Proto`).
+    pub fn scheme(&self, head: &RequestHead) -> Option<Scheme> {
+        match head.field("x-forwarded-proto")? {
+            said if said.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
+            said if said.eq_ignore_ascii_case(b"http") => Some(Scheme::Http),
+            _ => None,
+        }
     }
 
     fn contains(&self, address: IpAddr) -> bool {

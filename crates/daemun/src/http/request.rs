@@ -117,6 +117,8 @@ pub struct Request {
 pub struct Notes {
     /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
     pub id: RequestId,
+    /// How the client speaks to the trusted proxy that brought it.
+    pub scheme: Option<Scheme>,
     /// Who was authenticated (`REMOTE_USER`).
     pub user: Option<Box<str>>,
     /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
@@ -126,6 +128,11 @@ pub struct Notes {
 }
 
 impl Request {
+    /// How the client speaks: to a trusted proxy, where there is one that says so, else to us.
+    pub fn scheme(&self) -> Scheme {
+        self.notes.scheme.unwrap_or(self.endpoint.scheme())
+    }
+
     /// The request that is answered instead of this one after a local redirect to `path`, as it stands in a URL:
     /// `HEAD` for `HEAD`, else `GET`, from the same client with the same fields but those of a body, without a body
     /// (RFC 3875, section 6.2.2).
@@ -140,7 +147,7 @@ impl Request {
             received: self.received,
             timeout: None,
             interim: self.interim.clone(),
-            notes: Notes { id: self.notes.id.clone(), ..Notes::default() },
+            notes: Notes { id: self.notes.id.clone(), scheme: self.notes.scheme, ..Notes::default() },
         })
     }
 }

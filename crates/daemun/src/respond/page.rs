@@ -120,9 +120,7 @@ pub fn of_status(facts: &Facts<'_>, head: Option<&RequestHead>) -> Response {
         Kind::Json => json(facts),
         Kind::Text => text(facts),
     };
-    let mut response = page(facts.status, kind, body, head);
-    response.fields.push(Bytes::from_static(b"Cache-Control"), Bytes::from_static(b"no-store"));
-    response
+    page(facts.status, kind, body, head)
 }
 
 /// A page of ours; the answer to `HEAD` where that was asked.

@@ -1,6 +1,7 @@
 //! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
 
 mod handlers;
+mod https;
 mod listening;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
@@ -20,10 +22,12 @@ use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::filter::Kept;
 use crate::gateway::Spool;
+use crate::http::TrustedProxies;
 use crate::launcher::Client;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
+use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
 
 /// How long the last lines of the logs may take to be written at the end.
@@ -97,6 +101,9 @@ struct Front {
     reports: Reports,
     pools: BTreeMap<String, AppPool>,
     listening: Listening,
+    /// What https listeners show.
+    certificates: Arc<ArcSwap<Certificates>>,
+    tickets: Tickets,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
     /// Caches and counters of filters, found again after a reload.
@@ -113,6 +120,7 @@ struct AppPool {
 struct Prepared {
     plan: Plan,
     serving: Serving,
+    certificates: Certificates,
     sockets: Vec<Vec<OwnedFd>>,
 }
 
@@ -134,11 +142,13 @@ impl Front {
         };
         let access = match telemetry.access.sink {
             Sink::Off => AccessLogger::off(),
-            _ => AccessLogger::start(access, telemetry.access.format, errors.clone())?,
+            _ => AccessLogger::start(access, telemetry.access.format.clone(), errors.clone())?
+                .masking(&telemetry.access.mask),
         };
         let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
-        let listening = Listening::new(limits.max_connections);
+        let certificates = Arc::new(ArcSwap::default());
+        let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
         let mut front = Self {
@@ -147,6 +157,8 @@ impl Front {
             reports,
             pools: BTreeMap::new(),
             listening,
+            certificates,
+            tickets: Tickets::default(),
             prepared: None,
             kept: Kept::default(),
             launcher,
@@ -173,8 +185,11 @@ impl Front {
         let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
         let means = handlers::Means { pools, spool, kept, errors, launcher };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
-        let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
-        self.prepared = Some(Prepared { plan, serving, sockets });
+        let handler = handlers::behind_https(handler, &plan);
+        let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
+        let trusted = TrustedProxies::new(plan.configuration.server.trusted_proxies.clone());
+        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
+        self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
     }
 
@@ -206,11 +221,13 @@ impl Front {
             ToFront::Expect(app, admission) => self.with_pool(&app, |pool| pool.expect(admission)),
             ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
+            ToFront::WhoIsIdle(app, idle) => self.with_pool(&app, |pool| pool.tell_idle(idle)),
             ToFront::Switch(generations) => {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
+            ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Launcher => {
                 for socket in descriptors {
@@ -235,8 +252,9 @@ impl Front {
 
     /// Serves what was prepared.
     fn switch(&mut self, generations: &BTreeMap<String, u64>) {
-        let Some(Prepared { plan, serving, sockets }) = self.prepared.take() else { return };
+        let Some(Prepared { plan, serving, certificates, sockets }) = self.prepared.take() else { return };
         self.context.serving.store(Arc::new(serving));
+        self.certificates.store(Arc::new(certificates));
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
@@ -253,6 +271,14 @@ impl Front {
             }
         }
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
+    }
+
+    /// Shows other certificates; connections keep those that they began with.
+    fn show(&self, materials: &[Material]) {
+        match Certificates::new(materials, &self.tickets) {
+            Ok(certificates) => self.certificates.store(Arc::new(certificates)),
+            Err(error) => self.context.errors.error(format_args!("{error}; the certificates before are shown on")),
+        }
     }
 
     fn reopen(&self, access: bool, error: bool, descriptors: Vec<OwnedFd>) {

@@ -7,14 +7,19 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod certificates;
 mod change;
 mod children;
 mod collecting;
+mod death;
 mod events;
 mod launching;
 mod lines;
 mod logs;
+mod reports;
 mod roots;
+mod scaling;
+mod stacks;
 mod stopping;
 mod switching;
 
@@ -36,11 +41,14 @@ use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
+use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
+use death::OomKills;
 use events::Event;
 use launching::Launching;
 use logs::Logs;
+use stacks::Stacks;
 
 /// Reads the configuration anew; an error is the whole text for the log.
 pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
@@ -71,6 +79,9 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
+    /// What https listeners show.
+    certificates: Certificates,
+    watches_certificates: bool,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -98,6 +109,7 @@ struct Master {
     pid_file: Option<PathBuf>,
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
+    oom_kills: OomKills,
     exit: ExitCode,
 }
 
@@ -128,6 +140,11 @@ struct App {
     socket_path: PathBuf,
     socket: OwnedFd,
     lifeline: Lifeline,
+    stacks: Stacks,
+    /// Implementation and version of its Python, once it has said so.
+    python: String,
+    /// How many workers there should be now.
+    wanted: u32,
     generation: u64,
     zygote: Option<Zygote>,
     zygote_started: Instant,
@@ -155,6 +172,8 @@ struct Worker {
     connected: bool,
     /// Its end is expected: it was told to retire.
     leaving: bool,
+    /// Another has been asked for in its place.
+    is_due: bool,
     /// What the front said when its lanes closed.
     last_words: Option<LastWords>,
     /// The worker that it replaces once it has connected.
@@ -194,6 +213,8 @@ impl Master {
         Ok(Self {
             configure,
             configuration,
+            certificates: Certificates::default(),
+            watches_certificates: false,
             serving: false,
             logs,
             errors,
@@ -215,6 +236,7 @@ impl Master {
             strangers: Vec::new(),
             pid_file: None,
             roots: Vec::new(),
+            oom_kills: OomKills::now(),
             exit: ExitCode::SUCCESS,
         })
     }
@@ -263,7 +285,10 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
+            Event::LookAtWorkers => self.look_at_workers().await,
+            Event::Unfit(generation, why) => return self.unfit(generation, &why),
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }

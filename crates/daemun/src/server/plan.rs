@@ -10,6 +10,7 @@ use crate::app::{Admission, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
+use crate::tls::Material;
 
 /// The supervisor's word.
 #[derive(Debug, Deserialize, Serialize)]
@@ -24,12 +25,16 @@ pub(super) enum ToFront {
     GiveUp(String),
     /// Send nothing more to this worker.
     Retire(String, u32),
+    /// Say which workers of this application have had nothing to do for this long.
+    WhoIsIdle(String, std::time::Duration),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
     Drain,
     /// This launcher starts CGI programs from now on. Its socket comes along.
     Launcher,
+    /// Show these from now on.
+    Certificates(Vec<Material>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
     Reopen(bool, bool),
 }
@@ -54,6 +59,8 @@ pub(super) struct Plan {
     pub(super) configuration: Configuration,
     /// Each listener as it was asked for, where it came to be, and with how many sockets.
     pub(super) listeners: Vec<(ListenerSettings, Address, usize)>,
+    /// Certificates and keys of the https listeners.
+    pub(super) certificates: Vec<Material>,
 }
 
 /// A plan with its descriptors.
@@ -68,6 +75,7 @@ pub(super) struct Openings<'a> {
     pub(super) error_log: BorrowedFd<'a>,
     pub(super) bound: &'a [Bound],
     pub(super) worker_sockets: Vec<BorrowedFd<'a>>,
+    pub(super) certificates: Vec<Material>,
 }
 
 /// Opens what `configuration` names. Roots that are not there are left out; the supervisor looks for them again.
@@ -110,7 +118,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners = openings.bound.iter();
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
-    Ok(Packed { plan: Plan { configuration, listeners }, descriptors })
+    Ok(Packed { plan: Plan { configuration, listeners, certificates: openings.certificates.clone() }, descriptors })
 }
 
 fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {

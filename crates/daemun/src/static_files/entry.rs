@@ -206,6 +206,19 @@ impl Entry {
         held(&self.plain) + self.variants.iter().map(held).sum::<usize>()
     }
 
+    /// Whether a file that it holds open is not what it was: shortened, rewritten, or removed or replaced under its name,
+    /// each of which sets the change time. One system call for a file that is not in memory; none for one that is.
+    pub(super) fn has_changed(&self) -> bool {
+        std::iter::once(&self.plain).chain(&self.variants).any(|one| match &one.content {
+            Content::Memory(_) => false,
+            Content::Open(file) => rustix::fs::fstat(file).map_or(true, |stat| {
+                let (size, modified) = (stat.st_size as u64, (stat.st_mtime, stat.st_mtime_nsec as i64));
+                let changed = (stat.st_ctime, stat.st_ctime_nsec as i64);
+                (size, modified, changed) != (one.identity.size, one.identity.modified, one.identity.changed)
+            }),
+        })
+    }
+
     /// Descriptors that it holds open.
     pub(super) fn descriptors(&self) -> usize {
         let all = std::iter::once(&self.plain).chain(&self.variants);

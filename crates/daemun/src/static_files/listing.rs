@@ -182,11 +182,11 @@ impl Order {
         };
         let wished = match self.by {
             By::Name => by_name(),
-            By::Size => one.size.cmp(&other.size).then_with(by_name),
-            By::Time => one.modified.cmp(&other.modified).then_with(by_name),
+            By::Size => one.size.cmp(&other.size),
+            By::Time => one.modified.cmp(&other.modified),
         };
         let wished = if self.descending { wished.reverse() } else { wished };
-        one.size.is_some().cmp(&other.size.is_some()).then(wished)
+        one.size.is_some().cmp(&other.size.is_some()).then(wished).then_with(by_name)
     }
 }
 

@@ -117,7 +117,11 @@ impl StaticFiles {
     }
 
     fn recall(&self, name: &[u8], now: Instant) -> Option<Sought> {
-        self.cache.as_ref().and_then(|cache| cache.recall(name, now))
+        match self.cache.as_ref()?.recall(name, now)? {
+            // A length that is no longer true would make an answer that has to be cut.
+            Sought::File(entry) if entry.has_changed() => None,
+            sought => Some(sought),
+        }
     }
 
     /// Steps 4 and 5.

@@ -232,7 +232,7 @@ pub fn wait_for(pidfd: &impl AsFd) -> io::Result<Ended> {
     // SAFETY: `waitid` has filled the part of the union that tells of a child.
     let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
     let exited = info.si_code == libc::CLD_EXITED;
-    Ok(Ended { pid, code: exited.then_some(status), signal: (!exited).then_some(status) })
+    Ok(Ended { pid, code: exited.then_some(status), signal: (!exited).then_some(status), peak: 0 })
 }
 
 /// Sends a signal to a process group; false where nobody is in it any more.

@@ -1,24 +1,43 @@
 //! The access log: one line for each request, when its answer has been sent or has failed.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::error::ErrorLogger;
 use super::escape::{push_escaped, push_json, push_number, push_seconds};
+use super::mask::Mask;
 use super::settings::Format;
+use super::template::Template;
 use super::time::{push_common, rfc3339};
 use super::writer::LogWriter;
-use crate::http::{RequestHead, Status, Timing};
+use crate::http::{RequestHead, RequestId, Scheme, Status, Timing};
 
 /// The access log. A clone writes to the same place.
 #[derive(Clone)]
 pub struct AccessLogger {
     writer: Option<LogWriter>,
-    format: Format,
+    line: Arc<Line>,
+}
+
+/// How a line is made.
+#[derive(Debug, Default)]
+struct Line {
+    kind: Kind,
+    mask: Mask,
+}
+
+#[derive(Debug, Default)]
+enum Kind {
+    #[default]
+    Combined,
+    Json,
+    Template(Template),
 }
 
 /// What is told of a request.
@@ -36,6 +55,26 @@ pub struct Entry<'a> {
     pub duration: Duration,
     /// Where the time went.
     pub timing: Timing,
+    /// What it is called.
+    pub id: Option<&'a RequestId>,
+    /// Who asked, by the word of a trusted proxy.
+    pub forwarded: Option<IpAddr>,
+    /// How the client spoke.
+    pub scheme: Scheme,
+}
+
+impl<'a> Entry<'a> {
+    /// Who asked: behind trusted proxies what they say.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.forwarded.or(self.client.map(|client| client.ip())).map(|address| address.to_canonical())
+    }
+
+    pub(super) fn head(&self) -> Option<&'a RequestHead> {
+        match self.request {
+            RequestLine::Head(head) => Some(head),
+            RequestLine::Refused(_) => None,
+        }
+    }
 }
 
 /// The request of an [`Entry`].
@@ -61,12 +100,37 @@ impl AccessLogger {
             errors.error(format_args!("{lost} lines of the access log were lost: nobody took them"));
             None
         };
-        Ok(Self { writer: Some(LogWriter::start("access-log", sink, report)?), format })
+        let kind = match format {
+            Format::Combined => Kind::Combined,
+            Format::Json => Kind::Json,
+            Format::Template(text) => Kind::Template(Template::parse(&text).map_err(io::Error::other)?),
+        };
+        let line = Arc::new(Line { kind, mask: Mask::default() });
+        Ok(Self { writer: Some(LogWriter::start("access-log", sink, report)?), line })
+    }
+
+    /// The same, but values of these parameters of queries are not written down.
+    #[must_use]
+    pub fn masking(mut self, names: &[String]) -> Self {
+        if let Some(line) = Arc::get_mut(&mut self.line) {
+            line.mask = Mask::new(names);
+        }
+        self
+    }
+
+    /// A target as logs may hold it.
+    pub fn masked<'a>(&self, target: &'a [u8]) -> Cow<'a, [u8]> {
+        self.line.mask.apply(target)
     }
 
     /// A log that writes nothing.
     pub fn off() -> Self {
-        Self { writer: None, format: Format::Combined }
+        Self { writer: None, line: Arc::default() }
+    }
+
+    /// Whether anything is written at all: who would look at the clock for a line need not.
+    pub fn is_on(&self) -> bool {
+        self.writer.is_some()
     }
 
     /// Writes a line.
@@ -74,7 +138,7 @@ impl AccessLogger {
         let Some(writer) = &self.writer else { return };
         LINE.with_borrow_mut(|line| {
             line.clear();
-            format_entry(line, self.format, entry, SystemTime::now());
+            format_entry(line, &self.line, entry, SystemTime::now());
             writer.push(line);
         });
     }
@@ -92,34 +156,23 @@ impl AccessLogger {
     }
 }
 
-fn format_entry(line: &mut Vec<u8>, format: Format, entry: &Entry<'_>, now: SystemTime) {
-    match format {
-        Format::Combined => push_combined(line, entry, now),
-        Format::Json => push_object(line, entry, now),
+fn format_entry(out: &mut Vec<u8>, line: &Line, entry: &Entry<'_>, now: SystemTime) {
+    match &line.kind {
+        Kind::Combined => push_combined(out, entry, &line.mask, now),
+        Kind::Json => push_object(out, entry, &line.mask, now),
+        Kind::Template(template) => template.push(out, entry, &line.mask, now),
     }
-    line.push(b'\n');
+    out.push(b'\n');
 }
 
 /// Apache's `"%h %l %u %t \"%r\" %>s %b \"%{Referer}i\" \"%{User-agent}i\""`, then our three times.
-fn push_combined(line: &mut Vec<u8>, entry: &Entry<'_>, now: SystemTime) {
-    push_client(line, entry.client);
+fn push_combined(line: &mut Vec<u8>, entry: &Entry<'_>, mask: &Mask, now: SystemTime) {
+    push_client(line, entry.address());
     line.extend_from_slice(b" - - ");
     push_common(line, now);
     line.extend_from_slice(b" \"");
-    let head = match entry.request {
-        RequestLine::Head(head) => {
-            line.extend_from_slice(head.method_name().as_bytes());
-            line.push(b' ');
-            push_escaped(line, head.target());
-            line.push(b' ');
-            line.extend_from_slice(head.version().as_str().as_bytes());
-            Some(head)
-        }
-        RequestLine::Refused(bytes) => {
-            push_escaped(line, first_line(bytes));
-            None
-        }
-    };
+    push_request_line(line, entry, mask);
+    let head = entry.head();
     line.extend_from_slice(b"\" ");
     push_number(line, entry.status.code().into());
     line.push(b' ');
@@ -131,7 +184,7 @@ fn push_combined(line: &mut Vec<u8>, entry: &Entry<'_>, now: SystemTime) {
     for name in ["referer", "user-agent"] {
         line.extend_from_slice(b" \"");
         match head.and_then(|head| head.field(name)) {
-            Some(value) => push_escaped(line, value),
+            Some(value) => push_escaped(line, &mask.apply(value)),
             None => line.push(b'-'),
         }
         line.push(b'"');
@@ -144,19 +197,35 @@ fn push_combined(line: &mut Vec<u8>, entry: &Entry<'_>, now: SystemTime) {
     push_seconds(line, entry.timing.application);
 }
 
-fn push_object(line: &mut Vec<u8>, entry: &Entry<'_>, now: SystemTime) {
+/// `GET /path HTTP/1.1`, or the first line of what was refused.
+pub(super) fn push_request_line(line: &mut Vec<u8>, entry: &Entry<'_>, mask: &Mask) {
+    match entry.request {
+        RequestLine::Head(head) => {
+            line.extend_from_slice(head.method_name().as_bytes());
+            line.push(b' ');
+            push_escaped(line, &mask.apply(head.target()));
+            line.push(b' ');
+            line.extend_from_slice(head.version().as_str().as_bytes());
+        }
+        RequestLine::Refused(bytes) => push_escaped(line, first_line(bytes)),
+    }
+}
+
+fn push_object(line: &mut Vec<u8>, entry: &Entry<'_>, mask: &Mask, now: SystemTime) {
     line.extend_from_slice(b"{\"time\":\"");
     line.extend_from_slice(rfc3339(now).as_bytes());
     line.extend_from_slice(b"\",\"client\":\"");
-    push_client(line, entry.client);
+    push_client(line, entry.address());
     line.push(b'"');
+    let id = entry.id.map(ToString::to_string);
+    push_member(line, "request_id", id.as_deref().map(str::as_bytes));
     match entry.request {
         RequestLine::Head(head) => {
             push_member(line, "method", Some(head.method_name().as_bytes()));
-            push_member(line, "target", Some(head.target()));
+            push_member(line, "target", Some(&mask.apply(head.target())));
             push_member(line, "protocol", Some(head.version().as_str().as_bytes()));
             push_member(line, "host", Some(head.authority().as_bytes()).filter(|host| !host.is_empty()));
-            push_member(line, "referer", head.field("referer"));
+            push_member(line, "referer", head.field("referer").map(|value| mask.apply(value)).as_deref());
             push_member(line, "user_agent", head.field("user-agent"));
         }
         RequestLine::Refused(bytes) => push_member(line, "refused", Some(first_line(bytes))),
@@ -192,8 +261,8 @@ fn push_name(line: &mut Vec<u8>, name: &str) {
 }
 
 /// The address alone. An IPv4 client of an IPv6 socket is written as what it is; one on a Unix socket as nginx does.
-fn push_client(line: &mut Vec<u8>, client: Option<SocketAddr>) {
-    match client.map(|client| client.ip().to_canonical()) {
+pub(super) fn push_client(line: &mut Vec<u8>, client: Option<IpAddr>) {
+    match client {
         Some(IpAddr::V4(address)) => {
             for (at, octet) in address.octets().into_iter().enumerate() {
                 if at > 0 {
@@ -225,7 +294,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { max_head: 65_536, max_request_line: 16_384, max_fields: 100 };
 
-    fn line(format: Format, head: &'static [u8], client: Option<&str>) -> String {
+    fn line(kind: Kind, head: &'static [u8], client: Option<&str>) -> String {
         let head = parse_head(&Bytes::from_static(head), &LIMITS).unwrap().head;
         let entry = Entry {
             client: client.map(|client| client.parse().unwrap()),
@@ -234,9 +303,17 @@ mod tests {
             bytes: 1234,
             duration: Duration::from_micros(1_500),
             timing: Timing { queue: Some(Duration::from_micros(20)), application: None },
+            id: Some(&RequestId::Made(1)),
+            forwarded: None,
+            scheme: Scheme::Http,
         };
         let mut line = Vec::new();
-        format_entry(&mut line, format, &entry, std::time::UNIX_EPOCH + Duration::from_millis(1_795_348_805_007));
+        format_entry(
+            &mut line,
+            &Line { kind, mask: Mask::new(&["token".to_owned()]) },
+            &entry,
+            std::time::UNIX_EPOCH + Duration::from_millis(1_795_348_805_007),
+        );
         String::from_utf8(line).unwrap()
     }
 
@@ -244,25 +321,44 @@ mod tests {
     fn combined_is_apaches_and_three_times() {
         let head = b"GET /a?b HTTP/1.1\r\nHost: a\r\nReferer: http://x/\r\nUser-Agent: y \"z\r\n\r\n";
         assert_eq!(
-            line(Format::Combined, head, Some("[::ffff:10.0.0.7]:5000")),
+            line(Kind::Combined, head, Some("[::ffff:10.0.0.7]:5000")),
             "10.0.0.7 - - [22/Nov/2026:12:00:05 +0000] \"GET /a?b HTTP/1.1\" 200 1234 \"http://x/\" \"y \\x22z\" \
              rt=0.001500 queue=0.000020 app=-\n"
         );
-        let bare = line(Format::Combined, b"GET / HTTP/1.0\r\n\r\n", Some("[2001:db8::1]:5000"));
+        let bare = line(Kind::Combined, b"GET / HTTP/1.0\r\n\r\n", Some("[2001:db8::1]:5000"));
         assert!(bare.starts_with("2001:db8::1 - - ") && bare.contains("\"GET / HTTP/1.0\" 200 1234 \"-\" \"-\" rt="));
     }
 
     #[test]
     fn json_is_one_object_a_line() {
         let head = b"GET / HTTP/1.1\r\nHost: a\r\nUser-Agent: \"y\\\xff\r\n\r\n";
-        let line = line(Format::Json, head, None);
+        let line = line(Kind::Json, head, None);
         assert_eq!(line.matches('\n').count(), 1);
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         let want = serde_json::json!({
-            "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "method": "GET", "target": "/",
+            "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "request_id": "0000000000000001", "method": "GET", "target": "/",
             "protocol": "HTTP/1.1", "host": "a", "referer": null, "user_agent": "\"y\\\u{fffd}", "status": 200, "bytes": 1234,
             "duration": 0.0015, "queue": 0.00002, "application": null,
         });
         assert_eq!(object, want);
+    }
+
+    #[test]
+    fn a_template_has_nginxs_names_and_secrets_are_masked() {
+        let head = b"GET /a?token=secret&b=1 HTTP/1.1\r\nHost: A:80\r\nReferer: /x?token=s\r\nX-Key: \"k\r\nCookie: c=d; e=f\r\n\r\n";
+        let text = "$remote_addr|$remote_port|$request|$uri|$args|$host|$status|$body_bytes_sent|$request_time|$request_id|\
+                    $scheme|$http_x_key|$http_referer|$cookie_e|$http_none|$queue_time|${status}x|$$";
+        let template = Template::parse(text).unwrap();
+        assert_eq!(
+            line(Kind::Template(template), head, Some("10.0.0.7:5000")),
+            "10.0.0.7|5000|GET /a?token=***&b=1 HTTP/1.1|/a|token=***&b=1|a|200|1234|0.001500|0000000000000001|http|\
+             \\x22k|/x?token=***|f|-|0.000020|200x|$\n"
+        );
+        for (text, want) in [
+            ("$remote_adr", "there is no `$remote_adr`; did you mean `$remote_addr`?"),
+            ("a\nb", "a line cannot hold a line break"),
+        ] {
+            assert_eq!(Template::parse(text).unwrap_err(), want);
+        }
     }
 }

@@ -7,12 +7,15 @@
 mod access;
 mod error;
 mod escape;
+mod mask;
 mod settings;
+mod template;
 mod time;
 mod writer;
 
 pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
+pub use template::Template;
 pub use time::rfc3339;
 pub use writer::LogWriter;

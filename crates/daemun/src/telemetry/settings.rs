@@ -20,6 +20,9 @@ pub struct AccessLog {
     pub sink: Sink,
     /// How; default combined.
     pub format: Format,
+    /// Parameters of queries whose values are not written down. Default none.
+    #[serde(default)]
+    pub mask: Vec<String>,
 }
 
 /// `[server] error_log`.
@@ -50,13 +53,15 @@ pub enum Sink {
 }
 
 /// How a line of the access log looks.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Format {
     /// Apache's combined format, then the whole time, the time in queue and the time in the application, in seconds.
     #[default]
     Combined,
     /// One JSON object a line.
     Json,
+    /// Text with nginx's names, such as `$remote_addr "$request" $status`.
+    Template(String),
 }
 
 /// How important a line of the error log is.

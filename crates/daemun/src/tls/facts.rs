@@ -34,7 +34,9 @@ impl Facts {
         if signed.0.first() == Some(&VERSION) {
             signed.take(VERSION)?;
         }
-        let serial = hexadecimal(signed.take(INTEGER)?);
+        let serial = signed.take(INTEGER)?;
+        // It is positive; the zero before a first bit that is set says so, and is no digit of it.
+        let serial = hexadecimal(if let [0, rest @ ..] = serial { rest } else { serial });
         signed.take(SEQUENCE)?;
         let issuer = name(signed.take(SEQUENCE)?)?;
         let mut validity = Der(signed.take(SEQUENCE)?);
@@ -72,9 +74,8 @@ impl<'a> Der<'a> {
     }
 }
 
-/// A serial number is positive; the zero before a first bit that is set says so, and is no digit of it.
-fn hexadecimal(bytes: &[u8]) -> String {
-    let bytes = if let [0, rest @ ..] = bytes { rest } else { bytes };
+/// Digits in upper case.
+pub(super) fn hexadecimal(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() * 2);
     for byte in bytes {
         // Writing into a string cannot fail, here and below.

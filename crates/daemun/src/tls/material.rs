@@ -212,17 +212,30 @@ fn bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
 
 /// What tells one state of a table's files from another.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Stamp(Vec<Option<(u64, u64, u64, i64, i64)>>);
+pub struct Stamp(Vec<Option<FileStamp>>);
+
+/// What tells one state of a file from another.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct FileStamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
 
 impl Stamp {
     /// The state of now. Follows links: what renews certificates often only moves one.
     pub fn of(settings: &TlsSettings) -> Self {
         let others = [&settings.ocsp, &settings.client_ca].into_iter().flatten();
         let paths = [&settings.cert, &settings.key].into_iter().chain(others);
-        let stamp = |path: &PathBuf| {
-            let found = fs::metadata(path).ok()?;
-            Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
-        };
-        Self(paths.map(stamp).collect())
+        Self(paths.map(|path| FileStamp::of(path)).collect())
+    }
+}
+
+impl FileStamp {
+    fn of(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        let modified = (found.mtime(), found.mtime_nsec());
+        Some(Self { device: found.dev(), inode: found.ino(), size: found.size(), modified })
     }
 }

@@ -4,6 +4,7 @@ use rustls::crypto::aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, ProtocolVersion, ServerConnection};
 
+use super::facts::hexadecimal;
 use super::{ClientCertificates, Facts};
 use crate::http::{ClientCertificate, ShownCertificate, TlsSession};
 
@@ -43,7 +44,7 @@ fn cipher(suite: CipherSuite) -> &'static str {
 fn certificate(der: &CertificateDer<'_>) -> Option<Box<ShownCertificate>> {
     let facts = Facts::read(der)?;
     let digest = TLS13_AES_128_GCM_SHA256.tls13()?.common.hash_provider.hash(der);
-    let fingerprint = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let fingerprint = hexadecimal(digest.as_ref()).to_ascii_lowercase();
     Some(Box::new(ShownCertificate {
         subject: facts.subject,
         issuer: facts.issuer,

@@ -1,18 +1,16 @@
 //! What a worker sends, given to the requests it is for; and what becomes of them when it is gone.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use bytes::Bytes;
 use daemun_protocol::frame::{self, Answer, Ending, Frame, FrameError, Kind};
 use rustix::fs::FileType;
 
 use super::{State, WorkerReport};
-use crate::app::exchange::{Event, Failure};
+use crate::app::exchange::Event;
 use crate::app::signal::{LaneError, LaneKey};
-use crate::app::worker::{Slot, SlotState, Worker};
+use crate::app::worker::SlotState;
 
 impl State {
     pub(super) fn take_frame(
@@ -48,10 +46,14 @@ impl State {
                 return Ok(());
             }
             Kind::Inform => {
-                self.inform(key, request, payload, wakers);
+                self.aside(key, request, Event::Inform(payload), wakers);
                 return Ok(());
             }
-            Kind::Credit | Kind::Started => return Ok(()),
+            Kind::Credit => {
+                self.aside(key, request, Event::Wants(frame::credit(&payload)?), wakers);
+                return Ok(());
+            }
+            Kind::Started => return Ok(()),
             kind => return Err(LaneError::Unexpected(kind)),
         };
         self.hand_over(key, request, event, last, wakers);
@@ -60,8 +62,13 @@ impl State {
 
     /// Gives an event to the request it is for, unless that is gone, and frees the slot after the last one.
     fn hand_over(&mut self, key: LaneKey, id: u32, event: Event, last: bool, wakers: &mut Vec<Waker>) {
+        let bounded = self.settings.stream_idle.is_some();
         let Some(worker) = self.worker(key.serial) else { return };
         let Some(slot) = worker.slot(key.thread, id) else { return };
+        if bounded && let Event::Data(bytes) = &event {
+            slot.brought = Instant::now();
+            slot.untaken = slot.untaken.saturating_add(bytes.len() as u32);
+        }
         if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
             slot.state = SlotState::Answering;
             slot.exchange.post(event, wakers);
@@ -71,11 +78,11 @@ impl State {
         }
     }
 
-    /// Early hints: they change nothing about the answer, which is awaited as before.
-    fn inform(&mut self, key: LaneKey, id: u32, head: Bytes, wakers: &mut Vec<Waker>) {
+    /// Early hints, or a wish for more of the body: nothing changes about the answer, which is awaited as before.
+    fn aside(&mut self, key: LaneKey, id: u32, event: Event, wakers: &mut Vec<Waker>) {
         let Some(slot) = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id)) else { return };
-        if matches!(slot.state, SlotState::Held | SlotState::Revoking(_)) {
-            slot.exchange.post(Event::Inform(head), wakers);
+        if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
+            slot.exchange.post(event, wakers);
         }
     }
 
@@ -105,40 +112,16 @@ impl State {
                 let reason = format!("it has served {} requests (`max_requests`)", worker.served);
                 reports.push(WorkerReport::Replace { serial, reason });
             }
+            let is_done = worker.is_reserved && worker.in_flight() == 0;
             worker.retire_idle_lanes(wakers);
             if worker.retiring && worker.in_flight() > 0 && worker.only_abandoned() {
                 reports.push(WorkerReport::Drained { serial });
             }
-        }
-        self.dispatch(now, wakers);
-    }
-
-    /// What becomes of the requests of a worker that is gone. Returns what it was serving.
-    pub(super) fn recover(&mut self, worker: &Worker, now: Instant, wakers: &mut Vec<Waker>) -> Vec<(String, f32)> {
-        let mut serving = Vec::new();
-        for (thread, lane) in worker.lanes.iter().enumerate() {
-            for Slot { exchange, id, sent, state } in lane.slots() {
-                if matches!(state, SlotState::Moved) {
-                    continue;
-                }
-                let started = worker.has_started(thread, *id);
-                if started {
-                    serving.push((exchange.what(), now.saturating_duration_since(*sent).as_secs_f32()));
-                }
-                match state {
-                    SlotState::Abandoned => {}
-                    // Never called, or once more where that is the same as once: design of the hand-over.
-                    SlotState::Held | SlotState::Revoking(_)
-                        if !started || (exchange.method.is_idempotent() && exchange.tries() < 2) =>
-                    {
-                        exchange.taken_back();
-                        self.queue.push_front(Arc::clone(exchange));
-                    }
-                    _ => exchange.post(Event::Failed(Failure::WorkerDied), wakers),
-                }
+            if is_done {
+                self.open_reserved();
             }
         }
-        serving
+        self.dispatch(now, wakers);
     }
 }
 

@@ -5,16 +5,21 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use super::{Pool, State, WorkerReport, wake};
-use crate::app::exchange::{Event, Failure, Place};
+use daemun_protocol::frame;
+
+use crate::app::exchange::{Event, Exchange, Failure, Place};
 #[cfg(doc)]
 use crate::app::pace::Pace;
-use crate::app::worker::{Lane, SlotState, Worker};
+use crate::app::worker::{Lane, Slot, SlotState, Worker, is_started};
 
 /// How long a request that was asked for back is given at least before it is looked at again.
 const VISIBLE: Duration = Duration::from_millis(1);
 
 /// How often it is looked at while anything is in flight: how late a deadline can be noticed.
 const LOOSE: Duration = Duration::from_millis(50);
+
+/// How long the first request in the queue may wait before another worker is started on demand.
+const WAITED: Duration = Duration::from_millis(50);
 
 /// Looks without need after which the clock slows down or stops: starting it again costs a wake-up.
 const PATIENCE: u32 = 40;
@@ -62,6 +67,7 @@ impl Pool {
         state.flush_silent(&mut wakers, now);
         state.take_back(now);
         state.dispatch(now, &mut wakers);
+        reports.extend(state.wants_more(now));
         let watches = (state.watch, state.watch_wanted(), state.pace.silence());
         drop(state);
         wake(wakers);
@@ -93,9 +99,14 @@ impl State {
     fn watch_wanted(&self) -> Watch {
         let crowded = |worker: &Worker| worker.lanes.iter().any(|lane| lane.in_flight() > 1);
         let elsewhere = self.workers.iter().map(Worker::threads).sum::<usize>() > 1;
-        if (elsewhere && !self.queue.is_empty()) || self.workers.iter().any(crowded) {
+        // One thread alone has nobody who could take its requests over: what remains is to have it write its answers.
+        let matters = elsewhere || self.pace.holds_back();
+        if (elsewhere && !self.queue.is_empty()) || (matters && self.workers.iter().any(crowded)) {
             Watch::Close
-        } else if !self.queue.is_empty() || self.workers.iter().any(|worker| worker.in_flight() > 0) {
+        } else if !self.queue.is_empty()
+            || !self.suspects.is_empty()
+            || self.workers.iter().any(|worker| worker.in_flight() > 0)
+        {
             Watch::Loose
         } else {
             Watch::Parked
@@ -104,30 +115,72 @@ impl State {
 
     /// Fails what has waited or run too long.
     fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>, reports: &mut Vec<WorkerReport>) {
-        let (queue_timeout, timeout) = (self.settings.queue_timeout, self.settings.timeout);
+        let queue_timeout = self.settings.queue_timeout;
+        if !self.suspects.is_empty() {
+            self.expire_suspects(queue_timeout, now, wakers);
+        }
         while let Some(exchange) = self.queue.pop_front_if(|exchange| now - exchange.submitted >= queue_timeout) {
             exchange.post(Event::Failed(Failure::QueueTimeout), wakers);
         }
-        let mut late = Vec::new();
-        for worker in &self.workers {
-            for (thread, lane) in worker.lanes.iter().enumerate() {
-                let overdue = lane.slots().filter(|slot| {
-                    matches!(slot.state, SlotState::Held | SlotState::Revoking(_)) && now - slot.sent >= timeout
-                });
-                late.extend(overdue.map(|slot| (worker.serial, thread as u16, slot.id, Arc::clone(&slot.exchange))));
-            }
-        }
-        for (serial, thread, id, exchange) in late {
-            wakers.extend(self.abandon(Place { serial, thread, id }));
+        for (place, failure, exchange) in self.late(now, reports) {
+            self.counts.timed_out += 1;
+            let Place { serial, thread, id } = place;
+            wakers.extend(self.abandon(place));
             reports.push(WorkerReport::Stuck { serial, request: exchange.what() });
-            exchange.post(Event::Failed(Failure::Timeout), wakers);
+            exchange.post(Event::Failed(failure), wakers);
             let Some(worker) = self.worker(serial) else { continue };
+            wakers.extend(worker.interrupt(thread, id));
             worker.retiring = true;
             worker.retire_idle_lanes(wakers);
             if worker.only_abandoned() {
                 reports.push(WorkerReport::Drained { serial });
             }
         }
+    }
+
+    /// Whether more workers should be started: where they are on demand and requests have waited for longer than a busy
+    /// thread takes to become free, or nobody is there at all.
+    fn wants_more(&self, now: Instant) -> Option<WorkerReport> {
+        let first = self.queue.front()?;
+        let workers = self.workers.iter().filter(|worker| !worker.retiring).count();
+        if self.settings.min_processes >= self.settings.processes || workers >= self.settings.processes as usize {
+            return None;
+        }
+        let waited = now.saturating_duration_since(first.submitted);
+        let wanted = workers == 0 || waited >= WAITED;
+        wanted.then(|| WorkerReport::Busy { waiting: self.queue.len(), seconds: waited.as_secs_f32() })
+    }
+
+    /// What has run out of time; what has used half of it is reported, once.
+    fn late(&mut self, now: Instant, reports: &mut Vec<WorkerReport>) -> Vec<(Place, Failure, Arc<Exchange>)> {
+        let (usual, idle) = (self.settings.timeout, self.settings.stream_idle);
+        let mut late = Vec::new();
+        for worker in &mut self.workers {
+            let Worker { serial, lanes, page, .. } = worker;
+            for (thread, lane) in lanes.iter_mut().enumerate() {
+                for slot in lane.slots_mut() {
+                    let spent = now.saturating_duration_since(slot.sent);
+                    let timeout = slot.exchange.timeout.unwrap_or(usual);
+                    let failure = match slot.state {
+                        SlotState::Held | SlotState::Revoking(_) if spent >= timeout => Failure::Timeout,
+                        SlotState::Held | SlotState::Revoking(_) if spent >= timeout / 2 && !slot.is_slow => {
+                            if is_started(page, thread, slot.id) {
+                                slot.is_slow = true;
+                                let (request, seconds) = (slot.exchange.what(), spent.as_secs_f32());
+                                let (serial, thread) = (*serial, thread as u16);
+                                reports.push(WorkerReport::Slow { serial, thread, request, seconds });
+                            }
+                            continue;
+                        }
+                        SlotState::Answering if is_silent(slot, idle, now) => Failure::Silent,
+                        _ => continue,
+                    };
+                    let place = Place { serial: *serial, thread: thread as u16, id: slot.id };
+                    late.push((place, failure, Arc::clone(&slot.exchange)));
+                }
+            }
+        }
+        late
     }
 
     /// Has answers written that a thread holds back while it is in a call that lasts.
@@ -170,12 +223,19 @@ impl State {
             }
         }
         // The oldest first in the queue.
+        self.counts.moved += moved.len() as u64;
         moved.sort_by_key(|exchange| std::cmp::Reverse(exchange.submitted));
         for exchange in moved {
             exchange.taken_back();
             self.queue.push_front(exchange);
         }
     }
+}
+
+/// Whether a running answer has brought nothing for too long, though its client would take more.
+fn is_silent(slot: &Slot, idle: Option<Duration>, now: Instant) -> bool {
+    let waits_for_client = slot.untaken >= frame::INITIAL_CREDIT / 2;
+    idle.is_some_and(|idle| !waits_for_client && now.saturating_duration_since(slot.brought) >= idle)
 }
 
 impl Worker {

@@ -38,6 +38,9 @@ impl State {
 
     /// Sends what waits, as far as there is room.
     pub(super) fn dispatch(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        if !self.suspects.is_empty() {
+            self.dispatch_suspects(now, wakers);
+        }
         while !self.queue.is_empty()
             && let Some((worker, lane)) = self.place(None, now)
             && let Some(exchange) = self.queue.pop_front()
@@ -47,8 +50,8 @@ impl State {
     }
 
     /// The least loaded worker that has a lane for one more request.
-    fn place(&self, event_loop: Option<usize>, now: Instant) -> Option<(usize, usize)> {
-        let candidates = self.workers.iter().enumerate().filter(|(_, worker)| !worker.retiring);
+    pub(super) fn place(&self, event_loop: Option<usize>, now: Instant) -> Option<(usize, usize)> {
+        let candidates = self.workers.iter().enumerate().filter(|(_, worker)| !worker.retiring && !worker.is_reserved);
         let placed = candidates.filter_map(|(index, worker)| {
             let lane = worker.lane_for(&self.pace, now)?;
             let distance = if event_loop.is_some_and(|home| home != worker.home) { SPILL } else { 0 };
@@ -57,7 +60,14 @@ impl State {
         placed.min().map(|(_, index, lane)| (index, lane))
     }
 
-    fn send(&mut self, worker: usize, lane: usize, exchange: Arc<Exchange>, now: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn send(
+        &mut self,
+        worker: usize,
+        lane: usize,
+        exchange: Arc<Exchange>,
+        now: Instant,
+        wakers: &mut Vec<Waker>,
+    ) {
         match self.workers[worker].send(lane, exchange, now) {
             Ok(waker) => wakers.extend(waker),
             Err(exchange) => exchange.post(Event::Failed(Failure::Resources), wakers),

@@ -22,10 +22,12 @@ fn every_test_that_the_conformance_pages_name_is_there() {
         ("http::fields::tests::", include_str!("../../http/fields.rs")),
         ("http::h1::authority::tests::", include_str!("../../http/h1/authority.rs")),
         ("http::h1::tests::", include_str!("../../http/h1/tests.rs")),
+        ("http::h2::tests::", include_str!("../../http/h2.rs")),
+        ("tls::facts::tests::", include_str!("../../tls/facts.rs")),
         ("telemetry::escape::tests::", include_str!("../../telemetry/escape.rs")),
     ];
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/conformance/");
-    for page in ["http1.md", "attacks.md"] {
+    for page in ["http1.md", "rfc9113.md", "attacks.md"] {
         let text = std::fs::read_to_string(format!("{folder}{page}")).unwrap();
         let mut rows = 0;
         for name in text.split('`').filter(|part| part.contains("tests::")) {

@@ -7,16 +7,20 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
+use super::https::Https;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
-use crate::config::{Configuration, HandlerSettings};
-use crate::filter::{Filtered, Kept};
+use crate::config::{Configuration, HandlerSettings, RouteSettings};
+use crate::connection::Limits;
+use crate::filter::{FilterSettings, Filtered, Kept, Placed};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
+use crate::listener::Address;
 use crate::respond::{Redirect, Respond};
 use crate::router::{PathPattern, Router};
+use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 
@@ -85,11 +89,46 @@ pub(super) fn build(
         };
         let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
         let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
-        let handler = Filtered::wrap(&route.filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
+        let handler =
+            Filtered::wrap(&filters(configuration, route), handler, &trusted, (kept, &name)).map_err(wrong)?;
         routes.push((route.rule.clone(), handler));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+/// What connections are held to: a route that allows larger bodies than the server raises what is read at all, and the
+/// others are held to the server's own limit by a filter.
+pub(super) fn limits(configuration: &Configuration) -> Limits {
+    let mut limits = configuration.server.limits.clone();
+    let most = configuration.routes.iter().filter_map(|route| route.filters.max_body.as_ref()).map(|max| max.value);
+    limits.max_body = most.fold(limits.max_body, u64::max);
+    limits
+}
+
+/// The filters of a route, with the server's `max_body` where another route has raised it.
+fn filters(configuration: &Configuration, route: &RouteSettings) -> FilterSettings {
+    let mut filters = route.filters.clone();
+    let own = configuration.server.limits.max_body;
+    if filters.max_body.is_none() && limits(configuration).max_body > own {
+        filters.max_body = Some(Placed { value: own, origin: "[server] max_body".to_owned() });
+    }
+    filters
+}
+
+/// The same behind what `redirect_https` and `hsts` ask for.
+pub(super) fn behind_https(handler: Arc<dyn Handler>, plan: &Plan) -> Arc<dyn Handler> {
+    let server = &plan.configuration.server;
+    let ports = plan.listeners.iter().filter(|(settings, ..)| settings.tls);
+    let mut ports = ports.filter_map(|(_, address, _)| match address {
+        Address::Tcp(address) => Some(address.port()),
+        _ => None,
+    });
+    // The usual port where anybody listens there; without a listener of ours a proxy speaks https before us.
+    let first = ports.next().unwrap_or(443);
+    let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
+    let trusted = TrustedProxies::new(server.trusted_proxies.clone());
+    Https::wrap(handler, server.redirect_https.then_some(port), server.hsts.as_deref(), trusted)
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::certificates::Certificates;
 use super::events::Event;
-use super::{App, Lifeline, Master, Phase, lines, roots};
-use crate::app::{Ready, Start, Zygote, ZygoteMessage};
+use super::stacks::Stacks;
+use super::{App, Lifeline, Master, Phase, lines, roots, scaling};
+use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
 use crate::django;
 use crate::listener::{self, Bound};
@@ -23,6 +25,7 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     pub(super) number: u64,
     pub(super) configuration: Configuration,
+    pub(super) certificates: Certificates,
     pub(super) bound: Vec<Bound>,
     pub(super) apps: BTreeMap<String, NewApp>,
     pub(super) stage: Stage,
@@ -34,6 +37,8 @@ pub(super) struct NewApp {
     pub(super) account: Option<Account>,
     pub(super) zygote: Option<Zygote>,
     pub(super) started: Instant,
+    /// How many workers it begins with.
+    pub(super) wanted: u32,
     pub(super) import: Import,
 }
 
@@ -106,6 +111,15 @@ impl Master {
     /// Begins a change: binds, and starts to import.
     pub(super) async fn begin(&mut self, configuration: Configuration) -> Result<(), String> {
         let event_loops = configuration.server.event_loops.max(1);
+        for old in &self.bound {
+            let same =
+                |new: &&listener::ListenerSettings| new.address == old.settings.address && new.tls != old.settings.tls;
+            if configuration.server.listeners.iter().any(|new| same(&new)) {
+                let address = &old.settings.address;
+                return Err(format!("{address}: a change between http and https takes effect with the next start"));
+            }
+        }
+        let certificates = Certificates::read(&configuration.tls)?;
         let mut bound = Vec::new();
         for settings in &configuration.server.listeners {
             if !self.bound.iter().any(|old| &old.settings == settings) {
@@ -115,7 +129,8 @@ impl Master {
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;
-        let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        let mut change =
+            Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         self.prepare_programs(&mut change.configuration).await?;
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
@@ -134,6 +149,10 @@ impl Master {
                 account: chosen.account,
                 zygote: Some(zygote),
                 started: Instant::now(),
+                wanted: scaling::wanted(
+                    &settings,
+                    self.apps.get(&settings.name).filter(|_| self.serving).map(|app| app.wanted),
+                ),
                 import: Import::Running,
             };
             change.apps.insert(settings.name, app);
@@ -154,6 +173,7 @@ impl Master {
             return RuntimeFolder::give(&app.socket_path, account);
         }
         let lifeline = Lifeline::new(account)?;
+        let stacks = Stacks::new(account)?;
         let (socket_path, socket) = self.runtime.worker_socket(&settings.name, account)?;
         let app = App {
             settings: settings.clone(),
@@ -161,6 +181,9 @@ impl Master {
             socket_path,
             socket,
             lifeline,
+            stacks,
+            python: String::new(),
+            wanted: scaling::wanted(settings, None),
             generation: 0,
             zygote: None,
             zygote_started: Instant::now(),
@@ -184,14 +207,10 @@ impl Master {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
         let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
-        let start = Start {
-            shim: &self.shim,
-            accelerator: self.accelerator.as_deref(),
-            socket: &app.socket_path,
-            account,
-            lifeline,
-            open_files: self.open_files,
-        };
+        let stacks = app.stacks.end.try_clone().map_err(|error| error.to_string())?;
+        let (shim, socket, open_files) = (&*self.shim, &*app.socket_path, self.open_files);
+        let accelerator = self.accelerator.as_deref();
+        let start = Start { shim, accelerator, socket, account, lifeline, stacks, open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
@@ -263,6 +282,7 @@ impl Master {
             self.errors.error_lines(failure);
             self.errors.error(format_args!("the application above answers 503 while the others serve"));
         }
+        change.tell_left_behind();
         change.add_django_routes();
         change.configuration.warnings.extend(roots::closed_to_the_front(&change.configuration));
         if self.serving {
@@ -291,7 +311,7 @@ impl Master {
                 self.fork_worker(name, *generation, None).await;
             }
         }
-        if workers.is_empty() {
+        if workers.iter().all(|(_, _, processes)| *processes == 0) {
             return self.switch().await;
         }
         self.later(CONNECT_DEADLINE, Event::ConnectDeadline(number));
@@ -322,6 +342,11 @@ impl Master {
         true
     }
 
+    /// A worker of the change under way cannot serve: neither can the others. True when the server must end.
+    pub(super) fn unfit(&mut self, generation: u64, why: &str) -> bool {
+        self.change.as_ref().is_some_and(|change| change.number == generation) && self.abandon(why)
+    }
+
     /// Gives a change up; at the start there is nothing to go back to. True when the server must end.
     pub(super) fn abandon(&mut self, why: &str) -> bool {
         if !self.forget_change() {
@@ -348,10 +373,7 @@ impl Change {
     /// Applications that were imported, with their generation and number of processes.
     pub(super) fn workers_to_fork(&self) -> Vec<(String, u64, u32)> {
         let imported = self.apps.iter().filter(|(_, app)| matches!(app.import, Import::Done(_)));
-        let processes = |name: &String| {
-            self.configuration.apps.iter().find(|app| &app.name == name).map_or(1, |app| app.processes.max(1))
-        };
-        imported.map(|(name, app)| (name.clone(), app.generation, processes(name))).collect()
+        imported.map(|(name, app)| (name.clone(), app.generation, app.wanted)).collect()
     }
 
     /// Whether the zygote of this application's generation has been imported.
@@ -369,6 +391,27 @@ impl Change {
     /// Whether this application's next generation is this one.
     pub(super) fn is_generation(&self, app: &str, generation: u64) -> bool {
         self.apps.get(app).is_some_and(|new| new.generation == generation)
+    }
+
+    /// Says what an import has left behind that a fork would break.
+    fn tell_left_behind(&mut self) {
+        for (name, app) in &self.apps {
+            let Import::Done(ready) = &app.import else { continue };
+            let threads = ready.threads.iter().map(|thread| format!("thread {thread}"));
+            let sockets = ready.sockets.iter().map(|socket| format!("socket {socket}"));
+            let left: Vec<String> = threads.chain(sockets).collect();
+            let settings = self.configuration.apps.iter().find(|settings| &settings.name == name);
+            let text = match settings.map(|settings| settings.preload) {
+                _ if left.is_empty() => continue,
+                Some(Preload::Never) | None => continue,
+                Some(Preload::Auto) => "each worker imports the application by itself (`preload`)",
+                Some(Preload::Always) => "workers are forked from it all the same (`preload = true`)",
+            };
+            let left = left.join(", ");
+            self.configuration
+                .warnings
+                .push(format!("{name}: the import has left behind what a fork breaks: {left}; {text}"));
+        }
     }
 
     /// Adds what Django's settings say, where no route of the file says otherwise.

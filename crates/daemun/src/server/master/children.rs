@@ -1,18 +1,18 @@
 //! Zygotes, workers and the front: started again when they end, with the reason in the log.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::death::{Certificate, How};
 use super::events::Event;
-use super::{Front, LastWords, Master, Phase, Worker};
-use crate::app::{Admission, WorkerReport, ZygoteMessage};
+use super::{Front, Master, Phase, Worker};
+use crate::app::{Admission, ZygoteMessage};
 use crate::server::plan::{FromFront, ToFront};
 use crate::sys::{self, Ended};
 
 /// How long a worker that is all but stuck may take to end by itself.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Ended children that are remembered although nobody has told of them yet.
 const MOST_STRANGERS: usize = 64;
@@ -176,10 +176,22 @@ impl Master {
         if worker.leaving || self.phase == Phase::Draining {
             return;
         }
-        let certificate = Certificate { name, serial, ended, worker: &worker };
+        // Only a SIGKILL that was not ours can be the kernel's.
+        let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();
+        let python = &*app.python;
+        let certificate = Certificate { name, serial, ended, worker: &worker, python, by_oom };
         let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
+        if change && let Some(why) = ended.code.and_then(unfit) {
+            let why = format!("{name}: a worker {why}; its log stands above");
+            return self.later(Duration::ZERO, Event::Unfit(worker.generation, why));
+        }
         if worker.generation != app.generation && !change {
             return self.errors.warning(format_args!("{certificate}; it was about to end"));
+        }
+        if let Some(old) = worker.replaces.and_then(|old| app.workers.get_mut(&old)) {
+            // The one that it was to replace serves on, and is looked at again.
+            old.is_due = false;
+            return self.errors.error(format_args!("{certificate}; the worker that it was to replace serves on"));
         }
         let pause = app.backoff.pause_after(worker.started, Instant::now());
         if pause.is_zero() {
@@ -210,16 +222,7 @@ impl Master {
             None => return,
         };
         self.next_serial += 1;
-        let worker = Worker {
-            pid: 0,
-            generation,
-            started: Instant::now(),
-            connected: false,
-            leaving: false,
-            last_words: None,
-            replaces,
-        };
-        app.workers.insert(serial, worker);
+        app.workers.insert(serial, Worker::new(generation, replaces));
         if zygote.fork(serial).await.is_err() {
             // It is gone: its end brings a new one, which forks what is missing.
             app.workers.remove(&serial);
@@ -227,9 +230,9 @@ impl Master {
     }
 
     /// Forks as many workers as are missing.
-    async fn fork_missing(&mut self, name: &str) {
+    pub(super) async fn fork_missing(&mut self, name: &str) {
         let Some(app) = self.apps.get(name) else { return };
-        let (generation, wanted) = (app.generation, app.settings.processes.max(1) as usize);
+        let (generation, wanted) = (app.generation, app.wanted as usize);
         let there = app.workers.values().filter(|worker| worker.generation == generation && !worker.leaving).count();
         for _ in there..wanted {
             self.fork_worker(name, generation, None).await;
@@ -309,111 +312,6 @@ impl Master {
         }
     }
 
-    async fn worker_reported(&mut self, name: &str, report: WorkerReport) -> bool {
-        let Some(app) = self.apps.get_mut(name) else { return false };
-        match report {
-            WorkerReport::Connected { serial } => {
-                let Some(worker) = app.workers.get_mut(&serial) else { return false };
-                worker.connected = true;
-                if let Some(old) = worker.replaces.take() {
-                    self.retire(name, old).await;
-                }
-                return self.check_connected().await;
-            }
-            WorkerReport::Lost { serial, served, serving, reason } => {
-                if let Some(worker) = app.workers.get_mut(&serial) {
-                    worker.last_words = Some(LastWords { served, serving });
-                    // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
-                    let pid = worker.pid;
-                    self.errors.debug(format_args!("{name}: worker {serial} (pid {pid}) is disconnected: {reason}"));
-                    self.later(Duration::from_secs(10), Event::Overdue(pid));
-                }
-            }
-            WorkerReport::Replace { serial, reason } => {
-                let generation = app.generation;
-                self.errors.info(format_args!("{name}: worker {serial} is replaced: {reason}"));
-                self.fork_worker(name, generation, Some(serial)).await;
-            }
-            WorkerReport::Stuck { serial, request } => {
-                let Some(worker) = app.workers.get_mut(&serial) else { return false };
-                let (pid, generation) = (worker.pid, worker.generation);
-                let first = !std::mem::replace(&mut worker.leaving, true);
-                self.errors.error(format_args!(
-                    "{name}: worker {serial} (pid {pid}) has not answered {request} in time (`timeout`); it is replaced \
-                     once its other requests are done"
-                ));
-                if first {
-                    self.fork_worker(name, generation, None).await;
-                }
-            }
-            WorkerReport::Drained { serial } => {
-                if let Some(worker) = app.workers.get(&serial) {
-                    let pid = worker.pid;
-                    self.later(PATIENCE, Event::Overdue(pid));
-                }
-            }
-            WorkerReport::Refused { pid, reason } => {
-                let pid = pid.map_or_else(|| String::from("unknown"), |pid| pid.to_string());
-                self.errors
-                    .warning(format_args!("{name}: a process (pid {pid}) was refused on the worker socket: {reason}"));
-            }
-        }
-        false
-    }
-
-    /// Sends nothing more to a worker; it ends when it is done.
-    async fn retire(&mut self, name: &str, serial: u32) {
-        let grace = self.configuration.server.grace;
-        let Some(app) = self.apps.get_mut(name) else { return };
-        let grace = grace + app.settings.timeout;
-        let Some(worker) = app.workers.get_mut(&serial) else { return };
-        worker.leaving = true;
-        let (pid, patience) = (worker.pid, worker.patience(grace));
-        self.later(patience, Event::Overdue(pid));
-        self.tell_front(ToFront::Retire(name.to_owned(), serial)).await;
-    }
-
-    /// Workers of earlier generations were told to end by the front. A reload must not cut a request short, so they get
-    /// the time that a request may take, and the grace.
-    pub(super) fn retire_before(&mut self, name: &str, generation: u64) {
-        let grace = self.configuration.server.grace;
-        let Some(app) = self.apps.get_mut(name) else { return };
-        let grace = grace + app.settings.timeout;
-        let old = app.workers.values_mut().filter(|worker| worker.generation < generation);
-        let leaving: Vec<(i32, Duration)> = old
-            .map(|worker| {
-                worker.leaving = true;
-                (worker.pid, worker.patience(grace))
-            })
-            .collect();
-        for (pid, patience) in leaving {
-            self.later(patience, Event::Overdue(pid));
-        }
-    }
-
-    /// TTIN and TTOU: one process more or fewer of each application.
-    pub(super) async fn resize(&mut self, by: i32) {
-        if self.phase != Phase::Running || !self.serving {
-            return;
-        }
-        let names: Vec<String> = self.apps.keys().cloned().collect();
-        for name in names {
-            let Some(app) = self.apps.get_mut(&name).filter(|app| app.generation != u64::MAX) else { continue };
-            let processes = app.settings.processes.saturating_add_signed(by).max(1);
-            if processes == app.settings.processes {
-                continue;
-            }
-            app.settings.processes = processes;
-            let generation = app.generation;
-            let youngest = app.workers.iter().filter(|(_, worker)| !worker.leaving).map(|(&serial, _)| serial).max();
-            self.errors.info(format_args!("{name}: {processes} processes from now on"));
-            match youngest {
-                Some(serial) if by < 0 => self.retire(&name, serial).await,
-                _ => self.fork_worker(&name, generation, None).await,
-            }
-        }
-    }
-
     /// Kills a process of ours that should have ended. One that has been reaped is not touched: its id may be another's.
     pub(super) fn kill_if_alive(&mut self, pid: i32) {
         let ours = |app: &super::App| {
@@ -428,6 +326,20 @@ impl Master {
 }
 
 impl Worker {
+    /// A worker that is being forked.
+    pub(super) fn new(generation: u64, replaces: Option<u32>) -> Self {
+        Self {
+            pid: 0,
+            generation,
+            started: Instant::now(),
+            connected: false,
+            leaving: false,
+            is_due: false,
+            last_words: None,
+            replaces,
+        }
+    }
+
     /// How long it may take to end. One whose threads are not all connected will be refused from now on, and nobody
     /// can tell it to.
     pub(super) fn patience(&self, grace: Duration) -> Duration {
@@ -435,62 +347,11 @@ impl Worker {
     }
 }
 
-/// How a process ended, in words.
-pub(super) struct How(pub(super) Ended);
-
-impl fmt::Display for How {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Ended { code: Some(code), .. } => write!(f, "exited with code {code}"),
-            Ended { signal: Some(number), .. } => {
-                let name = signal_name(number);
-                write!(f, "was killed by signal {number}{name}")
-            }
-            Ended { .. } => f.write_str("ended"),
-        }
-    }
-}
-
-/// ` (SIGKILL)` for 9; nothing for a signal without a name.
-fn signal_name(number: i32) -> String {
-    let debug = Signal::from_named_raw(number).map(|signal| format!("{signal:?}")).unwrap_or_default();
-    let letters: String =
-        debug.rsplit("::").next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
-    if letters.is_empty() { letters } else { format!(" (SIG{})", letters.to_ascii_uppercase()) }
-}
-
-/// What is known about a worker that is gone.
-struct Certificate<'a> {
-    name: &'a str,
-    serial: u32,
-    ended: Ended,
-    worker: &'a Worker,
-}
-
-impl fmt::Display for Certificate<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serial, ended, worker } = self;
-        let age = worker.started.elapsed().as_secs_f32();
-        write!(f, "{name}: worker {serial} (pid {}) {} after {age:.1} s", ended.pid, How(*ended))?;
-        let Some(LastWords { served, serving }) = &worker.last_words else { return Ok(()) };
-        write!(f, " and {served} requests")?;
-        for (index, (what, seconds)) in serving.iter().enumerate() {
-            let separator = if index == 0 { ", serving" } else { "," };
-            write!(f, "{separator} {what} for {seconds:.1} s")?;
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_is_told_by_number_and_name() {
-        let killed = |number| How(Ended { pid: 1, code: None, signal: Some(number) }).to_string();
-        assert_eq!(killed(9), "was killed by signal 9 (SIGKILL)");
-        assert_eq!(killed(11), "was killed by signal 11 (SIGSEGV)");
-        assert_eq!(killed(40), "was killed by signal 40");
+/// What is wrong with a worker that has left with this code by itself: those of the shim.
+fn unfit(code: i32) -> Option<&'static str> {
+    match code {
+        71 => Some("could not import the application"),
+        72 => Some("did not answer `ready` well"),
+        _ => None,
     }
 }

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::children::How;
+use super::death::How;
 use super::events::Event;
 use super::{Lifeline, Master, lines};
 use crate::app::collect;

@@ -46,6 +46,12 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// Certificates may have been replaced.
+    LookForCertificates,
+    /// Workers may be too old, too large or too many.
+    LookAtWorkers,
+    /// A worker of a change under way, of this generation, has found itself unfit to serve, for this reason.
+    Unfit(u64, String),
     /// TTIN.
     WorkerMore,
     /// TTOU.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::children::How;
+use super::death::How;
 use super::events::Event;
 use super::{Master, Phase};
 use crate::config::{Configuration, HandlerSettings};

@@ -13,9 +13,11 @@ use crate::server::plan::{self, Openings, ToFront};
 impl Master {
     /// Sends the plan of the change under way, or of what is being served.
     pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, new): (_, &[Bound]) = match &self.change {
-            Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
-            _ => (&self.configuration, &[]),
+        let (configuration, certificates, new): (_, _, &[Bound]) = match &self.change {
+            Some(change) if change.stage != Stage::Importing => {
+                (&change.configuration, &change.certificates, &change.bound)
+            }
+            _ => (&self.configuration, &self.certificates, &[]),
         };
         let wanted = &configuration.server.listeners;
         let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
@@ -26,6 +28,7 @@ impl Master {
             error_log: self.logs.error(),
             bound: &bound,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
+            certificates: certificates.materials(),
         };
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
         let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
@@ -46,7 +49,7 @@ impl Master {
             let connected = workers.map_or(0, |workers| {
                 workers.values().filter(|worker| worker.generation == generation && worker.connected).count()
             });
-            connected >= if self.serving { processes as usize } else { 1 }
+            connected >= if self.serving { processes as usize } else { processes.min(1) as usize }
         });
         if enough { self.switch().await } else { false }
     }
@@ -55,11 +58,12 @@ impl Master {
     pub(super) async fn connect_deadline(&mut self, number: u64) -> bool {
         let waiting = |change: &&Change| change.number == number && change.stage == Stage::Connecting;
         let Some(change) = self.change.as_ref().filter(waiting) else { return false };
-        let without = change.workers_to_fork().into_iter().find(|(name, generation, _)| {
+        let without = change.workers_to_fork().into_iter().find(|(name, generation, processes)| {
             let app = self.apps.get(name);
-            !app.is_some_and(|app| {
-                app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
-            })
+            *processes > 0
+                && !app.is_some_and(|app| {
+                    app.workers.values().any(|worker| worker.generation == *generation && worker.connected)
+                })
         });
         match without {
             Some((name, ..)) => {
@@ -84,7 +88,7 @@ impl Master {
 
     /// The front serves what was prepared: the old may go.
     pub(super) async fn switched(&mut self) {
-        let Some(Change { configuration, bound, apps, .. }) =
+        let Some(Change { configuration, certificates, bound, apps, .. }) =
             self.change.take_if(|change| change.stage == Stage::Switching)
         else {
             return;
@@ -101,6 +105,10 @@ impl Master {
             app.zygote_started = new.started;
             app.given_up = matches!(new.import, Import::Failed(_));
             app.account = new.account;
+            app.wanted = new.wanted;
+            if let Import::Done(ready) = &new.import {
+                app.python = format!("{} {}", ready.implementation, ready.python);
+            }
             if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
                 old.stop().await;
             }
@@ -114,6 +122,8 @@ impl Master {
         let first = !std::mem::replace(&mut self.serving, true);
         self.roots = roots::now(&configuration);
         self.configuration = configuration;
+        self.certificates = certificates;
+        self.watch_certificates();
         if first {
             // Before the line that others wait for.
             self.write_pid_file();
@@ -121,6 +131,7 @@ impl Master {
                 lines::say(format_args!("listening on {}", bound.url()));
             }
             self.later(roots::LOOK, Event::LookForRoots);
+            self.look_at_workers().await;
         } else {
             self.renew_launcher().await;
             self.errors.info(format_args!("reloaded"));

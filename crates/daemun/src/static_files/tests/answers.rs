@@ -177,7 +177,7 @@ async fn ranges_are_sent_as_parts() {
         assert_eq!(answer.field(name), site.get("/a.txt").await.field(name), "{name}");
     }
     let answer = site.ask("GET", "/empty.txt", &[("Range", "bytes=0-")]).await;
-    assert_eq!((answer.status, answer.field("Content-Range")), (416, Some("bytes */0")));
+    assert_eq!((answer.status, answer.field("Content-Range"), answer.length), (200, None, 0));
 }
 
 #[tokio::test]
@@ -422,7 +422,7 @@ async fn a_folder_without_an_index_is_listed_where_that_is_allowed() {
     assert_eq!(names("").await, sorted);
     let by_size = ["with/", "z/", "<b>&\"'.txt", "A.txt", "b.txt", "inside", "javascript:alert(1)"];
     assert_eq!(names("?sort=size").await, by_size);
-    assert_eq!(names("?sort=size&order=desc").await[..3], ["z/", "with/", "javascript:alert(1)"]);
+    assert_eq!(names("?sort=size&order=desc").await[..3], ["with/", "z/", "javascript:alert(1)"]);
     assert_eq!(names("?order=desc").await[2], "javascript:alert(1)");
     let page = site.ask("GET", "/", &[("Accept", "text/html")]).await;
     assert_eq!(page.field("Content-Type"), Some("text/html; charset=utf-8"));

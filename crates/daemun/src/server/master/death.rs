@@ -1,0 +1,166 @@
+//! How a worker ended, in words: the exit code, the signal or the OOM killer, and what it was doing.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use rustix::process::Signal;
+
+use super::{LastWords, Worker};
+use crate::sys::Ended;
+
+/// How a process ended, in words.
+pub(super) struct How(pub(super) Ended);
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Ended { code: Some(code), .. } => write!(f, "exited with code {code}"),
+            Ended { signal: Some(number), .. } => {
+                let name = signal_name(number);
+                write!(f, "was killed by signal {number}{name}")
+            }
+            Ended { .. } => f.write_str("ended"),
+        }
+    }
+}
+
+/// ` (SIGKILL)` for 9; nothing for a signal without a name.
+fn signal_name(number: i32) -> String {
+    let debug = Signal::from_named_raw(number).map(|signal| format!("{signal:?}")).unwrap_or_default();
+    let letters: String =
+        debug.rsplit("::").next().unwrap_or_default().chars().filter(char::is_ascii_alphanumeric).collect();
+    if letters.is_empty() { letters } else { format!(" (SIG{})", letters.to_ascii_uppercase()) }
+}
+
+/// What is known about a worker that is gone.
+pub(super) struct Certificate<'a> {
+    pub(super) name: &'a str,
+    pub(super) serial: u32,
+    pub(super) ended: Ended,
+    pub(super) worker: &'a Worker,
+    /// `CPython 3.12.1`, once it is known.
+    pub(super) python: &'a str,
+    /// Whether the kernel ended it because memory had run out.
+    pub(super) by_oom: bool,
+}
+
+impl fmt::Display for Certificate<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, serial, ended, worker, python, by_oom } = self;
+        let age = worker.started.elapsed().as_secs_f32();
+        write!(f, "{name}: worker {serial} (pid {}) {}", ended.pid, How(*ended))?;
+        if *by_oom {
+            f.write_str(" by the kernel's OOM killer: memory had run out")?;
+        }
+        write!(f, " after {age:.1} s")?;
+        let served = worker.last_words.as_ref().map_or(0, |words| words.served);
+        write!(f, " and {served} requests, with at most {} MiB of memory", ended.peak >> 20)?;
+        if !python.is_empty() {
+            write!(f, ", under {python}")?;
+        }
+        let Some(LastWords { serving, .. }) = &worker.last_words else { return Ok(()) };
+        for (index, (what, seconds)) in serving.iter().enumerate() {
+            let separator = if index == 0 { ", serving" } else { "," };
+            write!(f, "{separator} {what} for {seconds:.1} s")?;
+        }
+        Ok(())
+    }
+}
+
+/// Counts of what the kernel's OOM killer has killed: in our control group, and on the whole machine.
+#[derive(Debug)]
+pub(super) struct OomKills {
+    files: Vec<PathBuf>,
+    seen: u64,
+}
+
+impl OomKills {
+    /// As they stand now.
+    pub(super) fn now() -> Self {
+        let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let mut files = vec![PathBuf::from("/proc/vmstat")];
+        files.extend(group_files(&groups));
+        let mut kills = Self { files, seen: 0 };
+        kills.seen = kills.count();
+        kills
+    }
+
+    /// Whether it has killed since the last look.
+    pub(super) fn more(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.seen, 0);
+        self.seen = self.count();
+        self.seen > before
+    }
+
+    fn count(&self) -> u64 {
+        self.files.iter().filter_map(|path| oom_kills(&std::fs::read_to_string(path).ok()?)).sum()
+    }
+}
+
+/// Where the control groups of `/proc/self/cgroup` tell of it: version 2, then version 1.
+fn group_files(groups: &str) -> Vec<PathBuf> {
+    let file = |line: &str| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        match controllers {
+            "" => Some(PathBuf::from(format!("/sys/fs/cgroup{path}/memory.events"))),
+            "memory" => Some(PathBuf::from(format!("/sys/fs/cgroup/memory{path}/memory.oom_control"))),
+            _ => None,
+        }
+    };
+    groups.lines().filter_map(file).collect()
+}
+
+/// The number behind `oom_kill` in any of these files.
+fn oom_kills(text: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    const KILLED: Ended = Ended { pid: 12, code: None, signal: Some(9), peak: 300 << 20 };
+
+    #[test]
+    fn a_signal_is_told_by_number_and_name() {
+        let killed = |number| How(Ended { signal: Some(number), ..KILLED }).to_string();
+        assert_eq!(killed(9), "was killed by signal 9 (SIGKILL)");
+        assert_eq!(killed(11), "was killed by signal 11 (SIGSEGV)");
+        assert_eq!(killed(40), "was killed by signal 40");
+    }
+
+    #[test]
+    fn a_certificate_says_who_how_when_and_over_what() {
+        let mut worker = Worker::new(1, None);
+        worker.started = Instant::now();
+        worker.last_words = Some(LastWords { served: 7, serving: vec![("GET /a".to_owned(), 0.25)] });
+        let told = |by_oom| {
+            let python = "CPython 3.12.1";
+            Certificate { name: "shop", serial: 3, ended: KILLED, worker: &worker, python, by_oom }.to_string()
+        };
+        assert_eq!(
+            told(false),
+            "shop: worker 3 (pid 12) was killed by signal 9 (SIGKILL) after 0.0 s and 7 requests, with \
+             at most 300 MiB of memory, under CPython 3.12.1, serving GET /a for 0.2 s"
+        );
+        assert!(told(true).contains("(SIGKILL) by the kernel's OOM killer: memory had run out after"));
+    }
+
+    #[test]
+    fn kills_are_found_in_either_version_of_control_groups() {
+        assert_eq!(
+            group_files("0::/system.slice/a.service\n"),
+            [PathBuf::from("/sys/fs/cgroup/system.slice/a.service/memory.events")]
+        );
+        assert_eq!(
+            group_files("5:cpu,cpuacct:/x\n4:memory:/y\n"),
+            [PathBuf::from("/sys/fs/cgroup/memory/y/memory.oom_control")]
+        );
+        assert_eq!(oom_kills("low 0\noom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
+        assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
+        assert_eq!(oom_kills("nothing\n"), None);
+    }
+}
