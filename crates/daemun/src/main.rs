@@ -4,12 +4,15 @@ use std::process::ExitCode;
 
 use daemun::cli::{self, Command};
 use daemun::config::Environment;
-use daemun::server;
+use daemun::{launcher, server};
 
 fn main() -> ExitCode {
     // A front is told apart before anything is parsed: its arguments are ours, not a person's.
     if std::env::args_os().nth(1).is_some_and(|role| role == server::FRONT_ROLE) {
         return server::front::run(3);
+    }
+    if std::env::args_os().nth(1).is_some_and(|role| role == launcher::LAUNCHER_ROLE) {
+        return launcher::run(3);
     }
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(arguments) => arguments,

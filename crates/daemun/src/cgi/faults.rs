@@ -75,13 +75,13 @@ pub fn faults(path: &Path) -> Vec<ScriptFault> {
             faults.push(ScriptFault::WorldWritable);
         }
     }
-    faults.extend(fault_of_beginning(path));
+    let beginning = File::open(path).and_then(read_beginning);
+    faults.extend(beginning.ok().and_then(|beginning| fault_of_beginning(&beginning)));
     faults
 }
 
-/// What is wrong with its first line.
-fn fault_of_beginning(path: &Path) -> Option<ScriptFault> {
-    let beginning = beginning(path).ok()?;
+/// What is wrong with a script that begins so.
+pub(super) fn fault_of_beginning(beginning: &[u8]) -> Option<ScriptFault> {
     if beginning.starts_with(b"\xef\xbb\xbf#!") {
         return Some(ScriptFault::ByteOrderMark);
     }
@@ -106,18 +106,19 @@ fn fault_of_beginning(path: &Path) -> Option<ScriptFault> {
     missing.map(|name| ScriptFault::MissingInterpreter(name.to_owned()))
 }
 
-fn beginning(path: &Path) -> io::Result<Vec<u8>> {
+/// As much of a script as says how it is run.
+pub(super) fn read_beginning(script: File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(BEGINNING).read_to_end(&mut bytes)?;
+    script.take(BEGINNING).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 
 /// Whether the first line names a Python; a script that cannot be read is told by its ending.
-pub(super) fn is_python(path: &Path) -> bool {
+pub(super) fn is_python(path: &Path, beginning: impl FnOnce() -> io::Result<Vec<u8>>) -> bool {
     if path.extension().is_some_and(|ending| ending == "py") {
         return true;
     }
-    let Ok(beginning) = beginning(path) else { return false };
+    let Ok(beginning) = beginning() else { return false };
     let line = beginning.split(|&byte| byte == b'\n').next().unwrap_or_default();
     line.starts_with(b"#!") && memchr::memmem::find(line, b"python").is_some()
 }
@@ -128,6 +129,8 @@ pub(super) struct Why<'a> {
     pub(super) path: &'a Path,
     /// What was executed, if that is not the script.
     pub(super) program: Option<&'a Path>,
+    /// How the script begins, if it can be read.
+    pub(super) beginning: Option<&'a [u8]>,
     pub(super) error: &'a LaunchError,
 }
 
@@ -141,7 +144,7 @@ impl fmt::Display for Why<'_> {
         if let (Step::Execute, Some(program)) = (step, self.program) {
             return write!(f, "{path}: its interpreter {} was not executed: {error}", program.display());
         }
-        let known = fault_of_beginning(self.path);
+        let known = self.beginning.and_then(fault_of_beginning);
         match (step, number) {
             (Step::Execute, libc::ENOENT | libc::ENOEXEC) => match known {
                 Some(fault) => f.write_str(&fault.told(self.path)),

@@ -7,10 +7,12 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+
+use super::faults;
 
 /// The scripts below a root.
 #[derive(Debug)]
@@ -104,6 +106,15 @@ impl Scripts {
             }
         }
         Err(FindError::Absent)
+    }
+
+    /// How a script that was found begins. The front may not enter what lies above the root, and so reads it from there.
+    pub(super) fn beginning(&self, script: &Path) -> io::Result<Vec<u8>> {
+        let name = script.strip_prefix(&self.path).map_err(io::Error::other)?;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let file = rustix::fs::openat2(self.folder.as_fd(), name, flags, Mode::empty(), resolve)?;
+        faults::read_beginning(file.into())
     }
 
     fn look_at(&self, name: &[u8], may_block: bool) -> Result<Found, FindError> {

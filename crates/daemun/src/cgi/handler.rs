@@ -1,7 +1,7 @@
 //! The door of a CGI route: a request in, a program's answer out.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use super::process::{Deadlines, Pipes, Process, standard};
 use super::settings::{CgiSettings, find_program};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{Method, Request, RequestBody, Response, ResponseBody, Status, Timing, TrustedProxies};
+use crate::http::{Method, Request, RequestBody, RequestId, Response, ResponseBody, Status, Timing, TrustedProxies};
 use crate::launcher::{Client, LaunchError};
 use crate::telemetry::ErrorLogger;
 
@@ -91,11 +91,16 @@ impl Cgi {
     }
 
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        if request.notes.id == RequestId::None {
+            // Its standard error is told apart by it.
+            request.notes.id = RequestId::next();
+        }
         let invocation = match self.way(&request).await {
             Way::Run(invocation) => *invocation,
             Way::Decline => return Ok(Outcome::Decline(request)),
             Way::Refuse(error) => return Err(error),
         };
+        request.interim.follow_client();
         let begun = Instant::now();
         let input = Input::gather(std::mem::replace(&mut request.body, RequestBody::Empty), &self.shared.spool).await?;
         let waited = Instant::now();
@@ -105,7 +110,7 @@ impl Cgi {
         let head = read_head(&mut process, invocation.is_nph(), &request.interim);
         let timeout = request.timeout.unwrap_or(self.settings.timeout);
         let head = tokio::time::timeout(timeout, head).await.unwrap_or(Err(NoHead::Late));
-        let head = head.map_err(|error| explain(&invocation, &error, begun))?;
+        let head = head.map_err(|error| self.explain(&invocation, &error, begun))?;
         process.set_idle(self.settings.stream_idle);
         match head {
             Head::Document(document) => {
@@ -184,7 +189,7 @@ impl Cgi {
             return Way::Refuse(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message));
         }
         let mut reuse = false;
-        if self.settings.reuse && interpreter.is_empty() && faults::is_python(&found.path) {
+        if self.settings.reuse && interpreter.is_empty() && self.is_python(&found.path) {
             let python = self.settings.profile.reuse.as_ref().map(|reuse| reuse.python.display().to_string());
             reuse = python.is_some();
             interpreter.extend(python);
@@ -238,12 +243,56 @@ impl Cgi {
         let start = invocation.start(&self.settings, request, input.length, &self.shared.trusted);
         let standard = standard(input.descriptor(&self.nothing), &pipes);
         let started = self.shared.client.start(&start, standard, Box::new(places)).await;
-        let running = started.map_err(|error| explain(invocation, &NoHead::Failed(error), Instant::now()))?;
+        let running = started.map_err(|error| self.explain(invocation, &NoHead::Failed(error), Instant::now()))?;
         let deadlines = Deadlines { idle: self.settings.total_timeout, total: self.settings.total_timeout };
         let name = format!("{}: {}", request.notes.id, invocation.script.display());
         let log = (self.shared.errors.clone(), name);
         let Pipes { output, error } = pipes;
         Process::new(running, output.0, error.0, deadlines, log).map_err(failed)
+    }
+
+    /// How a script begins. Only asked for where something went wrong, or what runs it depends on it.
+    fn beginning(&self, script: &Path) -> Option<Vec<u8>> {
+        self.scripts.as_ref()?.beginning(script).ok()
+    }
+
+    fn is_python(&self, script: &Path) -> bool {
+        faults::is_python(script, || self.beginning(script).ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+    }
+
+    /// The status and the line of the log for a program that gave no head.
+    fn explain(&self, invocation: &Invocation, error: &NoHead, begun: Instant) -> HandlerError {
+        let script = invocation.script.display();
+        let (status, message) = match error {
+            NoHead::Failed(error) => {
+                let program =
+                    (invocation.is_script && !invocation.interpreter.is_empty()).then(|| invocation.program());
+                let status = match error {
+                    LaunchError::Start { .. } => Status::INTERNAL_SERVER_ERROR,
+                    LaunchError::TooLong => Status::FIELDS_TOO_LARGE,
+                    LaunchError::NoLauncher => Status::BAD_GATEWAY,
+                };
+                let beginning = self.beginning(&invocation.script);
+                let why = Why { path: &invocation.script, program, beginning: beginning.as_deref(), error };
+                (status, why.to_string())
+            }
+            NoHead::Late => {
+                let seconds = begun.elapsed().as_secs_f32();
+                (Status::GATEWAY_TIMEOUT, format!("{script}: {error} (it ran for {seconds:.1} s), and was ended"))
+            }
+            NoHead::Ended { ending: Some(ending), .. } if ending.code.is_none() && ending.signal.is_none() => {
+                (Status::BAD_GATEWAY, format!("{script}: {error}"))
+            }
+            NoHead::Ended { .. } | NoHead::Invalid { .. } => {
+                // A first line that ends with CR is the usual reason for a program that `env` does not find.
+                let own = self.beginning(&invocation.script).filter(|_| invocation.interpreter.is_empty());
+                let known = own.and_then(|beginning| faults::fault_of_beginning(&beginning));
+                let hint = known.map(|fault| format!("; {}", fault.told(&invocation.script))).unwrap_or_default();
+                (Status::INTERNAL_SERVER_ERROR, format!("{script}: {error}{hint}"))
+            }
+        };
+        let fault = if status == Status::BAD_GATEWAY { Fault::Server } else { Fault::Worker };
+        HandlerError::new(status, fault, message)
     }
 }
 
@@ -276,38 +325,6 @@ fn resolve(command: &mut [String]) {
     {
         *name = path.to_string_lossy().into_owned();
     }
-}
-
-/// The status and the line of the log for a program that gave no head.
-fn explain(invocation: &Invocation, error: &NoHead, begun: Instant) -> HandlerError {
-    let script = invocation.script.display();
-    let (status, message) = match error {
-        NoHead::Failed(error) => {
-            let program = (invocation.is_script && !invocation.interpreter.is_empty()).then(|| invocation.program());
-            let status = match error {
-                LaunchError::Start { .. } => Status::INTERNAL_SERVER_ERROR,
-                LaunchError::TooLong => Status::FIELDS_TOO_LARGE,
-                LaunchError::NoLauncher => Status::BAD_GATEWAY,
-            };
-            (status, Why { path: &invocation.script, program, error }.to_string())
-        }
-        NoHead::Late => {
-            let seconds = begun.elapsed().as_secs_f32();
-            (Status::GATEWAY_TIMEOUT, format!("{script}: {error} (it ran for {seconds:.1} s), and was ended"))
-        }
-        NoHead::Ended { ending: Some(ending), .. } if ending.code.is_none() && ending.signal.is_none() => {
-            (Status::BAD_GATEWAY, format!("{script}: {error}"))
-        }
-        NoHead::Ended { .. } | NoHead::Invalid { .. } => {
-            // A first line that ends with CR is the usual reason for a program that `env` does not find.
-            let faults =
-                if invocation.interpreter.is_empty() { faults::faults(&invocation.script) } else { Vec::new() };
-            let hint = faults.first().map(|fault| format!("; {}", fault.told(&invocation.script))).unwrap_or_default();
-            (Status::INTERNAL_SERVER_ERROR, format!("{script}: {error}{hint}"))
-        }
-    };
-    let fault = if status == Status::BAD_GATEWAY { Fault::Server } else { Fault::Worker };
-    HandlerError::new(status, fault, message)
 }
 
 fn respond(document: Document, mut process: Process, name: String, method: Method) -> Response {

@@ -57,6 +57,9 @@ pub struct ServeArguments {
     /// Folder whose files are sent below a path; repeatable, added to the file's routes.
     #[arg(long = "static", value_name = "URL=DIR")]
     pub statics: Vec<String>,
+    /// Folder whose CGI scripts are run below a path; repeatable, added to the file's routes.
+    #[arg(long = "cgi", value_name = "URL=DIR")]
+    pub scripts: Vec<String>,
     /// From hand-over to the first byte of the answer; a number counts seconds.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
@@ -104,6 +107,7 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_DIRECTORY",
     "DAEMUN_ENV_FILE",
     "DAEMUN_STATIC",
+    "DAEMUN_CGI",
     "DAEMUN_TIMEOUT",
     "DAEMUN_MAX_REQUESTS",
     "DAEMUN_USER",
@@ -159,6 +163,7 @@ impl ServeArguments {
             env: several(&self.env, "--env", ""),
             env_files: several(&self.env_file, "--env-file", "DAEMUN_ENV_FILE"),
             statics: several(&self.statics, "--static", "DAEMUN_STATIC"),
+            scripts: several(&self.scripts, "--cgi", "DAEMUN_CGI"),
             timeout: one(&self.timeout, "--timeout", "DAEMUN_TIMEOUT"),
             max_requests: one(&self.max_requests, "--max-requests", "DAEMUN_MAX_REQUESTS"),
             user: one(&self.user, "--user", "DAEMUN_USER"),

@@ -89,7 +89,6 @@ const NEEDLESS: &[(&str, &str)] = &[
 
 /// Options that a coming version will have.
 const LATER_OPTIONS: &[&str] = &[
-    "--cgi",
     "--proxy",
     "--domain",
     "--acme-email",

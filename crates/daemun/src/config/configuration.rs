@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::app::AppSettings;
+use crate::cgi::CgiSettings;
 use crate::connection::Limits;
 use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
@@ -53,6 +54,8 @@ pub struct ServerSettings {
     pub spool: PathBuf,
     /// Bytes that all spooled bodies together may take.
     pub max_spool: u64,
+    /// CGI programs at a time over all routes. Default 128: a thousand requests must not become a thousand processes.
+    pub max_cgi_processes: u32,
     /// From TERM to the end of what is in flight. Default 25 s.
     pub grace: Duration,
     /// From TERM to the end of accepting. Default 0 s.
@@ -87,6 +90,8 @@ pub enum HandlerSettings {
     Static(StaticSettings),
     /// `app`: the name of an application.
     App(String),
+    /// `cgi`.
+    Cgi(Box<CgiSettings>),
     /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` and `{scheme}`.
     Redirect {
         /// The template of the location.

@@ -13,7 +13,7 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, route, server, site, static_route, tls, units};
+use super::{app, cgi, route, server, site, static_route, tls, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
@@ -220,6 +220,8 @@ impl Draft {
         if self.routes.is_empty() && report.check().is_ok() {
             report.fault(Place::named(&self.target), "nothing to serve: write an [app.NAME] or a [[route]]");
         }
+        cgi::find_document_roots(&mut self.routes);
+        cgi::bar_scripts(&mut self.routes, environment, &report);
         route::check(&self.routes, &names, &report);
         for name in &names {
             let used = self

@@ -11,6 +11,7 @@
 //! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
 
 mod app;
+mod cgi;
 mod condition;
 mod configuration;
 mod document;

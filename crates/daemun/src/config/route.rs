@@ -5,9 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
-use super::static_route;
 use super::suggest::did_you_mean;
-use super::{condition, filters};
+use super::{cgi, condition, filters, static_route};
 use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
@@ -20,6 +19,7 @@ pub(super) const KEYS: Keys = Keys {
         "path",
         "static",
         "app",
+        "cgi",
         "redirect",
         "respond",
         "method",
@@ -39,11 +39,11 @@ pub(super) const KEYS: Keys = Keys {
         "errors",
         "server_timing",
     ],
-    later: &["cgi", "upstream", "xslt"],
+    later: &["upstream", "xslt"],
 };
 
-const HANDLERS: [&str; 4] = ["static", "app", "redirect", "respond"];
-const LATER_HANDLERS: [&str; 2] = ["cgi", "upstream"];
+const HANDLERS: [&str; 5] = ["static", "app", "cgi", "redirect", "respond"];
+const LATER_HANDLERS: [&str; 1] = ["upstream"];
 const REDIRECT: Keys = Keys { known: &["to", "status"], later: &[] };
 const RESPOND: Keys = Keys { known: &["status", "body", "content_type"], later: &[] };
 
@@ -196,13 +196,14 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
         [] => {
             // One that is not supported was told already.
             if !LATER_HANDLERS.iter().any(|key| section.entry(key).is_some()) {
-                section.fault("a route needs a handler: one of `static`, `app`, `redirect` and `respond`");
+                section.fault("a route needs a handler: one of `static`, `app`, `cgi`, `redirect` and `respond`");
             }
             None
         }
         [entry] => match entry.key() {
             "static" => static_route::read(entry).map(HandlerSettings::Static),
             "app" => entry.name().map(HandlerSettings::App),
+            "cgi" => cgi::read(entry).map(|settings| HandlerSettings::Cgi(Box::new(settings))),
             "redirect" => redirect(entry),
             _ => respond(entry),
         },

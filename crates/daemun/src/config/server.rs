@@ -20,6 +20,7 @@ pub(super) const KEYS: Keys = Keys {
         "group",
         "spool",
         "max_spool",
+        "max_cgi_processes",
         "header_timeout",
         "keep_alive",
         "grace",
@@ -57,6 +58,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         // Not /tmp: it often is memory, and spooled bodies are those that are too large for it.
         spool: PathBuf::from("/var/tmp"),
         max_spool: 10 << 30,
+        max_cgi_processes: 128,
         grace: Duration::from_secs(25),
         drain_delay: Duration::ZERO,
         pid_file: None,
@@ -79,6 +81,10 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     set(&mut settings.spool, path("spool"));
     let whole = |key, most| section.entry(key).and_then(|entry| entry.whole(1, most));
     set(&mut settings.event_loops, whole("event_loops", 1024).map(|number| number as usize));
+    set(
+        &mut settings.max_cgi_processes,
+        section.entry("max_cgi_processes").and_then(|entry| entry.whole(1, 10_000)).map(|most| most as u32),
+    );
     set(&mut settings.max_spool, section.entry("max_spool").and_then(|entry| entry.size()));
     set(&mut settings.grace, section.entry("grace").and_then(|entry| entry.duration()));
     set(&mut settings.drain_delay, section.entry("drain_delay").and_then(|entry| entry.duration()));

@@ -69,6 +69,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<StaticSettings> {
     let missing = section.entry("missing").and_then(|entry| entry.parse("\"404\", \"next\" or a path", missing));
     let max_age = section.entry("max_age").and_then(|entry| entry.duration());
     Some(StaticSettings {
+        barred: Vec::new(),
         index: section.entry("index").and_then(|entry| file_names(&entry)).unwrap_or(vec!["index.html".to_owned()]),
         missing: missing.unwrap_or(Missing::NotFound),
         manifest: boolean("manifest").unwrap_or(false),

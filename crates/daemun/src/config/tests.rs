@@ -293,7 +293,7 @@ const FAULTS: &[(&str, &str)] = &[
         "[[route]]\napp = \"shop\"\nstatic = { root = \"static\" }",
         "daemun.toml:2:7: `app` in [[route]]: a route has exactly one handler, and this one has `static` already",
     ),
-    ("[[route]]\ncgi = { root = \"x\" }", "daemun.toml:2:1: `cgi` in [[route]] is not supported by this version"),
+    ("[[route]]\ncgi = { root = \"x\" }", "daemun.toml:2:16: `root` in `cgi`: there is no folder /srv/x"),
     (
         "[[route]]\nstatic = \"static\"",
         "daemun.toml:2:10: `static` in [[route]]: expected a table such as { root = \"static\" }, found \"static\"",

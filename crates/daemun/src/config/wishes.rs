@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::app::{self, read_env_file};
+use super::cgi;
 use super::configuration::{HandlerSettings, ServerSettings};
 use super::environment::{Environment, join};
 use super::fault::{Place, Report};
@@ -47,6 +48,8 @@ pub struct Wishes {
     pub env_files: Vec<Wish>,
     /// `URL=DIR`, added to the routes of the file.
     pub statics: Vec<Wish>,
+    /// `URL=DIR` of scripts, added to the routes of the file.
+    pub scripts: Vec<Wish>,
     /// From hand-over to the first byte of an answer.
     pub timeout: Option<Wish>,
     /// Requests after which a worker is replaced.
@@ -212,19 +215,28 @@ impl Wishes {
         Some(tls::Draft { settings, place: wish.place() })
     }
 
-    /// The routes of `--static`.
+    /// The routes of `--static` and `--cgi`.
     pub(super) fn routes(&self, environment: &Environment, report: &Report) -> Vec<route::Draft> {
-        let read = |wish: &Wish| {
-            let (path, root) = wish.read(report, |text| static_route(text, environment))?;
-            Some(route::Draft::found(&path, HandlerSettings::Static(folder(&root)), &wish.origin))
+        let read = |wish: &Wish, is_cgi: bool| {
+            let (path, root) = wish.read(report, |text| mounted(text, is_cgi, environment))?;
+            let handler = if is_cgi {
+                let root = root.canonicalize().unwrap_or(root);
+                HandlerSettings::Cgi(Box::new(cgi::folder_of_scripts(&root)))
+            } else {
+                HandlerSettings::Static(folder(&root))
+            };
+            Some(route::Draft::found(&path, handler, &wish.origin))
         };
-        self.statics.iter().filter_map(read).collect()
+        let statics = self.statics.iter().map(|wish| (wish, false));
+        let scripts = self.scripts.iter().map(|wish| (wish, true));
+        statics.chain(scripts).filter_map(|(wish, is_cgi)| read(wish, is_cgi)).collect()
     }
 }
 
 /// `URL=DIR`: the path that the files are below, and their folder.
-fn static_route(text: &str, environment: &Environment) -> Result<(String, PathBuf), String> {
-    let wrong = || format!("expected URL=DIR such as \"/static=staticfiles\", found {text:?}");
+fn mounted(text: &str, is_cgi: bool, environment: &Environment) -> Result<(String, PathBuf), String> {
+    let example = if is_cgi { "/cgi-bin=cgi-bin" } else { "/static=staticfiles" };
+    let wrong = || format!("expected URL=DIR such as \"{example}\", found {text:?}");
     let (url, folder) = text.split_once('=').filter(|(_, folder)| !folder.is_empty()).ok_or_else(wrong)?;
     let bare = url.strip_suffix('*').unwrap_or(url).trim_end_matches('/');
     let path = format!("{bare}/*");

@@ -21,6 +21,8 @@ impl Connection {
         let current = Current::new(parsed.head, &self.endpoint, &self.context);
         let mut keep_alive = parsed.keep_alive;
         let owes_continue = parsed.expect_continue;
+        self.wire.asked = current.received;
+        self.wire.follows_client = false;
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {
             Ok(begun) => begun,
@@ -157,6 +159,7 @@ async fn answer(
                     Poll::Pending => {}
                 }
             }
+            wire.follows_client = interim.follows_client();
             match incoming.poll(wire, context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(None),

@@ -209,6 +209,7 @@ impl Coming {
                 }
                 Ok(Decoded::End) => {
                     self.state = State::Whole;
+                    wire.asked = Instant::now();
                     self.feed.end(Ok(()));
                     return Poll::Ready(Ok(()));
                 }

@@ -33,9 +33,19 @@ pub(super) struct Wire {
     pub(super) alarm: Alarm,
     /// The client will send nothing more.
     pub(super) is_ended: bool,
+    /// It was whole that long before, so that the end belongs to the request.
+    is_ended_late: bool,
+    /// When the request that is being answered was whole, as far as it is known.
+    pub(super) asked: Instant,
+    /// Whether the handler wishes to be left when the client closes the connection.
+    pub(super) follows_client: bool,
     /// Since it took nothing: when it is cut.
     stalled_until: Option<Instant>,
 }
+
+/// How soon after its request a client that closes its sending half does so: with it, but for what the network adds. One
+/// that closes later leaves.
+const HALF_CLOSE: Duration = Duration::from_millis(100);
 
 impl Wire {
     pub(super) fn new(transport: Transport) -> Self {
@@ -46,6 +56,9 @@ impl Wire {
             written: 0,
             alarm: Alarm::default(),
             is_ended: false,
+            is_ended_late: false,
+            asked: Instant::now(),
+            follows_client: false,
             stalled_until: None,
         }
     }
@@ -64,17 +77,23 @@ impl Wire {
             self.input.reserve(room);
         }
         let read = ready!(self.transport.poll_read(context, &mut self.input))?;
-        self.is_ended |= read == 0;
+        if read == 0 && !self.is_ended {
+            self.is_ended = true;
+            self.is_ended_late = self.asked.elapsed() > HALF_CLOSE;
+        }
         Poll::Ready(Ok(read))
     }
 
     /// Reads ahead while something else is waited for, so that a reset is seen. Ready only with an error: the client is
-    /// gone.
+    /// gone; for a handler that follows its client, one that has closed the connection after its request too.
     pub(super) fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<io::Error> {
         while !self.is_ended && self.input.len() < MAX_AHEAD {
             if let Err(error) = ready!(self.poll_fill(context, buffers::READ_SIZE)) {
                 return Poll::Ready(error);
             }
+        }
+        if self.follows_client && self.is_ended && self.is_ended_late {
+            return Poll::Ready(io::ErrorKind::UnexpectedEof.into());
         }
         Poll::Pending
     }

@@ -1,5 +1,5 @@
 //! Interim responses (1xx), which go ahead of the final one (RFC 9110, section 15.2): early hints (RFC 8297) and what a
-//! gateway passes on.
+//! gateway passes on. Also the handler's wish to be left when its client leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,6 +24,7 @@ pub struct InterimQueue(Arc<Waiting>);
 #[derive(Debug, Default)]
 struct Waiting {
     any: AtomicBool,
+    follows: AtomicBool,
     responses: Mutex<Vec<(Status, Fields)>>,
 }
 
@@ -36,6 +37,15 @@ impl Interim {
     /// Whether the client can take them.
     pub fn is_wanted(&self) -> bool {
         self.0.is_some()
+    }
+
+    /// From now on the request is over when its client has closed the connection, even if only for sending. To be said by
+    /// a handler whose work goes on at somebody's cost, such as a program of its own. A client that closes its sending
+    /// half together with its request is answered all the same: `printf … | nc` does so.
+    pub fn follow_client(&self) {
+        if let Some(waiting) = &self.0 {
+            waiting.follows.store(true, Ordering::Release);
+        }
     }
 
     /// Sends one. Anything but a 1xx is dropped, and so are 100, which is the connection's own, and 101, after which the
@@ -53,10 +63,15 @@ impl Interim {
 impl InterimQueue {
     /// The sender for the next request. What an earlier one sends from now on goes nowhere.
     pub fn open(&mut self) -> Interim {
-        if Arc::get_mut(&mut self.0).is_none() || self.has_any() {
+        if Arc::get_mut(&mut self.0).is_none() || self.has_any() || self.follows_client() {
             self.0 = Arc::default();
         }
         Interim(Some(Arc::clone(&self.0)))
+    }
+
+    /// Whether the handler wishes to be left when its client leaves.
+    pub fn follows_client(&self) -> bool {
+        self.0.follows.load(Ordering::Acquire)
     }
 
     /// Whether any waits: one load.

@@ -23,6 +23,7 @@ use crate::connection::{Context, Phase, Serving};
 use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::http::TrustedProxies;
+use crate::launcher::Client;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -104,6 +105,7 @@ struct Front {
     certificates: Arc<ArcSwap<Certificates>>,
     tickets: Tickets,
     prepared: Option<Prepared>,
+    launcher: Arc<Client>,
     /// Caches and counters of filters, found again after a reload.
     kept: Kept,
 }
@@ -148,6 +150,7 @@ impl Front {
         let certificates = Arc::new(ArcSwap::default());
         let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
+        let launcher = Client::new(event_loops[0].clone());
         let mut front = Self {
             context,
             event_loops,
@@ -158,6 +161,7 @@ impl Front {
             tickets: Tickets::default(),
             prepared: None,
             kept: Kept::default(),
+            launcher,
         };
         front.prepare(plan, descriptors)?;
         Ok(front)
@@ -178,8 +182,9 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler =
-            handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
+        let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
+        let means = handlers::Means { pools, spool, kept, errors, launcher };
+        let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let trusted = TrustedProxies::new(plan.configuration.server.trusted_proxies.clone());
@@ -224,6 +229,13 @@ impl Front {
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
+            ToFront::Launcher => {
+                for socket in descriptors {
+                    if let Err(error) = self.launcher.connect(socket) {
+                        self.context.errors.error(format_args!("cannot reach the launcher: {error}"));
+                    }
+                }
+            }
             ToFront::Drain => {
                 self.drain().await;
                 return true;

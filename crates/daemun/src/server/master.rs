@@ -13,6 +13,7 @@ mod children;
 mod collecting;
 mod death;
 mod events;
+mod launching;
 mod lines;
 mod logs;
 mod reports;
@@ -45,6 +46,7 @@ use change::Change;
 use collecting::NotCollected;
 use death::OomKills;
 use events::Event;
+use launching::Launching;
 use logs::Logs;
 use stacks::Stacks;
 
@@ -94,6 +96,7 @@ struct Master {
     /// Another reload was asked for while one was under way.
     again: bool,
     front: Front,
+    launching: Launching,
     phase: Phase,
     events: mpsc::UnboundedSender<Event>,
     open_files: Option<u64>,
@@ -224,6 +227,7 @@ impl Master {
             change: None,
             again: false,
             front,
+            launching: Launching::default(),
             phase: Phase::Running,
             events,
             open_files,
@@ -250,6 +254,7 @@ impl Master {
             stop = self.take(event).await;
         }
         self.end_everything();
+        self.end_launcher();
         if let Some(path) = &self.pid_file {
             // Somebody may have removed it already.
             let _ = std::fs::remove_file(path);
@@ -276,6 +281,7 @@ impl Master {
             Event::Fork(app, generation) => self.fork_worker(&app, generation, None).await,
             Event::RestartZygote(app) => self.restart_zygote(&app).await,
             Event::RestartFront => self.restart_front().await,
+            Event::RestartLauncher => self.restart_launcher().await,
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),

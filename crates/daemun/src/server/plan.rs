@@ -31,6 +31,8 @@ pub(super) enum ToFront {
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
     Drain,
+    /// This launcher starts CGI programs from now on. Its socket comes along.
+    Launcher,
     /// Show these from now on.
     Certificates(Vec<Material>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
@@ -50,7 +52,8 @@ pub(super) enum FromFront {
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
 /// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folders that
-/// each application may have files sent from; the folder of each root of each static route.
+/// each application may have files sent from; the folder of each root of each static route and of the root of each CGI
+/// route that has scripts, in the order of the routes.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) configuration: Configuration,
@@ -100,8 +103,16 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
         });
     }
     for route in &mut configuration.routes {
-        if let HandlerSettings::Static(settings) = &mut route.handler {
-            descriptors.extend(open_roots(settings));
+        match &mut route.handler {
+            HandlerSettings::Static(settings) => descriptors.extend(open_roots(settings)),
+            HandlerSettings::Cgi(settings) => {
+                if let Some(root) = settings.script_root() {
+                    descriptors.push(open_folder(root).map_err(|error| {
+                        std::io::Error::new(error.kind(), format!("CGI root {}: {error}", root.display()))
+                    })?);
+                }
+            }
+            _ => {}
         }
     }
     let listeners = openings.bound.iter();

@@ -17,7 +17,7 @@ use super::entry::{Entry, Identity, Keeping, Opened};
 use super::listing;
 use super::manifest::{self, Manifest, ManifestError};
 use super::name;
-use super::settings::{Missing, StaticSettings};
+use super::settings::{Barred, Missing, StaticSettings};
 use super::tree::{Below, Listing, Tree};
 
 /// How often the manifest is looked at: the same second after which a file is.
@@ -67,6 +67,7 @@ pub(super) struct Lookup {
     is_next_on_missing: bool,
     allow_names: Vec<String>,
     refuse_sources: bool,
+    barred: Vec<Barred>,
     is_edited: bool,
     precompressed: bool,
     listing: bool,
@@ -107,6 +108,7 @@ impl Lookup {
             is_next_on_missing: settings.missing == Missing::Next,
             allow_names: settings.allow_names,
             refuse_sources: settings.refuse_sources,
+            barred: settings.barred,
             is_edited: !settings.cache,
             // What lies beside sources that are edited is of yesterday.
             precompressed: settings.precompressed && settings.cache,
@@ -192,7 +194,8 @@ impl Lookup {
     /// What stands under `name` in this root, which is `own` in the route.
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
-        if name::is_denied(own, &self.allow_names, self.refuse_sources) {
+        let is_script = |barred: &Barred| barred.root == root.path && name::is_script(name, barred);
+        if name::is_denied(own, &self.allow_names, self.refuse_sources) || self.barred.iter().any(is_script) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
             return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
         }

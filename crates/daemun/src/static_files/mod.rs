@@ -52,7 +52,7 @@ use crate::http::{Method, Request, Status};
 
 pub use manifest::ManifestError;
 pub use send::{SendFiles, SendRoots};
-pub use settings::{Missing, Root, StaticSettings};
+pub use settings::{Barred, Missing, Root, StaticSettings};
 
 /// The handler of a static route.
 #[derive(Debug)]

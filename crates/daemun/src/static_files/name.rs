@@ -2,6 +2,7 @@
 //!
 //! Bytes only, no I/O.
 
+use super::settings::Barred;
 use crate::http::CanonicalPath;
 
 /// The handler's own part of the path: what stands behind the rule's prefix, without a slash in front. It ends in a
@@ -23,6 +24,13 @@ pub(super) fn is_denied(name: &[u8], allow_names: &[String], refuse_sources: boo
         _ => segment.starts_with(b".") && !allow_names.iter().any(|allowed| allowed.as_bytes() == segment),
     });
     is_hidden || (refuse_sources && is_source(name))
+}
+
+/// Whether a file of this name below a root belongs to a CGI route: it is run or refused there, never sent.
+pub(super) fn is_script(name: &[u8], barred: &Barred) -> bool {
+    let inside = barred.folder.is_empty()
+        || name.strip_prefix(barred.folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+    inside && (barred.ending.is_empty() || name.ends_with(barred.ending.as_bytes()))
 }
 
 /// Whether this is a database or a program's source, or a copy that an editor or database left beside one.

@@ -25,6 +25,8 @@ pub struct StaticSettings {
     /// Whether what is in memory may be used without looking at the disk again for a second. False for sources
     /// that are being edited.
     pub cache: bool,
+    /// What below the roots belongs to CGI routes, and is never sent.
+    pub barred: Vec<Barred>,
     /// Whether `a.css.br`, `a.css.zst` and `a.css.gz` are sent for `a.css` to clients that take them, where they are not
     /// older and are smaller.
     pub precompressed: bool,
@@ -40,6 +42,17 @@ pub struct StaticSettings {
     /// Whether the files come from visitors: pages and images that a browser would run scripts of get an origin of
     /// their own.
     pub uploads: bool,
+}
+
+/// Scripts of a CGI route that lie below a root.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Barred {
+    /// The root that they lie below, as it stands in [`StaticSettings::roots`].
+    pub root: PathBuf,
+    /// Their folder below it; empty for the root itself.
+    pub folder: String,
+    /// How their names end; empty: everything in the folder.
+    pub ending: String,
 }
 
 /// One folder of a static route.

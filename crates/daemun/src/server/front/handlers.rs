@@ -5,31 +5,43 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::https::Https;
 use crate::app::{Application, Pool};
+use crate::cgi::{self, Cgi};
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
 use crate::connection::Limits;
 use crate::filter::{FilterSettings, Filtered, Kept, Placed};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
+use crate::launcher::Client;
 use crate::listener::Address;
 use crate::respond::{Redirect, Respond};
-use crate::router::Router;
+use crate::router::{PathPattern, Router};
 use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 
-/// Builds the router over all routes; `folders` are those that applications may have files sent
-/// from, then the roots of the static routes, each in their order.
+/// What handlers use that outlives a configuration.
+pub(super) struct Means<'a> {
+    pub(super) pools: BTreeMap<String, Arc<Pool>>,
+    pub(super) spool: Arc<Spool>,
+    /// Caches and counters of filters.
+    pub(super) kept: &'a Kept,
+    pub(super) errors: &'a ErrorLogger,
+    pub(super) launcher: &'a Arc<Client>,
+}
+
+/// Builds the router over all routes; `folders` are those that applications may have files sent from, then the roots
+/// of the static and CGI routes, each in their order.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
-    pools: &BTreeMap<String, Arc<Pool>>,
-    spool: &Arc<Spool>,
-    kept: &Kept,
-    errors: &ErrorLogger,
+    means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
+    let Means { pools, spool, kept, errors, launcher } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut senders = BTreeMap::new();
     for app in &configuration.apps {
@@ -37,6 +49,13 @@ pub(super) fn build(
         let roots = SendRoots::new(&app.sendfile, opened).map_err(io::Error::other)?;
         senders.insert(app.name.as_str(), (!app.sendfile.is_empty()).then(|| Arc::new(roots)));
     }
+    let programs = cgi::Shared {
+        client: Arc::clone(launcher),
+        spool: Arc::clone(spool),
+        trusted: trusted.clone(),
+        errors: (*errors).clone(),
+        places: Arc::new(Semaphore::new(configuration.server.max_cgi_processes.max(1) as usize)),
+    };
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
@@ -57,6 +76,11 @@ pub(super) fn build(
                     Some(roots) => Arc::new(SendFiles::new(application, roots)),
                     None => application,
                 }
+            }
+            HandlerSettings::Cgi(settings) => {
+                let folder = settings.script_root().and_then(|_| folders.next());
+                let is_exact = matches!(route.rule.path, PathPattern::Exact(_));
+                Arc::new(Cgi::new((**settings).clone(), folder, is_exact, programs.clone())?)
             }
             HandlerSettings::Redirect { to, status } => Arc::new(Redirect::new(to, *status).map_err(io::Error::other)?),
             HandlerSettings::Respond { status, body, content_type } => {

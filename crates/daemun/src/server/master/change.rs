@@ -131,6 +131,7 @@ impl Master {
         let number = self.changes;
         let mut change =
             Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        self.prepare_programs(&mut change.configuration).await?;
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
             let user = settings.user.as_deref().or(server.user.as_deref());

@@ -67,6 +67,7 @@ impl Master {
                 return self.later(Duration::from_secs(1), Event::RestartFront);
             }
         }
+        self.launching.front_is_new();
         for worker in self.apps.values_mut().flat_map(|app| app.workers.values_mut()) {
             worker.connected = false;
         }
@@ -87,6 +88,9 @@ impl Master {
     }
 
     fn child_ended(&mut self, ended: Ended) {
+        if self.launcher_ended(ended) {
+            return;
+        }
         let names: Vec<String> = self.apps.keys().cloned().collect();
         for name in names {
             let Some(app) = self.apps.get_mut(&name) else { continue };
@@ -118,6 +122,8 @@ impl Master {
             }
             if ended.pid == self.front.pid {
                 self.front_ended(ended);
+            } else {
+                self.launcher_ended(ended);
             }
         }
         None

@@ -36,6 +36,8 @@ pub(super) enum Event {
     RestartZygote(String),
     /// The front is due.
     RestartFront,
+    /// The launcher is due.
+    RestartLauncher,
     /// The workers of this change should be there.
     ConnectDeadline(u64),
     /// The imports of this change should be done.

@@ -59,6 +59,10 @@ fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
             let (processes, threads) = app.map_or((0, 0), |app| (app.processes, app.threads));
             format!("application {name}, {processes} processes of {threads} threads")
         }
+        HandlerSettings::Cgi(settings) => match &settings.program[..] {
+            [] => format!("CGI scripts in {}, {} at a time", settings.root.display(), settings.max_processes),
+            program => format!("CGI program {}, {} at a time", program.join(" "), settings.max_processes),
+        },
         HandlerSettings::Redirect { to, status } => format!("redirect {status} to {to}"),
         HandlerSettings::Respond { status, .. } => format!("respond {status}"),
     };

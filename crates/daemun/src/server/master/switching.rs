@@ -34,6 +34,7 @@ impl Master {
         let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
         // A front that is gone is prepared again when it is back.
         let _ = self.front.channel.send(&ToFront::Prepare(Box::new(packed.plan)), &descriptors).await;
+        self.connect_launcher().await;
         Ok(())
     }
 
@@ -132,6 +133,7 @@ impl Master {
             self.later(roots::LOOK, Event::LookForRoots);
             self.look_at_workers().await;
         } else {
+            self.renew_launcher().await;
             self.errors.info(format_args!("reloaded"));
         }
         if std::mem::take(&mut self.again) {
