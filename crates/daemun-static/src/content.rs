@@ -35,8 +35,6 @@ pub(crate) struct Snapshot {
     pub(crate) content: Content,
     /// 12 hexadecimal digits of its MD5.
     pub(crate) hash: String,
-    /// Seconds since 1970 of its last change.
-    pub(crate) modified: i64,
 }
 
 /// The fingerprint in hashed names.
@@ -70,7 +68,6 @@ impl Reader {
         let mut file = File::open(path).map_err(failed)?;
         let status = file.metadata().map_err(failed)?;
         let length = status.len();
-        let modified = std::os::unix::fs::MetadataExt::mtime(&status);
         let in_memory = length <= SMALL && self.used.fetch_add(length, Ordering::Relaxed) + length <= BUDGET;
         let (content, hash, read) = if text || in_memory {
             let mut bytes = Vec::with_capacity(length as usize + 1);
@@ -86,7 +83,7 @@ impl Reader {
         if read != length || after.len() != length || after.modified().ok() != status.modified().ok() {
             return Err(Error::Changed(path.clone()));
         }
-        Ok(Snapshot { content, hash, modified })
+        Ok(Snapshot { content, hash })
     }
 
     fn copy(&self, file: &mut File, path: &Path, number: usize) -> Result<(Content, String, u64), Error> {

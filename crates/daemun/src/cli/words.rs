@@ -9,12 +9,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("run", "serve"),
     ("server", "serve"),
     ("wsgi", "serve"),
-    ("collectstatic", "serve --collect"),
+    ("collectstatic", "collect"),
 ];
 
 /// Commands that a coming version will have.
 const LATER_COMMANDS: &[&str] = &[
-    "dev", "collect", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import",
+    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import",
     "compare", "schema",
 ];
 

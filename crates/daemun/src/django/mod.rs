@@ -3,6 +3,8 @@
 //! The facts were asked for inside the interpreter that has imported the WSGI module, so routes and application cannot
 //! disagree. Nothing is read from the project here.
 
+pub mod collect;
+
 use std::path::Path;
 
 use crate::app::DjangoInfo;
