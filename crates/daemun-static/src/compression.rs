@@ -1,7 +1,8 @@
 //! Compressed siblings: each distinct content once, on every core, and only where it pays.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flate2::{Compress, Compression as Level, Crc, FlushCompress};
@@ -11,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::cache::Cache;
 use crate::content::Content;
 use crate::error::Error;
-use crate::progress::Progress;
+use crate::progress::{Progress, Silent};
 use crate::settings::Compression;
 
 /// What is left of a file may be this part of it at most, in hundredths: with less to gain, a second file to keep and
@@ -96,6 +97,40 @@ pub(crate) fn compress(
         }
     }
     Ok(siblings)
+}
+
+/// Compresses files where they lie, for a tree that somebody else made: each sibling appears by renaming, and one of an
+/// earlier build that does not fit any more goes.
+pub fn compress_in_place(files: &[PathBuf], settings: &Compression) -> Result<(), Error> {
+    let mut contents = Vec::new();
+    for path in files {
+        let length = std::fs::metadata(path).map_err(Error::io("cannot read", path))?.len();
+        let name = path.to_str().ok_or_else(|| Error::Name(path.clone()))?;
+        contents.push((name, Content::File(path.clone(), length)));
+    }
+    let listed: Vec<(&str, &Content)> = contents.iter().map(|(name, content)| (*name, content)).collect();
+    let made = compress(settings, None, &listed, &Silent)?;
+    for (name, content, _) in &made.files {
+        let target = Path::new(name);
+        let own = target.file_name().unwrap_or_default().to_string_lossy();
+        let beside = target.with_file_name(format!(".{own}.{}", std::process::id()));
+        content.write(&beside)?;
+        let base = target.with_extension("");
+        let mode = std::fs::metadata(&base).map_err(Error::io("cannot read", &base))?.permissions();
+        std::fs::set_permissions(&beside, mode).map_err(Error::io("cannot set the mode of", &beside))?;
+        std::fs::rename(&beside, target).map_err(Error::io("cannot write", target))?;
+    }
+    let made: HashSet<&str> = made.files.iter().map(|(name, _, _)| name.as_str()).collect();
+    for (name, _) in &listed {
+        for encoding in [Encoding::Brotli, Encoding::Gzip, Encoding::Zstd] {
+            let sibling = format!("{name}.{}", encoding.extension());
+            if !made.contains(sibling.as_str()) {
+                // Most were never there.
+                let _ = std::fs::remove_file(sibling);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn pays_to_try(settings: &Compression, name: &str) -> bool {

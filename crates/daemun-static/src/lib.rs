@@ -27,7 +27,11 @@ mod settings;
 mod sources;
 mod url;
 
+#[cfg(test)]
+mod tests;
+
 pub use collect::run as collect;
+pub use compression::compress_in_place;
 pub use error::Error;
 pub use pattern::{PythonPattern, Substitution};
 pub use progress::{Progress, Silent};

@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     match std::env::args_os().nth(1) {
         Some(role) if role == server::FRONT_ROLE => return server::front::run(3),
         Some(role) if role == collect::ROLE => return collect::execute(),
+        Some(role) if role == collect::PACKING_ROLE => return collect::pack(std::env::args().skip(2)),
         _ => {}
     }
     let arguments = match cli::parse(std::env::args_os()) {

@@ -8,6 +8,7 @@
 //! we are root, this program starts itself once more, in [`ROLE`].
 
 mod order;
+mod packing;
 mod question;
 mod tell;
 
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use daemun_static::{Compression, Hashing, ManifestSettings, Progress, Report, Rewriting, Settings, Source};
 
 pub use order::{Levels, Options, Order, ROLE, carry_out, execute, start, start_and_wait};
+pub use packing::{ROLE as PACKING_ROLE, run as pack};
 pub use question::{Answer, Check, Setting, Storage, ask};
 pub use tell::{Bar, Outcome, tell};
 
