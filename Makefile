@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/comparison bench/applications $(wildcard crates/daemun/src/app/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/collect.py bench/comparison bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 .PHONY: help
 help: ## list the targets
@@ -29,7 +29,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv chromium
+	@scripts/require rust lint venv collect chromium
 
 .PHONY: build
 build: ## the debug binary
