@@ -80,7 +80,7 @@ def measure(name: str, storage: str, words: argparse.Namespace) -> None:
                     rows.setdefault("daemun, empty folder, full cache", []).append(cost(command, folder))
     print(f"{name}\n{'':36}   CPU s  wall s")
     for row, costs in rows.items():
-        cpu, wall = (statistics.median(column) for column in zip(*costs))
+        cpu, wall = (statistics.median(column) for column in zip(*costs, strict=True))
         print(f"  {row:34} {cpu:7.2f} {wall:7.2f}")
 
 

@@ -54,9 +54,7 @@ def python_of(name: str) -> Path:
     return python
 
 
-def make_project(
-    folder: Path, storage: str, apps: Sequence[str] = (), more: str = "", options: object = None
-) -> Path:
+def make_project(folder: Path, storage: str, apps: Sequence[str] = (), more: str = "", options: object = None) -> Path:
     """Write a project with Django's admin and these applications."""
     (folder / "shop").mkdir(parents=True)
     every = [*(f"django.contrib.{name}" for name in CONTRIB), *apps]
@@ -78,9 +76,7 @@ def by_django(project: Path, python: Path, out: Path) -> Path:
     return out
 
 
-def by_daemun(
-    project: Path, python: Path, out: Path, *words: str, code: int = 0
-) -> subprocess.CompletedProcess[str]:
+def by_daemun(project: Path, python: Path, out: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Collect with `daemun collect`."""
     command = [str(BINARY), "collect", str(project), "--python", str(python), *words]
     done = subprocess.run(command, cwd=project, env=told(out), capture_output=True, text=True, timeout=COLLECTING)

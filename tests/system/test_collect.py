@@ -48,7 +48,7 @@ def test_our_storage_makes_the_same_tree_with_djangos_command(tmp_path: Path) ->
 
 def test_a_name_that_is_not_in_the_manifest_fails_with_the_nearest(tmp_path: Path) -> None:
     project = make_project(tmp_path / "project", OURS + "CompressedManifestStaticFilesStorage")
-    ask = "import django; django.setup()\nfrom django.templatetags.static import static\nprint(static('admin/css/bas.css'))"
+    ask = "import django; django.setup()\nfrom django.templatetags.static import static\nstatic('admin/css/bas.css')"
 
     def page() -> str:
         env = {**told(project / "out"), "DJANGO_SETTINGS_MODULE": "shop.settings"}
@@ -99,16 +99,15 @@ def test_what_we_do_not_know_is_left_to_django_and_said_aloud(
 @pytest.mark.parametrize(
     ("more", "want"),
     [
-        ("STATIC_ROOT = None", "settings.py:25: STATIC_ROOT is not set; paste STATIC_ROOT = "),
-        ("STATIC_ROOT = '/'", "settings.py:25: STATIC_ROOT is /, the root of the file system"),
-        ("STATICFILES_DIRS = [STATIC_ROOT]", "settings.py:12: The STATICFILES_DIRS setting should not contain"),
+        ("STATIC_ROOT = None", "settings.py:10: STATIC_ROOT is not set; paste STATIC_ROOT = "),
+        ("STATIC_ROOT = '/'", "settings.py:22: STATIC_ROOT is /, the root of the file system"),
+        ("STATICFILES_DIRS = [STATIC_ROOT]", "settings.py:11: The STATICFILES_DIRS setting should not contain"),
         ("INSTALLED_APPS.remove('django.contrib.staticfiles')", "django.contrib.staticfiles is not installed"),
     ],
 )
 def test_settings_that_cannot_work_are_named_with_their_line(tmp_path: Path, more: str, want: str) -> None:
     project = make_project(tmp_path / "project", DJANGO + "StaticFilesStorage", more=more)
     done = by_daemun(project, HERE, tmp_path / "out", code=1)
-    want = want.replace("settings.py:25: STATIC_ROOT is not", "settings.py:11: STATIC_ROOT is not")
     assert want in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -234,16 +233,3 @@ def test_two_builds_at_once_share_cache_and_destination(tmp_path: Path) -> None:
         _, errors = build.communicate(timeout=DEADLINE)
         assert build.returncode == 0, errors
     assert len(json.loads((tmp_path / "dest" / "staticfiles.json").read_text())["paths"]) == 30
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start programs as somebody else")
-def test_a_project_of_another_user_is_asked_and_collected_as_that_user(tmp_path: Path) -> None:
-    more = "import sys\nprint('asked as', os.geteuid(), file=sys.stderr)\n"
-    project = make_project(tmp_path / "project", DJANGO + "ManifestStaticFilesStorage", more=more)
-    for path in [project, *project.rglob("*")]:
-        os.chown(path, 65534, 65534)
-    for folder in [tmp_path, tmp_path.parent, tmp_path.parent.parent]:
-        folder.chmod(0o755)
-    done = by_daemun(project, HERE, project / "out")
-    assert "asked as 65534" in done.stderr
-    assert (project / "out" / "staticfiles.json").stat().st_uid == 65534

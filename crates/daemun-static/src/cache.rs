@@ -115,7 +115,10 @@ fn mark(place: &Path) {
     let now = SystemTime::now();
     let fresh = fs::metadata(place).and_then(|found| found.modified());
     if fresh.is_ok_and(|time| now.duration_since(time).is_ok_and(|age| age > MARK)) {
-        let _ = File::options().append(true).open(place).and_then(|file| file.set_times(FileTimes::new().set_modified(now)));
+        let _ = File::options()
+            .append(true)
+            .open(place)
+            .and_then(|file| file.set_times(FileTimes::new().set_modified(now)));
     }
 }
 
@@ -165,8 +168,7 @@ mod tests {
             File::options().append(true).open(place).unwrap().set_times(FileTimes::new().set_modified(time)).unwrap();
         }
         cache.trim();
-        let kept: Vec<bool> =
-            (0..5).map(|number| cache.get(Encoding::Brotli, 11, &[number; 32]).is_some()).collect();
+        let kept: Vec<bool> = (0..5).map(|number| cache.get(Encoding::Brotli, 11, &[number; 32]).is_some()).collect();
         assert_eq!(kept, [false, false, true, true, true]);
     }
 }

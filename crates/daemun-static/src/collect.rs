@@ -66,7 +66,8 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report, Error
     if let Some(destination) = destination {
         publish(settings, &destination, outputs, &listing.files, manifest, progress, &mut report)?;
     } else {
-        let is_new = |(name, (content, _)): &(&String, &(Content, Kind))| !content.is_at(&settings.destination.join(name));
+        let is_new =
+            |(name, (content, _)): &(&String, &(Content, Kind))| !content.is_at(&settings.destination.join(name));
         report.written = outputs.iter().filter(is_new).map(|(name, _)| name.clone()).collect();
         report.unmodified = outputs.len() - report.written.len();
     }
@@ -77,9 +78,14 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report, Error
 /// A destination that cannot have been meant.
 fn check_destination(settings: &Settings) -> Result<(), Error> {
     let destination = &settings.destination;
-    if !destination.is_absolute() || destination.parent().is_none() || url::normal(&destination.to_string_lossy()) == "/" {
+    if !destination.is_absolute()
+        || destination.parent().is_none()
+        || url::normal(&destination.to_string_lossy()) == "/"
+    {
         let shown = destination.display();
-        return Err(Error::Destination(format!("{shown} is the root of the file system: files cannot be collected there")));
+        return Err(Error::Destination(format!(
+            "{shown} is the root of the file system: files cannot be collected there"
+        )));
     }
     let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let own = real(destination);
@@ -180,7 +186,8 @@ fn compress(
     let last: Option<HashSet<&str>> =
         hashed.map(|hashed| hashed.names.iter().map(|(_, hashed)| hashed.as_str()).collect());
     // What an earlier pass left is never asked for.
-    let is_wanted = |name: &str, kind: Kind| kind == Kind::Plain || last.as_ref().is_none_or(|last| last.contains(name));
+    let is_wanted =
+        |name: &str, kind: Kind| kind == Kind::Plain || last.as_ref().is_none_or(|last| last.contains(name));
     let files: Vec<(&str, &Content)> = outputs
         .iter()
         .filter(|(name, (_, kind))| is_wanted(name, *kind))

@@ -140,11 +140,8 @@ fn pays_to_try(settings: &Compression, name: &str) -> bool {
 
 fn encode(settings: &Compression, cache: Option<&Cache>, address: &Address, bytes: &[u8]) -> Result<Encoded, Error> {
     let mut encoded = Encoded { variants: Vec::new(), cached: 0, made: 0 };
-    let levels = [
-        (Encoding::Brotli, settings.brotli),
-        (Encoding::Gzip, settings.gzip),
-        (Encoding::Zstd, settings.zstd),
-    ];
+    let levels =
+        [(Encoding::Brotli, settings.brotli), (Encoding::Gzip, settings.gzip), (Encoding::Zstd, settings.zstd)];
     for (encoding, level) in levels {
         let Some(level) = level else { continue };
         let skipped = encoding == Encoding::Gzip && settings.gzip_only_with_brotli && settings.brotli.is_some();
@@ -213,9 +210,8 @@ fn gzip(level: u32, bytes: &[u8]) -> Result<Vec<u8>, String> {
     loop {
         let given = stream.total_in() as usize;
         out.reserve(64 * 1024);
-        let status = stream
-            .compress_vec(&bytes[given..], &mut out, FlushCompress::Finish)
-            .map_err(|error| error.to_string())?;
+        let status =
+            stream.compress_vec(&bytes[given..], &mut out, FlushCompress::Finish).map_err(|error| error.to_string())?;
         if status == flate2::Status::StreamEnd {
             break;
         }

@@ -163,9 +163,7 @@ impl Content {
     pub(crate) fn write(&self, path: &Path) -> Result<(), Error> {
         match self {
             Self::Memory(bytes) => write(path, bytes),
-            Self::File(own, _) => {
-                std::fs::copy(own, path).map(drop).map_err(Error::io("cannot write", path))
-            }
+            Self::File(own, _) => std::fs::copy(own, path).map(drop).map_err(Error::io("cannot write", path)),
         }
     }
 }

@@ -34,7 +34,9 @@ pub enum Error {
     #[error("{}: the name is not UTF-8; a URL cannot name it reliably", .0.display())]
     Name(PathBuf),
     /// References cannot be rewritten in bytes that are no text.
-    #[error("{source_file}:{line}: not UTF-8 (byte {byte}); references in it cannot be rewritten; save the file as UTF-8, or leave it out with --ignore")]
+    #[error(
+        "{source_file}:{line}: not UTF-8 (byte {byte}); references in it cannot be rewritten; save the file as UTF-8, or leave it out with --ignore"
+    )]
     NotUtf8 {
         /// The file's name below the tree.
         source_file: String,

@@ -336,7 +336,9 @@ mod tests {
 
     #[test]
     fn what_does_not_is_refused_and_left_to_django() {
-        for pattern in [r"a(?=b)", r"(?<!a)b", r"\bx", r"(a)\1", "a$", "a{,3}", "a++", r"\Z", "(?P<q>a+)(?P=q)", "[a--b]"] {
+        for pattern in
+            [r"a(?=b)", r"(?<!a)b", r"\bx", r"(a)\1", "a$", "a{,3}", "a++", r"\Z", "(?P<q>a+)(?P=q)", "[a--b]"]
+        {
             assert!(compile(pattern).is_err(), "{pattern}");
         }
     }

@@ -96,14 +96,16 @@ impl<'a> Destination<'a> {
     /// Brings `outputs` into place.
     pub(crate) fn publish(&self, mut outputs: Vec<Output>) -> Result<Published, Error> {
         outputs.sort_by(|one, other| (one.kind, &one.name).cmp(&(other.kind, &other.name)));
-        let place = |output: &Output| match (&self.settings.hashing, output.kind) {
-            (Some(hashing), Kind::Manifest) => {
-                let manifest = hashing.manifest.as_ref();
-                manifest.and_then(|manifest| manifest.folder.clone()).unwrap_or_else(|| self.folder.clone())
+        let place = |output: &Output| {
+            match (&self.settings.hashing, output.kind) {
+                (Some(hashing), Kind::Manifest) => {
+                    let manifest = hashing.manifest.as_ref();
+                    manifest.and_then(|manifest| manifest.folder.clone()).unwrap_or_else(|| self.folder.clone())
+                }
+                _ => self.folder.clone(),
             }
-            _ => self.folder.clone(),
-        }
-        .join(&output.name);
+            .join(&output.name)
+        };
         let targets: Vec<PathBuf> = outputs.iter().map(place).collect();
         let changed: Vec<usize> =
             (0..outputs.len()).into_par_iter().filter(|&at| !outputs[at].content.is_at(&targets[at])).collect();
@@ -135,7 +137,8 @@ impl<'a> Destination<'a> {
         let staged = self.staged(at);
         output.content.write(&staged)?;
         if let Some(mode) = self.settings.file_mode {
-            fs::set_permissions(&staged, fs::Permissions::from_mode(mode)).map_err(Error::io("cannot set the mode of", &staged))?;
+            fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
+                .map_err(Error::io("cannot set the mode of", &staged))?;
         }
         if let (Some(group), Ok(status)) = (self.group, fs::metadata(&staged))
             && status.gid() != group

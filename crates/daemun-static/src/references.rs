@@ -141,7 +141,9 @@ impl<'a> Rewriter<'a> {
                 Piece::Url => out.push_str(&transformed),
                 Piece::Groups(groups) => {
                     // What did not take part is None, and Python writes it so.
-                    out.push_str(groups.iter().find_map(|&group| found.get(group)).map_or("None", |text| text.as_str()));
+                    out.push_str(
+                        groups.iter().find_map(|&group| found.get(group)).map_or("None", |text| text.as_str()),
+                    );
                 }
             }
         }
@@ -158,10 +160,7 @@ impl<'a> Rewriter<'a> {
 }
 
 /// The `_url` of the mixin, without the part of `STATIC_URL`: only what follows the last slash is of use.
-fn hashed_url(
-    name: &str,
-    stored: &mut dyn FnMut(&str) -> Result<String, Unresolved>,
-) -> Result<String, Unresolved> {
+fn hashed_url(name: &str, stored: &mut dyn FnMut(&str) -> Result<String, Unresolved>) -> Result<String, Unresolved> {
     let (clean, fragment) = url::defragment(name);
     let mut hashed = if url::split(&clean).path.ends_with('/') { name.to_owned() } else { stored(&clean)? };
     hashed = hashed.replace('\\', "/");

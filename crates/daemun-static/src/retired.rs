@@ -19,7 +19,8 @@ impl Retired {
         let digest = Sha256::digest(destination.as_os_str().as_encoded_bytes());
         let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let place = cache.join(format!("retired-{name}.json"));
-        let since = std::fs::read(&place).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        let since =
+            std::fs::read(&place).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         Self { place, since }
     }
 

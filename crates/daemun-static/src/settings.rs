@@ -126,8 +126,9 @@ pub struct CacheSettings {
 
 /// Extensions of files that are compressed already.
 pub const COMPRESSED_EXTENSIONS: &[&str] = &[
-    "jpg", "jpeg", "png", "gif", "webp", "avif", "zip", "gz", "tgz", "bz2", "tbz", "xz", "br", "zst", "swf", "flv", "woff",
-    "woff2", "3gp", "3gpp", "asf", "avi", "m4v", "mov", "mp3", "mp4", "mpeg", "mpg", "ogg", "opus", "webm", "wmv",
+    "jpg", "jpeg", "png", "gif", "webp", "avif", "zip", "gz", "tgz", "bz2", "tbz", "xz", "br", "zst", "swf", "flv",
+    "woff", "woff2", "3gp", "3gpp", "asf", "avi", "m4v", "mov", "mp3", "mp4", "mpeg", "mpg", "ogg", "opus", "webm",
+    "wmv",
 ];
 
 // === impl Rewriting ===
@@ -175,6 +176,12 @@ impl Rewriting {
 impl ManifestSettings {
     /// As the newest Django writes it.
     pub fn standard() -> Self {
-        Self { name: String::from("staticfiles.json"), folder: None, version: String::from("1.1"), sorted: true, hash: true }
+        Self {
+            name: String::from("staticfiles.json"),
+            folder: None,
+            version: String::from("1.1"),
+            sorted: true,
+            hash: true,
+        }
     }
 }

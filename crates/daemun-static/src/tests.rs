@@ -62,7 +62,8 @@ impl Tree {
     }
 
     fn hashed(&self, name: &str) -> String {
-        let manifest: serde_json::Value = serde_json::from_slice(&fs::read(self.out("staticfiles.json")).unwrap()).unwrap();
+        let manifest: serde_json::Value =
+            serde_json::from_slice(&fs::read(self.out("staticfiles.json")).unwrap()).unwrap();
         manifest["paths"][name].as_str().unwrap().to_owned()
     }
 
@@ -101,7 +102,8 @@ g{background:url(#id)} h{background:url(/other/x.png)} /* url(gone.png) */"#;
 
 #[test]
 fn a_change_deep_below_renames_everything_that_leads_to_it() {
-    let tree = Tree::with(&[("a.css", b"@import 'd/b.css';"), ("d/b.css", b"i{background:url(x.png)}"), ("d/x.png", b"1")]);
+    let tree =
+        Tree::with(&[("a.css", b"@import 'd/b.css';"), ("d/b.css", b"i{background:url(x.png)}"), ("d/x.png", b"1")]);
     tree.build().unwrap();
     let before = ["a.css", "d/b.css", "d/x.png"].map(|name| tree.hashed(name));
     tree.write("d/x.png", b"2");
@@ -130,7 +132,11 @@ fn a_missing_file_is_named_with_line_and_nearest_name_and_may_be_allowed() {
     assert_eq!(tree.names(), Vec::<String>::new());
     tree.settings.lenient = true;
     let report = tree.build().unwrap();
-    assert!(report.warnings[0].starts_with("css/a.css:3: url(../img/logo.png) is left as it is"), "{:?}", report.warnings);
+    assert!(
+        report.warnings[0].starts_with("css/a.css:3: url(../img/logo.png) is left as it is"),
+        "{:?}",
+        report.warnings
+    );
     assert!(tree.rewritten("css/a.css").contains("url(../img/logo.png)"));
 }
 

@@ -221,6 +221,9 @@ mod tests {
             assert_eq!(split_extension(name), (stem, extension));
         }
         assert_eq!((folder_of("a/b/c"), folder_of("a"), folder_of("/a")), ("a/b", "", "/"));
-        assert_eq!((join("a", "b"), join("", "b"), join("a/", "b"), join("a", "/b")), ("a/b".into(), "b".into(), "a/b".into(), "/b".into()));
+        assert_eq!(
+            (join("a", "b"), join("", "b"), join("a/", "b"), join("a", "/b")),
+            ("a/b".into(), "b".into(), "a/b".into(), "/b".into())
+        );
     }
 }

@@ -1,12 +1,14 @@
-//! Small answers that need no file and no application: redirects and fixed responses.
+//! Small answers that need no file and no application: redirects, fixed responses and our own pages.
 //!
 //! Knows templates and how to encode what a client sent before it goes into `Location`: no inserted byte can end the
 //! field, and no inserted path can turn into a host (`//example.com`, `/\example.com`).
 
+pub mod page;
+
 use bytes::Bytes;
 
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{CanonicalPath, Fields, Method, Request, Response, ResponseBody, Status};
+use crate::http::{CanonicalPath, Fields, Method, Request, Response, ResponseBody, Status, push_encoded};
 
 /// `redirect = { to, status }`.
 #[derive(Debug)]
@@ -232,36 +234,13 @@ fn is_safe(pieces: &[Piece]) -> Result<(), String> {
     }
 }
 
-/// Writes a canonical path, or a part of it, as it stands in a URL. `%2F` that stood in the request stays.
-fn push_path(location: &mut Vec<u8>, path: &CanonicalPath, mut part: &[u8]) {
-    while let Some(percent) = part.iter().position(|&byte| byte == b'%').filter(|_| path.has_encoded_slash()) {
-        push_encoded(location, &part[..percent], is_path_byte);
-        let slash = part[percent..].starts_with(b"%2F");
-        location.extend_from_slice(if slash { b"%2F" } else { b"%25" });
-        part = &part[percent + if slash { 3 } else { 1 }..];
-    }
-    push_encoded(location, part, is_path_byte);
+fn push_path(location: &mut Vec<u8>, path: &CanonicalPath, part: &[u8]) {
+    location.extend_from_slice(&CanonicalPath::encode(part, path.has_encoded_slash()));
 }
 
 /// A query is already encoded: only what must not stand in a URL at all is.
 fn push_query(location: &mut Vec<u8>, query: &[u8]) {
     push_encoded(location, query, |byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'#'));
-}
-
-fn push_encoded(location: &mut Vec<u8>, bytes: &[u8], keep: impl Fn(u8) -> bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if keep(byte) {
-            location.push(byte);
-        } else {
-            location.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-/// `pchar` and the slash (RFC 3986, section 3.3). A backslash is not among them: browsers read it as a slash.
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
 fn trim_slashes(mut bytes: &[u8]) -> &[u8] {
@@ -277,7 +256,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::http::{Endpoint, HeadBuilder, RequestBody, Scheme, Version};
+    use crate::http::{Endpoint, HeadBuilder, Interim, RequestBody, Scheme, Version};
 
     fn request(method: &'static str, target: &'static str, prefix_length: usize) -> Request {
         let text = Bytes::from(format!("{method} {target} HTTP/1.1\r\nHost: Example.com:8000\r\n\r\n"));
@@ -294,7 +273,17 @@ mod tests {
         let head = builder.finish();
         let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
         let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-        Request { head, path, prefix_length, body: RequestBody::Empty, endpoint, received: Instant::now() }
+        Request {
+            head,
+            path,
+            prefix_length,
+            body: RequestBody::Empty,
+            endpoint,
+            received: Instant::now(),
+            timeout: None,
+            interim: Interim::none(),
+            notes: crate::http::Notes::default(),
+        }
     }
 
     fn location(to: &str, target: &'static str, prefix_length: usize) -> String {

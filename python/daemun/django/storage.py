@@ -20,7 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable
 
 from django.conf import settings
 from django.contrib.staticfiles.storage import ManifestStaticFilesStorage, StaticFilesStorage
@@ -94,7 +94,7 @@ class _Compressed:
 
     def _skipped(self) -> list[str]:
         # The setting of a project that comes from whitenoise goes on counting.
-        chosen: Optional[Iterable[str]] = getattr(settings, "WHITENOISE_SKIP_COMPRESS_EXTENSIONS", None)
+        chosen: Iterable[str] | None = getattr(settings, "WHITENOISE_SKIP_COMPRESS_EXTENSIONS", None)
         return list(SKIP if chosen is None else chosen)
 
     def _compress(self, names: Iterable[str]) -> Iterator[tuple[str, str, bool]]:

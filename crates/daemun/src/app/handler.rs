@@ -10,13 +10,14 @@ use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
 use super::answer::{AnswerError, AnswerHead};
-use super::environment::{self, TrustedProxies};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
-use super::spool::{self, Payload, Spool};
+use super::spool::{self, Payload};
+use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, FileBody, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+    BodyError, BodyStream, Endpoint, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status,
+    Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -36,12 +37,14 @@ pub struct Application {
     pool: Arc<Pool>,
     spool: Arc<Spool>,
     trusted: TrustedProxies,
+    sends_files: bool,
 }
 
 impl Application {
-    /// A handler in front of `pool`.
-    pub fn new(pool: Arc<Pool>, spool: Arc<Spool>, trusted: TrustedProxies) -> Self {
-        Self { pool, spool, trusted }
+    /// A handler in front of `pool`. `sends_files` where whoever holds it carries out `X-Sendfile` and
+    /// `X-Accel-Redirect`.
+    pub fn new(pool: Arc<Pool>, spool: Arc<Spool>, trusted: TrustedProxies, sends_files: bool) -> Self {
+        Self { pool, spool, trusted, sends_files }
     }
 
     /// Gathers the body first.
@@ -49,12 +52,12 @@ impl Application {
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
         let ticket = self.submit(&request, payload)?;
-        self.respond(ticket).await.map(Outcome::Response)
+        self.respond(ticket, request.interim, &request.endpoint).await.map(Outcome::Response)
     }
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
-        environment::write(&mut environment, request, Some(payload.length()), &self.trusted);
+        write_wsgi(&mut environment, request, Some(payload.length()), &self.trusted);
         let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
@@ -62,21 +65,29 @@ impl Application {
     }
 
     /// Makes a response of the first events.
-    async fn respond(&self, mut ticket: Ticket) -> Result<Response, HandlerError> {
-        match ticket.next().await {
+    async fn respond(&self, mut ticket: Ticket, interim: Interim, client: &Endpoint) -> Result<Response, HandlerError> {
+        let mut event = ticket.next().await;
+        while let Event::Inform(head) = &event {
+            // The shim has checked it and said what is wrong; what is not valid all the same is no answer either.
+            if let Ok(AnswerHead { status, fields, .. }) = AnswerHead::parse(head) {
+                interim.send(status, fields);
+            }
+            event = ticket.next().await;
+        }
+        match event {
             Event::Answer(Answer { microseconds, head, body }) => {
                 let timing = ticket.timing(microseconds);
-                let head = self.head(&head, &ticket.exchange)?;
+                let head = self.head(&head, &ticket.exchange, client)?;
                 Ok(Self::whole(head, body, &ticket.exchange, timing))
             }
             Event::Head(microseconds, head) => {
                 let timing = ticket.timing(microseconds);
-                let head = self.head(&head, &ticket.exchange)?;
+                let head = self.head(&head, &ticket.exchange, client)?;
                 // Boxed: the common answer comes whole, and its future should be small.
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
-            Event::Done(_) | Event::Data(_) | Event::File { .. } => {
+            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) => {
                 let message =
                     format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
@@ -84,11 +95,20 @@ impl Application {
         }
     }
 
-    fn head(&self, head: &Bytes, exchange: &Exchange) -> Result<AnswerHead, HandlerError> {
-        AnswerHead::parse(head).map_err(|error: AnswerError| {
-            let message = format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what());
-            HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message)
-        })
+    fn head(&self, head: &Bytes, exchange: &Exchange, client: &Endpoint) -> Result<AnswerHead, HandlerError> {
+        let failed = |message| HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message);
+        let head = AnswerHead::parse(head).map_err(|error: AnswerError| {
+            failed(format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what()))
+        })?;
+        // A proxy in front of us may be meant. To anybody else the field would show a path, and an empty body beside it.
+        if head.names_file && !self.sends_files && !self.trusted.trusts(client) {
+            let (name, what) = (self.pool.name(), exchange.what());
+            return Err(failed(format!(
+                "{name}: {what}: the answer names a file (X-Sendfile or X-Accel-Redirect), and [app.{name}] has no \
+                 `sendfile` that says from which folders files may be sent"
+            )));
+        }
+        Ok(head)
     }
 
     /// A one-shot answer. A body that is longer than the application said is cut to what it said; one that is shorter
@@ -163,7 +183,7 @@ impl Application {
             }
         };
         let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
 
@@ -173,7 +193,8 @@ impl Handler for Application {
         match spool::at_hand(&mut request.body) {
             Some(payload) => {
                 let submitted = self.submit(&request, payload);
-                Box::pin(async move { self.respond(submitted?).await.map(Outcome::Response) })
+                let (interim, client) = (request.interim, request.endpoint);
+                Box::pin(async move { self.respond(submitted?, interim, &client).await.map(Outcome::Response) })
             }
             None => Box::pin(self.gather(request)),
         }
@@ -250,7 +271,7 @@ impl BodyStream for AnswerBody {
             Event::Failed(failure) => {
                 Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what()))))
             }
-            Event::Answer(_) | Event::Head(..) | Event::File { .. } => {
+            Event::Answer(_) | Event::Head(..) | Event::File { .. } | Event::Inform(_) => {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
             }
         })

@@ -22,8 +22,11 @@ import difflib
 import faulthandler
 import fcntl
 import gc
+import importlib.machinery
+import importlib.util
 import inspect
 import io
+import itertools
 import json
 import mmap
 import os
@@ -38,7 +41,7 @@ import threading
 import time
 import traceback
 import warnings
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from time import perf_counter
 
 VERSION = 1
@@ -108,6 +111,7 @@ class Zygote:
         self.commands = open(control, "rb", closefd=False)  # noqa: SIM115
         self.orders = json.loads(self.commands.readline().decode("utf-8"))
         self.application = None
+        self.lane, self.unaccelerated = accelerated_lane(self.orders.get("accelerator"))
 
     def prepare(self):
         """Makes this look like a process that was started for the application alone."""
@@ -187,13 +191,21 @@ class Zygote:
             "executable": sys.executable,
             "import_seconds": round(seconds, 3),
             "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+            "unaccelerated": self.unaccelerated,
             "settings_module": module,
             "settings_reason": reason if module else None,
             "django": None,
         }
         # Where a question fails the site may well serve; it is only the static files that cannot be found out.
         found, errors = {}, []
-        questions = (describe_settings, describe_settings_file, describe_storage, describe_manifest, describe_finders)
+        questions = (
+            describe_settings,
+            describe_settings_file,
+            describe_whitenoise,
+            describe_storage,
+            describe_manifest,
+            describe_finders,
+        )
         for question in questions:
             try:
                 found.update(question())
@@ -224,7 +236,7 @@ class Zygote:
                 if pid is None:
                     self.commands.close()
                     os.close(self.control)
-                    return Worker(self.orders, self.application, serial, self.lifeline)
+                    return Worker(self.orders, self.application, serial, self.lifeline, self.lane)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
             elif order.get("stop"):
                 break
@@ -660,6 +672,29 @@ def describe_finders():
     return {"finders": listed, "other_finders": others}
 
 
+def describe_whitenoise():
+    """Those of whitenoise's settings that say how files are served; the front follows them."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    found = {}
+    for name in ("root", "static_prefix"):
+        value = getattr(settings, "WHITENOISE_" + name.upper(), None)
+        found[name] = text_or_none(value)
+    if hasattr(settings, "WHITENOISE_MAX_AGE"):
+        age = settings.WHITENOISE_MAX_AGE
+        found["max_age"] = None if age is None else max(0, int(age))
+    index = getattr(settings, "WHITENOISE_INDEX_FILE", None)
+    found["index_file"] = "index.html" if index is True else text_or_none(index or None)
+    types = getattr(settings, "WHITENOISE_MIMETYPES", None) or {}
+    found["mimetypes"] = {str(name): str(kind) for name, kind in types.items()}
+    if hasattr(settings, "WHITENOISE_ALLOW_ALL_ORIGINS"):
+        found["allow_all_origins"] = bool(settings.WHITENOISE_ALLOW_ALL_ORIGINS)
+    others = ("WHITENOISE_IMMUTABLE_FILE_TEST", "WHITENOISE_ADD_HEADERS_FUNCTION")
+    found["unsupported"] = [name for name in others if getattr(settings, name, None) is not None]
+    return {"whitenoise_settings": found}
+
+
 def describe_settings_file():
     """The settings module's file and the lines of its assignments, for messages that name the place."""
     settings = django_settings()
@@ -687,7 +722,7 @@ def describe_settings_file():
 class Worker:
     """One process that serves: its lanes, and what they share."""
 
-    def __init__(self, orders, application, serial, lifeline):
+    def __init__(self, orders, application, serial, lifeline, lane):
         self.name = orders["name"]
         self.path = orders["socket"]
         self.threads = orders["threads"]
@@ -711,7 +746,7 @@ class Worker:
         ]
         # Told to end: whoever loses its front from then on does not look for another.
         self.retired = False
-        self.lanes = [Lane(self, number) for number in range(self.threads)]
+        self.lanes = [lane(self, number) for number in range(self.threads)]
         # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
         # answers that they hold back when the front asks for them.
         self.monitor = Lane(self, self.threads)
@@ -781,7 +816,9 @@ class Lane:
     def __init__(self, worker, number):
         self.worker = worker
         self.application = worker.application
-        self.environ = worker.environ
+        self.environ = [*worker.environ, "wsgi.early_hints", self.early_hints]
+        # Which thread this is, once it runs.
+        self.ident = 0
         self.number = number
         self.page_start = LANE_PAGE * number
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -807,6 +844,7 @@ class Lane:
 
     def run(self, others=()):
         """Serves until told to retire, through any number of fronts. True if it was told, False if none is left."""
+        self.ident = get_ident()
         try:
             while self.connect():
                 for thread in others:
@@ -918,6 +956,10 @@ class Lane:
             self.take_descriptors(ancillary, received)
         if self.rest:
             data = self.rest + data
+        self.rest = data[self.take_frames(data) :]
+
+    def take_frames(self, data):
+        """Takes in all whole frames; gives where the rest begins."""
         place, end = 0, len(data)
         while end - place >= 9:
             length, kind, request = HEADER.unpack_from(data, place)
@@ -936,7 +978,7 @@ class Lane:
             else:
                 self.dispatch(kind, request, data[start:stop])
             place = stop
-        self.rest = data[place:]
+        return place
 
     def take_descriptors(self, ancillary, flags):
         for level, kind, data in ancillary:
@@ -1051,6 +1093,15 @@ class Lane:
         self.cancelled.discard(request)
         self.out.append(frame(SKIPPED, request, b""))
 
+    def early_hints(self, headers):
+        """`wsgi.early_hints`: sends a 103 with these headers (pairs, or a dict) ahead of the answer (RFC 8297)."""
+        exchange = self.current
+        # Kept for later or called from another thread it could reach the client of another request.
+        if get_ident() != self.ident or exchange is None or exchange.started or exchange.ended:
+            return
+        head = encode_head("200 OK", headers.items() if hasattr(headers, "items") else headers)
+        self.send(frame(INFORM, exchange.request, b"103 Early Hints" + head[len("200 OK") :]))
+
     def open_body(self, kind, body):
         if kind == IN_FILE:
             return os.fdopen(body, "rb")
@@ -1100,6 +1151,29 @@ class Lane:
                 connection.sendall(data)
             except OSError as error:
                 raise Disconnected(str(error))
+
+
+def accelerated_lane(path):
+    """`Lane` with its hot path in machine code where the module at `path` can be loaded, else as it stands here; and
+    the reason why not.
+
+    The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
+    lock around the interpreter or where every reference is traced.
+    """
+    if not path:
+        return Lane, "not asked for"
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 8):
+        return Lane, "not for this interpreter"
+    if hasattr(sys, "getobjects") or "t" in sys.abiflags:
+        return Lane, "not for this build of the interpreter"
+    try:
+        loader = importlib.machinery.ExtensionFileLoader("daemun_accelerator", path)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        return Lane, f"cannot be loaded: {error}"
+    module.bind((Lane.answer, Lane.receive, Lane.flush, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    return type("AcceleratedLane", (module.Lane, Lane), {}), None
 
 
 def frame(kind, request, payload):
@@ -1176,22 +1250,25 @@ class Exchange:
         try:
             if type(result) is FileWrapper and self.send_file(result):
                 return
-            for piece in result:
-                if not isinstance(piece, bytes):
-                    raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
-                if piece and not self.ended:
-                    self.send_first(piece) if not self.started else self.send_piece(piece)
-            if self.worker_forked():
-                self.lane.worker.end_forked_child()
-            if not self.ended:
-                if self.head is not None and not self.started:
-                    self.send_list(())
-                else:
-                    self.end(CLEAN)
+            self.send_pieces(result)
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def send_pieces(self, pieces):
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
+            if piece and not self.ended:
+                self.send_first(piece) if not self.started else self.send_piece(piece)
+        if self.worker_forked():
+            self.lane.worker.end_forked_child()
+        if not self.ended:
+            if self.head is not None and not self.started:
+                self.send_list(())
+            else:
+                self.end(CLEAN)
 
     def worker_forked(self):
         return self.lane.worker.forked

@@ -146,8 +146,9 @@ impl CollectArguments {
             let order = Order { settings: settings.clone(), options };
             let ended = match &chosen.account {
                 None => collect::carry_out(&order),
-                Some(account) => collect::start_and_wait(&order, account)
-                    .map_err(|error| format!("daemun: collect: {error}"))?,
+                Some(account) => {
+                    collect::start_and_wait(&order, account).map_err(|error| format!("daemun: collect: {error}"))?
+                }
             };
             if ended != ExitCode::SUCCESS {
                 code = ended;
@@ -196,7 +197,9 @@ impl CollectArguments {
         match self.cache.as_deref() {
             None => {}
             Some("off") => options.cache = None,
-            Some(path) => options.cache = Some(std::path::absolute(path).map_err(|error| wrong("cache", error.to_string()))?),
+            Some(path) => {
+                options.cache = Some(std::path::absolute(path).map_err(|error| wrong("cache", error.to_string()))?)
+            }
         }
         if let Some(text) = &self.cache_size {
             options.cache_limit = config::size(text).map_err(|message| wrong("cache-size", message))?;
@@ -212,9 +215,9 @@ fn level(option: &str, text: Option<&String>, least: u32, most: u32) -> Result<O
         return Ok(Some(None));
     }
     let level = text.parse().ok().filter(|level| (least..=most).contains(level));
-    level.map(|level| Some(Some(level))).ok_or_else(|| {
-        format!("daemun: --{option}: expected a level from {least} to {most}, or off, not `{text}`")
-    })
+    level
+        .map(|level| Some(Some(level)))
+        .ok_or_else(|| format!("daemun: --{option}: expected a level from {least} to {most}, or off, not `{text}`"))
 }
 
 fn users_cache() -> Option<PathBuf> {

@@ -14,8 +14,8 @@ const COMMANDS: &[(&str, &str)] = &[
 
 /// Commands that a coming version will have.
 const LATER_COMMANDS: &[&str] = &[
-    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import",
-    "compare", "schema",
+    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare",
+    "schema",
 ];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.

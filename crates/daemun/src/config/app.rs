@@ -9,7 +9,7 @@ use super::fault::{ConfigFault, Place, Report};
 use super::interpreter::{Choice, Named};
 use super::section::{Entry, Keys, Section};
 use super::target::{self, Application, Looking, Target};
-use super::{units, variables};
+use super::{static_route, units, variables};
 use crate::app::{AppSettings, InheritEnv, Mount};
 
 /// The keys of `[app.NAME]`.
@@ -29,9 +29,11 @@ pub(super) const KEYS: Keys = Keys {
         "timeout",
         "queue",
         "max_requests",
+        "accelerator",
         "collect",
         "user",
         "group",
+        "sendfile",
     ],
     later: &["stream_idle", "memory_limit", "preload", "ready", "asgi", "static", "watch"],
 };
@@ -77,8 +79,10 @@ impl Draft {
             queue_max: 1000,
             queue_timeout: Duration::from_secs(10),
             max_requests: None,
+            accelerator: true,
             user: None,
             group: None,
+            sendfile: Vec::new(),
         };
         Self { settings, place, target: None, directory: None, python: None, processes: None, folder }
     }
@@ -139,6 +143,9 @@ impl Draft {
                 reason,
             })
         });
+        if let Some(entry) = section.entry("sendfile") {
+            settings.sendfile = static_route::sendfile(&entry, &format!("`sendfile` of [app.{}]", settings.name));
+        }
         if let Some(entry) = section.entry("env_file")
             && let Some(path) = entry.path()
         {
@@ -168,6 +175,7 @@ impl Draft {
         }
         settings.user = section.entry("user").and_then(|entry| entry.name());
         settings.group = section.entry("group").and_then(|entry| entry.name());
+        settings.accelerator = section.entry("accelerator").and_then(|entry| entry.boolean()).unwrap_or(true);
         settings.collect = section.entry("collect").and_then(|entry| entry.boolean()).unwrap_or(false);
     }
 

@@ -11,19 +11,23 @@
 //! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
 
 mod app;
+mod condition;
 mod configuration;
 mod document;
 mod environment;
 mod fault;
+mod filters;
 mod gather;
 mod interpreter;
 mod route;
 mod section;
 mod server;
+mod static_route;
 mod suggest;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod variables;
 mod wishes;

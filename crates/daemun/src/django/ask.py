@@ -39,7 +39,13 @@ KNOWN = {
 FREE = {"__init__", "url", "stored_name", "read_manifest", "load_manifest", "keep_only_hashed_files", "__repr__"}
 
 # Whose methods are known.
-OURS = ("django.contrib.staticfiles.storage", "django.core.files.storage", "django.utils", "whitenoise.", "daemun.django")
+OURS = (
+    "django.contrib.staticfiles.storage",
+    "django.core.files.storage",
+    "django.utils",
+    "whitenoise.",
+    "daemun.django",
+)
 
 # Settings that `check` looks at.
 TOLD = re.compile(
@@ -130,8 +136,8 @@ def ask_places():
     return {"places": places}
 
 
-def read_assignments(name, places, seen):
-    path = getattr(sys.modules.get(name), "__file__", None)
+def read_assignments(module_name, places, seen):
+    path = getattr(sys.modules.get(module_name), "__file__", None)
     if path is None or path in seen:
         return
     seen.add(path)
@@ -144,16 +150,15 @@ def read_assignments(name, places, seen):
         if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
             module = node.module or ""
             if node.level:
-                package = sys.modules[name].__package__ or ""
+                package = sys.modules[module_name].__package__ or ""
                 parts = package.split(".")[: len(package.split(".")) - node.level + 1]
                 module = ".".join([*parts, module]) if module else ".".join(parts)
             read_assignments(module, places, seen)
         else:
             for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
-                if isinstance(target, ast.Subscript):
-                    target = target.value
-                if isinstance(target, ast.Name) and target.id.isupper():
-                    places[target.id] = {"file": os.path.abspath(path), "line": node.lineno}
+                name = target.value if isinstance(target, ast.Subscript) else target
+                if isinstance(name, ast.Name) and name.id.isupper():
+                    places[name.id] = {"file": os.path.abspath(path), "line": node.lineno}
 
 
 def ask_checks():

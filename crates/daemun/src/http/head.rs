@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// Version of the protocol that a request was sent with.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -12,6 +12,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 impl Version {
@@ -20,6 +22,8 @@ impl Version {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            // With a zero that RFC 9113 does not know: what applications and log readers have always been told.
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }
@@ -162,6 +166,77 @@ impl RequestHead {
         self.fields().filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
     }
 
+    /// The same head for another target and without the fields of a body: what a local redirect makes of it. `path`
+    /// and `query` stand in it as they are given.
+    pub(super) fn redirected(&self, method: Method, path: &[u8], query: Option<&[u8]>) -> Self {
+        const OF_A_BODY: [&[u8]; 7] = [
+            b"content-length",
+            b"content-type",
+            b"content-encoding",
+            b"content-language",
+            b"transfer-encoding",
+            b"trailer",
+            b"expect",
+        ];
+        let name: &[u8] = if method == Method::Head { b"HEAD" } else { b"GET" };
+        let parts = &*self.0;
+        let query_length = query.map_or(0, |query| query.len() + 1);
+        let mut bytes = Vec::with_capacity(parts.bytes.len() + name.len() + path.len() + query_length);
+        bytes.extend_from_slice(&parts.bytes);
+        let mut append = |part: &[u8]| {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(part);
+            Span { start, end: bytes.len() as u32 }
+        };
+        let (method_name, path) = (append(name), append(path));
+        let query = query.map(|query| {
+            append(b"?");
+            append(query)
+        });
+        let fields = parts.fields.iter().copied();
+        let fields =
+            fields.filter(|&(name, _)| !OF_A_BODY.iter().any(|left| self.view(name).eq_ignore_ascii_case(left)));
+        let fields = fields.collect();
+        Self(Arc::new(Parts {
+            bytes: Bytes::from(bytes),
+            version: parts.version,
+            method,
+            method_name,
+            target: Span { start: path.start, end: query.map_or(path.end, |query| query.end) },
+            path,
+            query,
+            host: parts.host,
+            fields,
+        }))
+    }
+
+    /// The same request with changes. The target stays as it was sent.
+    #[must_use]
+    pub fn edited(&self, edit: &HeadEdit<'_>) -> Self {
+        let mut bytes = BytesMut::with_capacity(self.0.bytes.len() + 256);
+        bytes.extend_from_slice(&self.0.bytes);
+        let mut append = |part: &[u8]| {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(part);
+            Span { start, end: bytes.len() as u32 }
+        };
+        let (path, query) = match edit.path {
+            Some((path, query)) => (append(path), query.map(&mut append)),
+            None => (self.0.path, self.0.query),
+        };
+        let goes = |name: &[u8]| {
+            let is_named = |other: &[u8]| name.eq_ignore_ascii_case(other);
+            edit.remove.iter().any(|other| is_named(other.as_bytes()))
+                || edit.set.iter().any(|(other, _)| is_named(other))
+        };
+        let kept = self.0.fields.iter().filter(|(name, _)| !goes(self.view(*name)));
+        let mut fields: Vec<(Span, Span)> = kept.copied().collect();
+        fields.extend(edit.set.iter().map(|(name, value)| (append(name), append(value))));
+        let Parts { version, method, method_name, target, host, .. } = *self.0;
+        let bytes = bytes.freeze();
+        Self(Arc::new(Parts { bytes, version, method, method_name, target, path, query, host, fields }))
+    }
+
     fn view(&self, span: Span) -> &[u8] {
         &self.0.bytes[span.start as usize..span.end as usize]
     }
@@ -170,6 +245,18 @@ impl RequestHead {
     fn text(&self, span: Span) -> &str {
         std::str::from_utf8(self.view(span)).unwrap_or_default()
     }
+}
+
+/// Changes of a [`RequestHead`]. What is given is valid: names are tokens, values and the path hold no white space or
+/// control characters that a codec would refuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadEdit<'a> {
+    /// Another path, percent-encoded, and query.
+    pub path: Option<(&'a [u8], Option<&'a [u8]>)>,
+    /// Fields that go.
+    pub remove: &'a [&'a str],
+    /// Fields that stand in the place of all of their name.
+    pub set: &'a [(&'a [u8], &'a [u8])],
 }
 
 impl fmt::Debug for RequestHead {
@@ -241,5 +328,32 @@ impl HeadBuilder {
         let end = start.wrapping_add(part.len());
         assert!(start <= end && end <= self.head.bytes.len(), "a part of a head lies within the head's bytes");
         Span { start: start as u32, end: end as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirected_head_asks_for_the_other_target_and_carries_no_body() {
+        let bytes = Bytes::from_static(b"POST /a?b HTTP/1.1|x.example|Cookie|k=v|Content-Length|3|Expect|100-continue");
+        let part = |text: &[u8]| {
+            let start = memchr::memmem::find(&bytes, text).unwrap();
+            &bytes[start..start + text.len()]
+        };
+        let mut builder = HeadBuilder::new(bytes.clone(), Version::Http11, part(b"POST"), part(b"/a?b"));
+        builder.path(part(b"/a"), Some(part(b"b")));
+        builder.authority(part(b"x.example"));
+        builder.field(part(b"Cookie"), part(b"k=v"));
+        builder.field(part(b"Content-Length"), part(b"3"));
+        builder.field(part(b"Expect"), part(b"100-continue"));
+        let head = builder.finish().redirected(Method::Get, b"/c%20d", Some(b"e=f"));
+        assert_eq!((head.method(), head.method_name(), head.host()), (Method::Get, "GET", "x.example"));
+        assert_eq!((head.raw_path(), head.query()), (&b"/c%20d"[..], Some(&b"e=f"[..])));
+        assert_eq!(head.target(), b"/c%20d?e=f");
+        assert_eq!(head.fields().collect::<Vec<_>>(), [(&b"Cookie"[..], &b"k=v"[..])]);
+        let plain = head.redirected(Method::Head, b"/", None);
+        assert_eq!((plain.target(), plain.query(), plain.method_name()), (&b"/"[..], None, "HEAD"));
     }
 }

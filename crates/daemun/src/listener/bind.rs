@@ -57,6 +57,7 @@ impl Bound {
     /// As a browser would be told.
     pub fn url(&self) -> String {
         match &self.address {
+            Address::Tcp(address) if self.settings.tls => format!("https://{address}"),
             Address::Tcp(address) => format!("http://{address}"),
             other => other.to_string(),
         }
@@ -172,7 +173,7 @@ mod tests {
     use super::*;
 
     fn tcp(port: u16) -> ListenerSettings {
-        ListenerSettings { address: Address::Tcp(([127, 0, 0, 1], port).into()), mode: None, group: None }
+        ListenerSettings { address: Address::Tcp(([127, 0, 0, 1], port).into()), tls: false, mode: None, group: None }
     }
 
     #[test]
@@ -189,7 +190,8 @@ mod tests {
     fn a_stale_socket_file_is_replaced_and_a_living_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let settings = ListenerSettings { address: Address::Unix(path.clone()), mode: Some(0o660), group: None };
+        let settings =
+            ListenerSettings { address: Address::Unix(path.clone()), tls: false, mode: Some(0o660), group: None };
         let first = bind(&settings, 2).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(matches!(bind(&settings, 2), Err(BindError::InUse { .. })));

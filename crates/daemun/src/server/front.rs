@@ -1,6 +1,7 @@
 //! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
 
 mod handlers;
+mod https;
 mod listening;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,17 +11,21 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
-use crate::app::{self, Pool, Reports, Spool, WorkerReport};
+use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::filter::Kept;
+use crate::gateway::Spool;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
+use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
 
 /// How long the last lines of the logs may take to be written at the end.
@@ -94,7 +99,12 @@ struct Front {
     reports: Reports,
     pools: BTreeMap<String, AppPool>,
     listening: Listening,
+    /// What https listeners show.
+    certificates: Arc<ArcSwap<Certificates>>,
+    tickets: Tickets,
     prepared: Option<Prepared>,
+    /// Caches and counters of filters, found again after a reload.
+    kept: Kept,
 }
 
 /// A pool and the task that accepts its workers.
@@ -107,6 +117,7 @@ struct AppPool {
 struct Prepared {
     plan: Plan,
     serving: Serving,
+    certificates: Certificates,
     sockets: Vec<Vec<OwnedFd>>,
 }
 
@@ -132,9 +143,20 @@ impl Front {
         };
         let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
-        let listening = Listening::new(limits.max_connections);
+        let certificates = Arc::new(ArcSwap::default());
+        let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
-        let mut front = Self { context, event_loops, reports, pools: BTreeMap::new(), listening, prepared: None };
+        let mut front = Self {
+            context,
+            event_loops,
+            reports,
+            pools: BTreeMap::new(),
+            listening,
+            certificates,
+            tickets: Tickets::default(),
+            prepared: None,
+            kept: Kept::default(),
+        };
         front.prepare(plan, descriptors)?;
         Ok(front)
     }
@@ -154,9 +176,12 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
+        let handler =
+            handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
+        let handler = handlers::behind_https(handler, &plan);
+        let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
-        self.prepared = Some(Prepared { plan, serving, sockets });
+        self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
     }
 
@@ -193,6 +218,7 @@ impl Front {
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
+            ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Drain => {
                 self.drain().await;
@@ -210,8 +236,9 @@ impl Front {
 
     /// Serves what was prepared.
     fn switch(&mut self, generations: &BTreeMap<String, u64>) {
-        let Some(Prepared { plan, serving, sockets }) = self.prepared.take() else { return };
+        let Some(Prepared { plan, serving, certificates, sockets }) = self.prepared.take() else { return };
         self.context.serving.store(Arc::new(serving));
+        self.certificates.store(Arc::new(certificates));
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
@@ -228,6 +255,14 @@ impl Front {
             }
         }
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
+    }
+
+    /// Shows other certificates; connections keep those that they began with.
+    fn show(&self, materials: &[Material]) {
+        match Certificates::new(materials, &self.tickets) {
+            Ok(certificates) => self.certificates.store(Arc::new(certificates)),
+            Err(error) => self.context.errors.error(format_args!("{error}; the certificates before are shown on")),
+        }
     }
 
     fn reopen(&self, access: bool, error: bool, descriptors: Vec<OwnedFd>) {

@@ -7,6 +7,7 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod certificates;
 mod change;
 mod children;
 mod collecting;
@@ -28,13 +29,14 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{AppSettings, SHIM, Zygote};
+use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
+use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
 use events::Event;
@@ -69,6 +71,9 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
+    /// What https listeners show.
+    certificates: Certificates,
+    watches_certificates: bool,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -76,6 +81,7 @@ struct Master {
     bound: Vec<Bound>,
     runtime: RuntimeFolder,
     shim: PathBuf,
+    accelerator: Option<PathBuf>,
     program: PathBuf,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
@@ -178,19 +184,27 @@ impl Master {
         let logs = Logs::open(&configuration.server.telemetry)?;
         let errors = logs.error_logger(&configuration.server.telemetry.error)?;
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
-        let shim =
-            runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
+        let written = text("cannot write the worker's program");
+        let shim = runtime.write_program("daemun_worker.py", SHIM.as_bytes()).map_err(written)?;
+        let accelerator = if ACCELERATOR.is_empty() {
+            None
+        } else {
+            Some(runtime.write_program("daemun_accelerator.so", ACCELERATOR).map_err(written)?)
+        };
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
             configure,
             configuration,
+            certificates: Certificates::default(),
+            watches_certificates: false,
             serving: false,
             logs,
             errors,
             bound: Vec::new(),
             runtime,
             shim,
+            accelerator,
             program,
             apps: BTreeMap::new(),
             change: None,
@@ -250,6 +264,7 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,

@@ -10,6 +10,7 @@ use crate::app::{Admission, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
+use crate::tls::Material;
 
 /// The supervisor's word.
 #[derive(Debug, Deserialize, Serialize)]
@@ -28,6 +29,8 @@ pub(super) enum ToFront {
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
     Drain,
+    /// Show these from now on.
+    Certificates(Vec<Material>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
     Reopen(bool, bool),
 }
@@ -44,13 +47,15 @@ pub(super) enum FromFront {
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
-/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folder of each
-/// root of each static route.
+/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folders that
+/// each application may have files sent from; the folder of each root of each static route.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) configuration: Configuration,
     /// Each listener as it was asked for, where it came to be, and with how many sockets.
     pub(super) listeners: Vec<(ListenerSettings, Address, usize)>,
+    /// Certificates and keys of the https listeners.
+    pub(super) certificates: Vec<Material>,
 }
 
 /// A plan with its descriptors.
@@ -65,6 +70,7 @@ pub(super) struct Openings<'a> {
     pub(super) error_log: BorrowedFd<'a>,
     pub(super) bound: &'a [Bound],
     pub(super) worker_sockets: Vec<BorrowedFd<'a>>,
+    pub(super) certificates: Vec<Material>,
 }
 
 /// Opens what `configuration` names. Roots that are not there are left out; the supervisor looks for them again.
@@ -83,6 +89,14 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     for socket in &openings.worker_sockets {
         add(*socket)?;
     }
+    for app in &mut configuration.apps {
+        app.sendfile.retain(|(_, path)| {
+            open_folder(path).is_ok_and(|folder| {
+                descriptors.push(folder);
+                true
+            })
+        });
+    }
     for route in &mut configuration.routes {
         if let HandlerSettings::Static(settings) = &mut route.handler {
             descriptors.extend(open_roots(settings));
@@ -91,7 +105,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners = openings.bound.iter();
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
-    Ok(Packed { plan: Plan { configuration, listeners }, descriptors })
+    Ok(Packed { plan: Plan { configuration, listeners, certificates: openings.certificates.clone() }, descriptors })
 }
 
 fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {

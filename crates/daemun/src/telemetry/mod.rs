@@ -14,4 +14,5 @@ mod writer;
 pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
+pub use time::rfc3339;
 pub use writer::LogWriter;

@@ -96,7 +96,8 @@ fn work(answer: &Answer, options: &Options) -> Result<Settings, CollectError> {
     let destination = PathBuf::from(location);
     if destination.parent().is_none() {
         let place = place(answer, "STATIC_ROOT");
-        let message = format!("{place}: STATIC_ROOT is {location}, the root of the file system; name a folder of its own");
+        let message =
+            format!("{place}: STATIC_ROOT is {location}, the root of the file system; name a folder of its own");
         return Err(CollectError::Settings(message));
     }
     let mut ignore = answer.ignore.clone();

@@ -141,8 +141,7 @@ pub fn start(
     let (reader, mut writer) = std::io::pipe().map_err(CollectError::Start)?;
     let setup = ChildSetup { own_group, ..ChildSetup::default() };
     let descriptors = vec![OwnedFd::from(reader), lifeline];
-    let child =
-        collect::start_role(&order.settings, ROLE, account, descriptors, setup).map_err(CollectError::Start)?;
+    let child = collect::start_role(&order.settings, ROLE, account, descriptors, setup).map_err(CollectError::Start)?;
     let text = serde_json::to_vec(order).map_err(|error| CollectError::Start(error.into()))?;
     writer.write_all(&text).map_err(CollectError::Start)?;
     Ok(child)

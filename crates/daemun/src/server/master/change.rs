@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::certificates::Certificates;
 use super::events::Event;
 use super::{App, Lifeline, Master, Phase, lines, roots};
 use crate::app::{Ready, Start, Zygote, ZygoteMessage};
@@ -23,6 +24,7 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     pub(super) number: u64,
     pub(super) configuration: Configuration,
+    pub(super) certificates: Certificates,
     pub(super) bound: Vec<Bound>,
     pub(super) apps: BTreeMap<String, NewApp>,
     pub(super) stage: Stage,
@@ -106,6 +108,15 @@ impl Master {
     /// Begins a change: binds, and starts to import.
     pub(super) async fn begin(&mut self, configuration: Configuration) -> Result<(), String> {
         let event_loops = configuration.server.event_loops.max(1);
+        for old in &self.bound {
+            let same =
+                |new: &&listener::ListenerSettings| new.address == old.settings.address && new.tls != old.settings.tls;
+            if configuration.server.listeners.iter().any(|new| same(&new)) {
+                let address = &old.settings.address;
+                return Err(format!("{address}: a change between http and https takes effect with the next start"));
+            }
+        }
+        let certificates = Certificates::read(&configuration.tls)?;
         let mut bound = Vec::new();
         for settings in &configuration.server.listeners {
             if !self.bound.iter().any(|old| &old.settings == settings) {
@@ -115,7 +126,8 @@ impl Master {
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;
-        let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        let mut change =
+            Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         for settings in change.configuration.apps.clone() {
             let server = &change.configuration.server;
             let user = settings.user.as_deref().or(server.user.as_deref());
@@ -183,8 +195,14 @@ impl Master {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
         let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
-        let start =
-            Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
+        let start = Start {
+            shim: &self.shim,
+            accelerator: self.accelerator.as_deref(),
+            socket: &app.socket_path,
+            account,
+            lifeline,
+            open_files: self.open_files,
+        };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;

@@ -44,6 +44,8 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// Certificates may have been replaced.
+    LookForCertificates,
     /// TTIN.
     WorkerMore,
     /// TTOU.

@@ -13,9 +13,11 @@ use crate::server::plan::{self, Openings, ToFront};
 impl Master {
     /// Sends the plan of the change under way, or of what is being served.
     pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, new): (_, &[Bound]) = match &self.change {
-            Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
-            _ => (&self.configuration, &[]),
+        let (configuration, certificates, new): (_, _, &[Bound]) = match &self.change {
+            Some(change) if change.stage != Stage::Importing => {
+                (&change.configuration, &change.certificates, &change.bound)
+            }
+            _ => (&self.configuration, &self.certificates, &[]),
         };
         let wanted = &configuration.server.listeners;
         let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
@@ -26,6 +28,7 @@ impl Master {
             error_log: self.logs.error(),
             bound: &bound,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
+            certificates: certificates.materials(),
         };
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
         let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
@@ -83,7 +86,7 @@ impl Master {
 
     /// The front serves what was prepared: the old may go.
     pub(super) async fn switched(&mut self) {
-        let Some(Change { configuration, bound, apps, .. }) =
+        let Some(Change { configuration, certificates, bound, apps, .. }) =
             self.change.take_if(|change| change.stage == Stage::Switching)
         else {
             return;
@@ -113,6 +116,8 @@ impl Master {
         let first = !std::mem::replace(&mut self.serving, true);
         self.roots = roots::now(&configuration);
         self.configuration = configuration;
+        self.certificates = certificates;
+        self.watch_certificates();
         if first {
             // Before the line that others wait for.
             self.write_pid_file();
