@@ -147,7 +147,7 @@ def _program() -> str | None:
     return str(beside) if beside.is_file() and os.access(beside, os.X_OK) else None
 
 
-class CompressedStaticFilesStorage(_Compressed, StaticFilesStorage):
+class CompressedStaticFilesStorage(_Compressed, StaticFilesStorage):  # type: ignore[misc, unused-ignore]
     """Plain names, compressed siblings."""
 
     def post_process(self, paths: dict[str, Any], dry_run: bool = False, **_: Any) -> Iterator[tuple[str, str, bool]]:
@@ -156,7 +156,7 @@ class CompressedStaticFilesStorage(_Compressed, StaticFilesStorage):
             yield from self._compress(paths)
 
 
-class CompressedManifestStaticFilesStorage(_Compressed, ManifestStaticFilesStorage):
+class CompressedManifestStaticFilesStorage(_Compressed, ManifestStaticFilesStorage):  # type: ignore[misc, unused-ignore]
     """Hashed names, a manifest, and compressed siblings."""
 
     def __init__(self, *args: Any, manifest_strict: bool | None = None, **kwargs: Any) -> None:
