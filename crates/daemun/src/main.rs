@@ -4,15 +4,17 @@ use std::process::ExitCode;
 
 use daemun::cli::{self, Command};
 use daemun::config::Environment;
+use daemun::django::collect;
 use daemun::{launcher, server};
 
 fn main() -> ExitCode {
-    // A front is told apart before anything is parsed: its arguments are ours, not a person's.
-    if std::env::args_os().nth(1).is_some_and(|role| role == server::FRONT_ROLE) {
-        return server::front::run(3);
-    }
-    if std::env::args_os().nth(1).is_some_and(|role| role == launcher::LAUNCHER_ROLE) {
-        return launcher::run(3);
+    // Roles are told apart before anything is parsed: their arguments are ours, not a person's.
+    match std::env::args_os().nth(1) {
+        Some(role) if role == server::FRONT_ROLE => return server::front::run(3),
+        Some(role) if role == launcher::LAUNCHER_ROLE => return launcher::run(3),
+        Some(role) if role == collect::ROLE => return collect::execute(),
+        Some(role) if role == collect::PACKING_ROLE => return collect::pack(std::env::args().skip(2)),
+        _ => {}
     }
     let arguments = match cli::parse(std::env::args_os()) {
         Ok(arguments) => arguments,
@@ -22,12 +24,6 @@ fn main() -> ExitCode {
             return ExitCode::from(refusal.exit_code());
         }
     };
-    match arguments.command {
-        Command::Serve(arguments) => serve(&arguments),
-    }
-}
-
-fn serve(arguments: &cli::ServeArguments) -> ExitCode {
     let environment = match Environment::current() {
         Ok(environment) => environment,
         Err(error) => {
@@ -35,6 +31,13 @@ fn serve(arguments: &cli::ServeArguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    match arguments.command {
+        Command::Serve(arguments) => serve(&arguments, environment),
+        Command::Collect(arguments) => arguments.run(&environment),
+    }
+}
+
+fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode {
     let configuration = match cli::configure(arguments, &environment) {
         Ok(configuration) => configuration,
         Err(error) => {

@@ -1,19 +1,19 @@
-//! Runs an application's `collectstatic` before it is served.
+//! Starts an application's interpreter for something else than serving: to be asked, or to run Django's own command.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
+use std::process::{Child, Command};
 
 use super::settings::AppSettings;
 use super::zygote::environment;
 use crate::process::{self, Account};
 use crate::sys::ChildSetup;
 
-/// What the interpreter runs: the WSGI module is imported first, so that the settings are those that it chooses. Its
-/// first argument is that module, its second the application's folder; it ends when whoever holds the other end of
-/// descriptor 3 does.
-const PROGRAM: &str = r#"
-import os, sys, threading
-module, directory = sys.argv[1:]
+/// Django's own command, for what only it can do. Its arguments are the WSGI module, which is imported first, so that
+/// the settings are those that it chooses, the application's folder, and the command's options as JSON; it ends when
+/// whoever holds the other end of descriptor 3 does.
+const DJANGO: &str = r#"
+import json, os, sys, threading
+module, directory, options = sys.argv[1:]
 del sys.argv[1:]
 sys.path[0] = directory
 def watch():
@@ -27,25 +27,46 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management import CommandError, call_command
 django.setup()
 try:
-    call_command("collectstatic", interactive=False)
+    call_command("collectstatic", interactive=False, **json.loads(options))
 except (CommandError, ImproperlyConfigured) as error:
     sys.exit("collectstatic: %s" % error)
 "#;
 
-/// Starts it in the application's environment, as its user; its process id. All that it says goes to standard error.
-pub fn start(settings: &AppSettings, account: Option<&Account>, lifeline: OwnedFd) -> std::io::Result<i32> {
+/// Runs `program` in the application's environment with its WSGI module, its folder and `arguments`. It finds
+/// `descriptors` as 3, 4, …, and what it prints goes to standard error.
+pub fn run(
+    settings: &AppSettings,
+    program: &str,
+    arguments: &[&str],
+    descriptors: Vec<OwnedFd>,
+) -> std::io::Result<Child> {
     let module = settings.mounts.first().map_or("", |mount| mount.callable.split(':').next().unwrap_or_default());
     let mut command = Command::new(&settings.python);
-    command.args(["-u", "-c", PROGRAM, module]).arg(&settings.directory).current_dir(&settings.directory);
-    // Standard output is for the access log.
+    command.args(["-u", "-c", program, module]).arg(&settings.directory).args(arguments);
+    command.current_dir(&settings.directory);
+    // Standard output is the caller's.
     command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
+    environment(&mut command, settings, None);
+    process::start(command, ChildSetup { descriptors, ..ChildSetup::default() })
+}
+
+/// Runs Django's own `collectstatic` with these options.
+pub fn run_django(settings: &AppSettings, options: &str, lifeline: OwnedFd) -> std::io::Result<Child> {
+    run(settings, DJANGO, &[options], vec![lifeline])
+}
+
+/// Starts this program once more, in `role`, in the application's environment and as its user. It finds `descriptors`
+/// as 3, 4, ….
+pub fn start_role(
+    settings: &AppSettings,
+    role: &str,
+    account: Option<&Account>,
+    descriptors: Vec<OwnedFd>,
+    setup: ChildSetup,
+) -> std::io::Result<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(role);
     environment(&mut command, settings, account);
-    let setup = ChildSetup {
-        descriptors: vec![lifeline],
-        identity: account.map(|account| account.identity.clone()),
-        // A terminal's Ctrl-C reaches us, and we end it.
-        own_group: true,
-        ..ChildSetup::default()
-    };
-    process::spawn(command, setup)
+    let identity = account.map(|account| account.identity.clone());
+    process::start(command, ChildSetup { descriptors, identity, ..setup })
 }

@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use super::CollectArguments;
 use crate::config::{Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
@@ -18,6 +19,8 @@ pub struct Arguments {
 pub enum Command {
     /// Production server in the foreground.
     Serve(Box<ServeArguments>),
+    /// Deploy static files: find, copy, hash, rewrite references, compress, write the manifest.
+    Collect(Box<CollectArguments>),
 }
 
 /// `daemun serve`.

@@ -1,8 +1,10 @@
 //! The command line: what was typed, as types; the right word for a wrong one; and what it all comes to.
 //!
-//! Knows `config`. Must not know servers and processes: `main.rs` hands them what is found here.
+//! Knows `config`, and for `collect` the project's side of it. Must not know servers: `main.rs` hands them what is found
+//! here.
 
 mod arguments;
+mod collect;
 mod words;
 
 use std::ffi::OsString;
@@ -13,6 +15,7 @@ use clap::Parser;
 use crate::config::{self, ConfigError, Configuration, Environment};
 
 pub use arguments::{Arguments, Command, ServeArguments};
+pub use collect::CollectArguments;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;

@@ -9,13 +9,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("run", "serve"),
     ("server", "serve"),
     ("wsgi", "serve"),
-    ("collectstatic", "serve --collect"),
+    ("collectstatic", "collect"),
 ];
 
 /// Commands that a coming version will have.
 const LATER_COMMANDS: &[&str] = &[
-    "dev", "collect", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import",
-    "compare", "schema",
+    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare",
+    "schema",
 ];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.

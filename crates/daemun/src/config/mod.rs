@@ -39,4 +39,5 @@ pub use environment::Environment;
 pub use fault::{ConfigError, ConfigFault, Place};
 pub use gather::gather;
 pub use suggest::nearest;
+pub use units::{duration, size};
 pub use wishes::{Wish, Wishes};

@@ -13,7 +13,7 @@ use crate::listener::Address;
 const LONGEST: Duration = Duration::from_secs(3650 * 24 * 60 * 60);
 
 /// `30s`, `500ms`, `1h30m`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("expected a duration such as \"30s\", \"500ms\", \"10m\", \"1h\" or \"2d\", found {text:?}");
     let mut total = Duration::ZERO;
     let mut rest = text;
@@ -48,7 +48,7 @@ pub(super) fn positive_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `10MiB`, `1GB`, `512`.
-pub(super) fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let factor: Option<u64> = match &text[digits..] {
         "" | "B" => Some(1),

@@ -3,6 +3,7 @@
 //! The facts were asked for inside the interpreter that has imported the WSGI module, so routes and application cannot
 //! disagree. Nothing is read from the project here.
 
+pub mod collect;
 mod whitenoise;
 
 use std::path::Path;

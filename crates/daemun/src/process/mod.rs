@@ -8,7 +8,7 @@ pub mod account;
 mod channel;
 
 use std::io;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 pub use account::{Account, AccountError};
 pub use channel::{Channel, ChannelError};
@@ -17,8 +17,13 @@ use crate::sys::{self, ChildSetup};
 
 /// Starts `command` as `setup` says, with standard input from `/dev/null`; its process id. Whoever reaps children will
 /// learn of its end.
-pub fn spawn(mut command: Command, setup: ChildSetup) -> io::Result<i32> {
+pub fn spawn(command: Command, setup: ChildSetup) -> io::Result<i32> {
+    Ok(start(command, setup)?.id() as i32)
+}
+
+/// Starts `command` as `setup` says, with standard input from `/dev/null`. Who calls this waits for its end.
+pub fn start(mut command: Command, setup: ChildSetup) -> io::Result<Child> {
     command.stdin(Stdio::null());
     sys::prepare(&mut command, setup);
-    Ok(command.spawn()?.id() as i32)
+    command.spawn()
 }

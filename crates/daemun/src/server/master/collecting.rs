@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::death::How;
 use super::events::Event;
 use super::{Lifeline, Master, lines};
-use crate::app::collect;
+use crate::django::collect::{self, Options, Order};
 use crate::supervisor::identity;
 use crate::sys;
 
@@ -38,15 +38,20 @@ impl Master {
             let account = chosen.map_err(|error| failed(error.to_string()))?.account;
             let lifeline = Lifeline::new(account.as_ref()).map_err(|error| failed(error.to_string()))?;
             lines::say(format_args!("{}: collecting static files", settings.name));
-            let pid = collect::start(&settings, account.as_ref(), lifeline.end)
-                .map_err(|error| failed(format!("cannot start {}: {error}", settings.python.display())))?;
+            let name = settings.name.clone();
+            let failed = |error: String| NotCollected::Failed(format!("{name}: {error}"));
+            let options = Options::usual(&settings.directory);
+            let order = Order { settings, options };
+            // A terminal's Ctrl-C reaches us, and we end it.
+            let child = collect::start(&order, account.as_ref(), lifeline.end, true);
+            let pid = child.map_err(|error| failed(error.to_string()))?.id() as i32;
             let ended = self.wait_for(pid, events).await;
             match ended.map_err(|error| if error.is_empty() { NotCollected::Stopped } else { failed(error) })? {
                 sys::Ended { code: Some(0), .. } => {}
                 other => {
                     let how = How(other);
                     return Err(failed(format!(
-                        "collectstatic {how}; what it said stands above; nothing is served, since pages would lack \
+                        "collect {how}; what it said stands above; nothing is served, since pages would lack \
                          their styles"
                     )));
                 }
@@ -68,7 +73,7 @@ impl Master {
                 }
                 Ok(Some(Event::Stop { .. }) | None) => break Err(String::new()),
                 Ok(Some(event)) => kept.push(event),
-                Err(_) => break Err(format!("collectstatic has not ended within {} s", DEADLINE.as_secs())),
+                Err(_) => break Err(format!("collecting has not ended within {} s", DEADLINE.as_secs())),
             }
         };
         if result.is_err() {

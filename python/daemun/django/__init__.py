@@ -1,0 +1,1 @@
+"""daemun for Django projects. Nothing here is needed to be served; ``daemun.django.storage`` is for ``STORAGES``."""
