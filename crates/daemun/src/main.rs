@@ -20,18 +20,22 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Serve(arguments) => serve(&arguments),
+        Command::Serve(arguments) => with_environment(|environment| serve(&arguments, environment)),
+        command => with_environment(|environment| cli::operate(&command, environment)),
     }
 }
 
-fn serve(arguments: &cli::ServeArguments) -> ExitCode {
-    let environment = match Environment::current() {
-        Ok(environment) => environment,
+fn with_environment(act: impl FnOnce(Environment) -> ExitCode) -> ExitCode {
+    match Environment::current() {
+        Ok(environment) => act(environment),
         Err(error) => {
             eprintln!("daemun: cannot tell the current folder: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
+    }
+}
+
+fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode {
     let configuration = match cli::configure(arguments, &environment) {
         Ok(configuration) => configuration,
         Err(error) => {

@@ -27,7 +27,7 @@ mod zygote;
 pub use environment::TrustedProxies;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
-pub use pool::{Admission, Pool, Reports, WorkerReport};
+pub use pool::{Admission, Pool, PoolFigures, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount};
 pub use spool::Spool;
 pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};

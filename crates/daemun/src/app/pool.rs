@@ -3,6 +3,7 @@
 //! One lock guards the whole of it. It is held for a batch of frames or one submission, never across a system call,
 //! and tasks are woken after it is released.
 
+mod figures;
 mod frames;
 mod monitor;
 mod placing;
@@ -24,6 +25,7 @@ use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;
+pub use figures::PoolFigures;
 
 /// A worker that the supervisor started and that may connect.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -114,6 +116,8 @@ struct State {
     workers: Vec<Worker>,
     queue: VecDeque<Arc<Exchange>>,
     pace: Pace,
+    /// Requests that were sent to a second worker.
+    replays: u64,
     /// Whether requests may wait although no worker is connected: one is coming.
     expecting: bool,
     watch: monitor::Watch,
@@ -134,6 +138,7 @@ impl Pool {
                 workers: Vec::new(),
                 queue: VecDeque::new(),
                 pace: Pace::default(),
+                replays: 0,
                 expecting: true,
                 watch: monitor::Watch::Parked,
             }),

@@ -3,6 +3,8 @@
 //! Knows `config`. Must not know servers and processes: `main.rs` hands them what is found here.
 
 mod arguments;
+mod operate;
+mod report;
 mod words;
 
 use std::ffi::OsString;
@@ -13,6 +15,7 @@ use clap::Parser;
 use crate::config::{self, ConfigError, Configuration, Environment};
 
 pub use arguments::{Arguments, Command, ServeArguments};
+pub use operate::run as operate;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;

@@ -26,6 +26,7 @@ pub(super) const KEYS: Keys = Keys {
         "drain_delay",
         "max_body",
         "max_connections",
+        "max_connections_per_client",
         "max_head",
         "max_request_line",
         "max_fields",
@@ -34,8 +35,11 @@ pub(super) const KEYS: Keys = Keys {
         "event_loops",
         "pid_file",
         "trusted_proxies",
+        "monitor",
+        "health",
+        "control",
     ],
-    later: &["monitor", "health", "state", "control"],
+    later: &["state"],
 };
 
 const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
@@ -55,9 +59,13 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         spool: PathBuf::from("/var/tmp"),
         max_spool: 10 << 30,
         grace: Duration::from_secs(25),
-        drain_delay: Duration::ZERO,
+        // Kubernetes takes a pod out of its services while it already sends it TERM: some seconds of requests still come.
+        drain_delay: Duration::from_secs(if environment.variable("KUBERNETES_SERVICE_HOST").is_some() { 5 } else { 0 }),
         pid_file: None,
         trusted_proxies: Vec::new(),
+        monitor: Vec::new(),
+        health: Vec::new(),
+        control: None,
     }
 }
 
@@ -66,6 +74,10 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(listeners) = section.entry("listen").and_then(|entry| listeners(&entry)) {
         settings.listeners = listeners;
     }
+    for (key, place) in [("monitor", &mut settings.monitor), ("health", &mut settings.health)] {
+        set(place, section.entry(key).and_then(|entry| listeners(&entry)));
+    }
+    settings.control = section.entry("control").and_then(|entry| entry.path()).or(settings.control.take());
     let name = |key| section.entry(key).and_then(|entry| entry.name());
     settings.user = name("user").or(settings.user.take());
     settings.group = name("group").or(settings.group.take());
@@ -82,6 +94,10 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     set(&mut limits.keep_alive, section.entry("keep_alive").and_then(|entry| entry.duration()));
     set(&mut limits.max_body, section.entry("max_body").and_then(|entry| entry.size()));
     set(&mut limits.max_connections, whole("max_connections", 10_000_000).map(|number| number as usize));
+    set(
+        &mut limits.max_connections_per_client,
+        whole("max_connections_per_client", 10_000_000).map(|number| number as usize),
+    );
     set(&mut limits.max_fields, whole("max_fields", 10_000).map(|number| number as usize));
     // A head is kept in memory as a whole, and its parts are 32-bit offsets.
     set(&mut limits.max_head, head_size(section, "max_head"));

@@ -61,6 +61,12 @@ pub struct Wishes {
     pub log_level: Option<Wish>,
     /// File for the supervisor's process id.
     pub pid_file: Option<Wish>,
+    /// Where the monitor listens.
+    pub monitor: Vec<Wish>,
+    /// Where health is answered.
+    pub health: Vec<Wish>,
+    /// The control socket.
+    pub control: Option<Wish>,
     /// Whether static files are collected before the start.
     pub collect: bool,
 }
@@ -110,6 +116,18 @@ impl Wishes {
                 report.fault(wish.place(), format!("`{address}` was given twice"));
             }
             settings.listeners.push(ListenerSettings { address, mode: None, group: None });
+        }
+        for (wishes, place) in [(&self.monitor, &mut settings.monitor), (&self.health, &mut settings.health)] {
+            if !wishes.is_empty() {
+                place.clear();
+            }
+            for wish in wishes {
+                let address = wish.read(report, |text| units::address(text, &environment.directory));
+                place.extend(address.map(|address| ListenerSettings { address, mode: None, group: None }));
+            }
+        }
+        if let Some(path) = self.control.as_ref().and_then(|wish| wish.path(environment, report)) {
+            settings.control = Some(path);
         }
         if let Some(wish) = &self.user {
             settings.user = Some(wish.value.clone());

@@ -15,6 +15,7 @@ use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
 use crate::http::h1::{Outgoing, ParsedHead, Refusal};
 use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
+use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
 
 /// How the handler's work ended.
@@ -30,13 +31,16 @@ struct Current {
     head: RequestHead,
     received: Instant,
     keep_alive: bool,
+    /// The route that it took.
+    scope: Scope,
 }
 
 impl Connection {
     /// Answers one request, and says how the connection goes on.
     pub(super) async fn exchange(&mut self, parsed: ParsedHead, serving: &Serving) -> Ending {
         let received = Instant::now();
-        let mut current = Current { head: parsed.head.clone(), received, keep_alive: parsed.keep_alive };
+        let mut current =
+            Current { head: parsed.head.clone(), received, keep_alive: parsed.keep_alive, scope: Scope::default() };
         let owes_continue = parsed.expect_continue;
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {
@@ -45,7 +49,7 @@ impl Connection {
         };
         let response = match self.route(parsed.head, body, received) {
             Err(response) => *response,
-            Ok(request) => match answer(&mut self.wire, &mut incoming, serving, request).await {
+            Ok(request) => match answer(&mut self.wire, &mut incoming, (serving, &current.scope), request).await {
                 Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
                 Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
                 Answer::Panicked(message) => {
@@ -190,7 +194,7 @@ impl Connection {
         if result.is_ok() { Ending::Linger } else { Ending::Cut }
     }
 
-    fn log(&self, current: &Current, status: Status, bytes: u64, timing: Timing) {
+    fn log(&mut self, current: &Current, status: Status, bytes: u64, timing: Timing) {
         let duration = current.received.elapsed();
         let request = RequestLine::Head(&current.head);
         self.context.access.log(&Entry {
@@ -201,18 +205,25 @@ impl Connection {
             duration,
             timing,
         });
+        let route = current.scope.route();
+        self.count(|| metrics::answered(route, current.head.method(), status, bytes, duration, timing));
     }
 }
 
 /// Polls the handler, feeds it its body, and watches the client. A panic stays here.
-async fn answer(wire: &mut Wire, incoming: &mut Incoming, serving: &Serving, request: Request) -> Answer {
-    let mut answering = match catch_unwind(AssertUnwindSafe(|| serving.handler.handle(request))) {
+async fn answer(
+    wire: &mut Wire,
+    incoming: &mut Incoming,
+    (serving, scope): (&Serving, &Scope),
+    request: Request,
+) -> Answer {
+    let mut answering = match catch_unwind(AssertUnwindSafe(|| scope.run(|| serving.handler.handle(request)))) {
         Ok(answering) => answering,
         Err(panic) => return Answer::Panicked(told(&*panic).to_owned()),
     };
     std::future::poll_fn(|context| {
         loop {
-            match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(context))) {
+            match catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(context)))) {
                 Ok(Poll::Ready(result)) => return Poll::Ready(Answer::Outcome(result)),
                 Ok(Poll::Pending) => {}
                 Err(panic) => return Poll::Ready(Answer::Panicked(told(&*panic).to_owned())),

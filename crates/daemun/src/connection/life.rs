@@ -16,7 +16,7 @@ use super::wire::Wire;
 use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
 use crate::http::{Endpoint, Method, ResponseBody, Status, Timing, Version, date};
-use crate::telemetry::{Entry, RequestLine};
+use crate::telemetry::{Entry, RequestLine, metrics};
 
 /// How long and how much is read behind a last answer. Closing with unread bytes makes the kernel send a reset, and
 /// the reset can overtake the answer: the client would see neither (RFC 9112, section 9.6).
@@ -180,8 +180,19 @@ impl Connection {
             duration: Duration::ZERO,
             timing: Timing::default(),
         });
+        let nowhere = metrics::RouteId::default();
+        let (status, timing) = (refusal.status, Timing::default());
+        self.count(|| metrics::answered(nowhere, Method::Other, status, bytes, Duration::ZERO, timing));
         self.context.errors.info(format_args!("a request was refused: {refusal}"));
         if sent.is_ok() { Ending::Linger } else { Ending::Cut }
+    }
+
+    /// Counts an answer, and what came from the client since the last one.
+    pub(super) fn count(&mut self, answered: impl FnOnce()) {
+        if self.context.is_counted {
+            answered();
+            metrics::received(std::mem::take(&mut self.wire.received));
+        }
     }
 
     /// Says that nothing more comes, and reads what the client may still be sending.

@@ -27,6 +27,9 @@ pub struct Limits {
     pub max_drain: u64,
     /// Connections at a time over all listeners. Default 10,000; beyond it accepting waits.
     pub max_connections: usize,
+    /// Connections at a time of one client: an IPv4 address, or the /64 of an IPv6 address. Default 1000: whole offices
+    /// sit behind one address, yet one client cannot take all. Trusted proxies and Unix sockets have no such limit.
+    pub max_connections_per_client: usize,
 }
 
 impl Default for Limits {
@@ -40,6 +43,7 @@ impl Default for Limits {
             max_body: 100 * 1024 * 1024,
             max_drain: 256 * 1024,
             max_connections: 10_000,
+            max_connections_per_client: 1_000,
         }
     }
 }

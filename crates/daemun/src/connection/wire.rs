@@ -33,6 +33,8 @@ pub(super) struct Wire {
     pub(super) alarm: Alarm,
     /// The client will send nothing more.
     pub(super) is_ended: bool,
+    /// Bytes that came and were not counted yet.
+    pub(super) received: usize,
     /// Since it took nothing: when it is cut.
     stalled_until: Option<Instant>,
 }
@@ -46,6 +48,7 @@ impl Wire {
             written: 0,
             alarm: Alarm::default(),
             is_ended: false,
+            received: 0,
             stalled_until: None,
         }
     }
@@ -65,6 +68,7 @@ impl Wire {
         }
         let read = ready!(self.transport.poll_read(context, &mut self.input))?;
         self.is_ended |= read == 0;
+        self.received += read;
         Poll::Ready(Ok(read))
     }
 

@@ -43,6 +43,8 @@ pub enum ChannelError {
 /// One end: sends `Out`, receives `In`. Clones share the socket; only one of them may receive.
 pub struct Channel<Out, In> {
     stream: Arc<UnixStream>,
+    /// Held for a whole message: one that the socket takes in pieces must not be torn by another.
+    writing: Arc<tokio::sync::Mutex<()>>,
     bytes: BytesMut,
     descriptors: VecDeque<OwnedFd>,
     kinds: PhantomData<fn(Out) -> In>,
@@ -60,14 +62,21 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         let stream = UnixStream::from_std(descriptor.into())?;
-        Ok(Self { stream: Arc::new(stream), bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData })
+        Ok(Self {
+            stream: Arc::new(stream),
+            writing: Arc::default(),
+            bytes: BytesMut::new(),
+            descriptors: VecDeque::new(),
+            kinds: PhantomData,
+        })
     }
 
     /// A second handle, for sending.
     #[must_use]
     pub fn sender(&self) -> Self {
         let stream = Arc::clone(&self.stream);
-        Self { stream, bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData }
+        let writing = Arc::clone(&self.writing);
+        Self { stream, writing, bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData }
     }
 
     /// Sends a message and the descriptors that belong to it, in their order.
@@ -77,6 +86,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         wire.extend_from_slice(&(text.len() as u32).to_le_bytes());
         wire.extend_from_slice(&(descriptors.len() as u32).to_le_bytes());
         wire.extend_from_slice(&text);
+        let _turn = self.writing.lock().await;
         self.write(&wire, &[]).await?;
         for batch in descriptors.chunks(BATCH) {
             self.write(b"+", batch).await?;

@@ -10,6 +10,7 @@
 mod change;
 mod children;
 mod collecting;
+mod controlling;
 mod events;
 mod lines;
 mod logs;
@@ -37,6 +38,7 @@ use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use change::Change;
 use collecting::NotCollected;
+use controlling::Desk;
 use events::Event;
 use logs::Logs;
 
@@ -95,6 +97,8 @@ struct Master {
     /// Which folder each static root was at the last look.
     roots: Vec<Option<(u64, u64)>>,
     exit: ExitCode,
+    /// Who asked for what on the control socket.
+    desk: Desk,
 }
 
 /// How far the end has come.
@@ -205,6 +209,7 @@ impl Master {
             pid_file: None,
             roots: Vec::new(),
             exit: ExitCode::SUCCESS,
+            desk: Desk::new(),
         })
     }
 
@@ -251,6 +256,9 @@ impl Master {
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::LookForRoots => self.look_for_roots().await,
+            Event::Asked(asked) => return self.asked(asked).await,
+            Event::ReportLate(number) => self.report(number, None),
+            Event::StatusWanted(number) => self.tell_status(number).await,
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }
@@ -259,7 +267,10 @@ impl Master {
 
     /// The first change. True when the server must end.
     async fn begin_first(&mut self) -> bool {
-        let begun = self.begin(self.configuration.clone()).await;
+        let begun = match self.begin(self.configuration.clone(), &[]).await {
+            Ok(()) => self.open_desk(),
+            Err(error) => Err(error),
+        };
         if let Err(error) = &begun {
             self.exit = lines::fail(error);
         }

@@ -7,6 +7,7 @@
 mod access;
 mod error;
 mod escape;
+pub mod metrics;
 mod settings;
 mod time;
 mod writer;

@@ -119,6 +119,7 @@ impl State {
                     SlotState::Held | SlotState::Revoking(_)
                         if !started || (exchange.method.is_idempotent() && exchange.tries() < 2) =>
                     {
+                        self.replays += 1;
                         exchange.taken_back();
                         self.queue.push_front(Arc::clone(exchange));
                     }

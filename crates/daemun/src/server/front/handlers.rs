@@ -10,9 +10,10 @@ use crate::config::{Configuration, HandlerSettings};
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status};
 use crate::respond::{Redirect, Respond};
-use crate::router::Router;
+use crate::router::{HostPattern, Router, Rule};
 use crate::static_files::StaticFiles;
 use crate::telemetry::ErrorLogger;
+use crate::telemetry::metrics::{self, Labels, RouteId};
 
 /// Builds the router over all routes; `folders` are the opened roots of the static ones, in their order.
 pub(super) fn build(
@@ -43,10 +44,39 @@ pub(super) fn build(
                 Arc::new(Respond::new(*status, body, content_type).map_err(io::Error::other)?)
             }
         };
-        routes.push((route.rule.clone(), handler));
+        let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
+        let labels = Labels { route: pattern(&route.rule), app };
+        let counted = Counted { route: metrics::intern(&labels), handler };
+        routes.push((route.rule.clone(), Arc::new(counted) as Arc<dyn Handler>));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+/// A route as it is counted: bounded by the configuration, never what a client sent.
+fn pattern(rule: &Rule) -> String {
+    let path = &rule.path;
+    match &rule.host {
+        HostPattern::Any => path.to_string(),
+        host => format!("{host}{path}"),
+    }
+}
+
+/// A handler whose requests are counted by route.
+struct Counted {
+    route: RouteId,
+    handler: Arc<dyn Handler>,
+}
+
+impl Handler for Counted {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        metrics::mark(self.route);
+        self.handler.handle(request)
+    }
+
+    fn may_decline(&self) -> bool {
+        self.handler.may_decline()
+    }
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.

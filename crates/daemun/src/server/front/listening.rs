@@ -15,6 +15,7 @@ use crate::connection::{self, Context, Transport};
 use crate::http::{Endpoint, Scheme};
 use crate::listener::accept::{Accepted, Listener, accept};
 use crate::listener::{Address, ListenerSettings};
+use crate::telemetry::metrics;
 
 /// Every address that is being listened on, and the connections that came of it.
 pub(super) struct Listening {
@@ -133,8 +134,25 @@ async fn run(
     context: Arc<Context>,
 ) {
     let endpoint = Arc::new(Endpoint::new(client, server, Scheme::Http));
+    let _counted = context.is_counted.then(Counted::new);
     connection::serve(transport, endpoint, context).await;
     drop(permit);
+}
+
+/// A connection among those that are counted as open.
+struct Counted;
+
+impl Counted {
+    fn new() -> Self {
+        metrics::connection_opened();
+        Self
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        metrics::connection_closed();
+    }
 }
 
 /// Moves a connection to another event loop.

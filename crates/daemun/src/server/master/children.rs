@@ -83,6 +83,9 @@ impl Master {
             let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
             let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
             self.tell_front(ToFront::Switch(generations)).await;
+            if self.desk.is_draining {
+                self.tell_front(ToFront::AskForClose).await;
+            }
         }
     }
 
@@ -175,6 +178,7 @@ impl Master {
         if worker.generation != app.generation && !change {
             return self.errors.warning(format_args!("{certificate}; it was about to end"));
         }
+        self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
         let pause = app.backoff.pause_after(worker.started, Instant::now());
         if pause.is_zero() {
             self.errors.error(format_args!("{certificate}; it is replaced"));
@@ -287,6 +291,14 @@ impl Master {
     /// The front said something. True when the server must end.
     pub(super) async fn front_said(&mut self, message: Option<FromFront>) -> bool {
         match message {
+            Some(FromFront::Report(number, report)) => {
+                self.report(number, Some(*report));
+                false
+            }
+            Some(FromFront::StatusWanted(number)) => {
+                self.later(Duration::ZERO, Event::StatusWanted(number));
+                false
+            }
             Some(FromFront::Serving) => {
                 self.switched().await;
                 false
@@ -320,6 +332,7 @@ impl Master {
             }
             WorkerReport::Replace { serial, reason } => {
                 let generation = app.generation;
+                self.desk.restarted(name, "recycled");
                 self.errors.info(format_args!("{name}: worker {serial} is replaced: {reason}"));
                 self.fork_worker(name, generation, Some(serial)).await;
             }
@@ -332,6 +345,7 @@ impl Master {
                      once its other requests are done"
                 ));
                 if first {
+                    self.desk.restarted(name, "timeout");
                     self.fork_worker(name, generation, None).await;
                 }
             }

@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::ZygoteMessage;
+use crate::control::Asked;
 use crate::server::plan::FromFront;
 
 /// Something that happened.
@@ -44,6 +45,12 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// Somebody asks on the control socket.
+    Asked(Asked),
+    /// The front has not answered this question.
+    ReportLate(u64),
+    /// The front wants to know how all is, for whoever asked it.
+    StatusWanted(u64),
     /// TTIN.
     WorkerMore,
     /// TTOU.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::change::{CONNECT_DEADLINE, Change, Import, Stage};
 use super::events::Event;
-use super::{Master, lines, roots};
+use super::{Master, roots};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::server::plan::{self, Openings, ToFront};
@@ -17,14 +17,15 @@ impl Master {
             Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
             _ => (&self.configuration, &[]),
         };
-        let wanted = &configuration.server.listeners;
-        let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
+        let wanted = |bound: &&Bound| configuration.server.all_listeners().any(|settings| settings == &bound.settings);
+        let all = self.bound.iter().filter(wanted).chain(new);
         let bound: Vec<Bound> = all.map(copy).collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
         let worker_sockets = configuration.apps.iter().filter_map(|app| self.apps.get(&app.name));
         let openings = Openings {
             access_log: self.logs.access(),
             error_log: self.logs.error(),
             bound: &bound,
+            token: &self.desk.token,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
         };
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
@@ -73,6 +74,7 @@ impl Master {
         let Some(change) = &mut self.change else { return false };
         change.stage = Stage::Switching;
         let generations = change.generations();
+        let generations = self.with_untouched(generations);
         self.tell_front(ToFront::Switch(generations)).await;
         let Some(change) = &self.change else { return false };
         for (name, _) in change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Failed(_))) {
@@ -88,7 +90,7 @@ impl Master {
         else {
             return;
         };
-        self.bound.retain(|old| configuration.server.listeners.contains(&old.settings));
+        self.bound.retain(|old| configuration.server.all_listeners().any(|settings| settings == &old.settings));
         self.bound.extend(bound);
         for (name, new) in apps {
             let Some(app) = self.apps.get_mut(&name) else { continue };
@@ -116,15 +118,15 @@ impl Master {
         if first {
             // Before the line that others wait for.
             self.write_pid_file();
-            for bound in &self.bound {
-                lines::say(format_args!("listening on {}", bound.url()));
-            }
+            self.say_where();
             self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));
         }
+        self.reload_ended(Ok(()));
         if std::mem::take(&mut self.again) {
-            self.reload().await;
+            let apps = self.desk.take_next_apps();
+            self.reload_apps(apps).await;
         }
     }
 
