@@ -16,7 +16,8 @@ pub trait Handler: Send + Sync {
     /// Answers `request`. Dropping the future abandons the request: its client is gone.
     fn handle(&self, request: Request) -> Answering<'_>;
 
-    /// Whether it may decline. The router gets out of the way of a handler that never does.
+    /// Whether it may give anything but a response: decline or redirect. The router gets out of the way of a handler
+    /// that never does.
     fn may_decline(&self) -> bool {
         true
     }
@@ -29,7 +30,14 @@ pub enum Outcome {
     Response(Response),
     /// Not mine: the request comes back as it was, for the next best match.
     Decline(Request),
+    /// This request is to be answered instead, by whatever route it leads to: a local redirect (RFC 3875, section
+    /// 6.2.2). The client does not hear of it. Made with [`Request::redirected`]; the router carries it out, with all
+    /// that stands before the other route's handler, and ends a chain of more than [`MAX_REDIRECTS`].
+    Redirect(Box<Request>),
 }
+
+/// Local redirects that one request may take: Apache's number, and more than anybody needs.
+pub const MAX_REDIRECTS: usize = 10;
 
 /// Whose fault a failure is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

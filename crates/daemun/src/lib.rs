@@ -14,6 +14,7 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod django;
+pub mod gateway;
 pub mod handler;
 pub mod http;
 pub mod listener;

@@ -277,7 +277,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::http::{Endpoint, HeadBuilder, RequestBody, Scheme, Version};
+    use crate::http::{Endpoint, HeadBuilder, Interim, RequestBody, Scheme, Version};
 
     fn request(method: &'static str, target: &'static str, prefix_length: usize) -> Request {
         let text = Bytes::from(format!("{method} {target} HTTP/1.1\r\nHost: Example.com:8000\r\n\r\n"));
@@ -294,7 +294,16 @@ mod tests {
         let head = builder.finish();
         let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
         let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-        Request { head, path, prefix_length, body: RequestBody::Empty, endpoint, received: Instant::now() }
+        Request {
+            head,
+            path,
+            prefix_length,
+            body: RequestBody::Empty,
+            endpoint,
+            received: Instant::now(),
+            timeout: None,
+            interim: Interim::none(),
+        }
     }
 
     fn location(to: &str, target: &'static str, prefix_length: usize) -> String {

@@ -17,6 +17,8 @@ use crate::http::Method;
 pub(super) enum Event {
     /// All of it at once.
     Answer(Answer),
+    /// An interim response (1xx), a head only; the answer is still awaited.
+    Inform(Bytes),
     /// Microseconds to get here, status and fields; the body follows.
     Head(u32, Bytes),
     /// A piece of the body.

@@ -10,13 +10,13 @@ use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
 use super::answer::{AnswerError, AnswerHead};
-use super::environment::{self, TrustedProxies};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
-use super::spool::{self, Payload, Spool};
+use super::spool::{self, Payload};
+use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, FileBody, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+    BodyError, BodyStream, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -49,12 +49,12 @@ impl Application {
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
         let ticket = self.submit(&request, payload)?;
-        self.respond(ticket).await.map(Outcome::Response)
+        self.respond(ticket, request.interim).await.map(Outcome::Response)
     }
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
-        environment::write(&mut environment, request, Some(payload.length()), &self.trusted);
+        write_wsgi(&mut environment, request, Some(payload.length()), &self.trusted);
         let exchange = Exchange::new(environment, payload, request.head.method(), Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
         submitted.map_err(|failure| self.failed(failure, &exchange))?;
@@ -62,8 +62,16 @@ impl Application {
     }
 
     /// Makes a response of the first events.
-    async fn respond(&self, mut ticket: Ticket) -> Result<Response, HandlerError> {
-        match ticket.next().await {
+    async fn respond(&self, mut ticket: Ticket, interim: Interim) -> Result<Response, HandlerError> {
+        let mut event = ticket.next().await;
+        while let Event::Inform(head) = &event {
+            // The shim has checked it and said what is wrong; what is not valid all the same is no answer either.
+            if let Ok(AnswerHead { status, fields, .. }) = AnswerHead::parse(head) {
+                interim.send(status, fields);
+            }
+            event = ticket.next().await;
+        }
+        match event {
             Event::Answer(Answer { microseconds, head, body }) => {
                 let timing = ticket.timing(microseconds);
                 let head = self.head(&head, &ticket.exchange)?;
@@ -76,7 +84,7 @@ impl Application {
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
-            Event::Done(_) | Event::Data(_) | Event::File { .. } => {
+            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) => {
                 let message =
                     format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
@@ -173,7 +181,7 @@ impl Handler for Application {
         match spool::at_hand(&mut request.body) {
             Some(payload) => {
                 let submitted = self.submit(&request, payload);
-                Box::pin(async move { self.respond(submitted?).await.map(Outcome::Response) })
+                Box::pin(async move { self.respond(submitted?, request.interim).await.map(Outcome::Response) })
             }
             None => Box::pin(self.gather(request)),
         }
@@ -250,7 +258,7 @@ impl BodyStream for AnswerBody {
             Event::Failed(failure) => {
                 Some(Err(BodyError::Failed(format!("{} was cut: {failure:?}", self.ticket.exchange.what()))))
             }
-            Event::Answer(_) | Event::Head(..) | Event::File { .. } => {
+            Event::Answer(_) | Event::Head(..) | Event::File { .. } | Event::Inform(_) => {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
             }
         })

@@ -1,6 +1,6 @@
 //! Applications: pools of worker processes, each the application's own Python, and the way of a request to them.
 //!
-//! 1. [`handler`](Application): the body is spooled ([`spool`]), the environment written ([`environment`]).
+//! 1. [`handler`](Application): the body is spooled ([`spool`]), the environment written ([`gateway`](crate::gateway)).
 //! 2. [`pool`]: a worker's lane is chosen, or the request waits in a bounded queue with a deadline.
 //! 3. [`lane`]: frames are written to the worker and read from it, many at a time.
 //! 4. [`exchange`]: what comes back reaches the waiting task; [`answer`] makes a response of it.
@@ -12,7 +12,6 @@
 
 mod answer;
 pub mod collect;
-mod environment;
 mod exchange;
 mod handler;
 mod lane;
@@ -24,12 +23,10 @@ mod spool;
 mod worker;
 mod zygote;
 
-pub use environment::TrustedProxies;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Admission, Pool, PoolFigures, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount};
-pub use spool::Spool;
 pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
 
 /// The program that application workers run: one file of plain Python, written out at start.

@@ -38,7 +38,7 @@ import threading
 import time
 import traceback
 import warnings
-from _thread import start_new_thread
+from _thread import get_ident, start_new_thread
 from time import perf_counter
 
 VERSION = 1
@@ -781,7 +781,9 @@ class Lane:
     def __init__(self, worker, number):
         self.worker = worker
         self.application = worker.application
-        self.environ = worker.environ
+        self.environ = [*worker.environ, "wsgi.early_hints", self.early_hints]
+        # Which thread this is, once it runs.
+        self.ident = 0
         self.number = number
         self.page_start = LANE_PAGE * number
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -807,6 +809,7 @@ class Lane:
 
     def run(self, others=()):
         """Serves until told to retire, through any number of fronts. True if it was told, False if none is left."""
+        self.ident = get_ident()
         try:
             while self.connect():
                 for thread in others:
@@ -1050,6 +1053,15 @@ class Lane:
         self.bodies.pop(request, None)
         self.cancelled.discard(request)
         self.out.append(frame(SKIPPED, request, b""))
+
+    def early_hints(self, headers):
+        """`wsgi.early_hints`: sends a 103 with these headers (pairs, or a dict) ahead of the answer (RFC 8297)."""
+        exchange = self.current
+        # Kept for later or called from another thread it could reach the client of another request.
+        if get_ident() != self.ident or exchange is None or exchange.started or exchange.ended:
+            return
+        head = encode_head("200 OK", headers.items() if hasattr(headers, "items") else headers)
+        self.send(frame(INFORM, exchange.request, b"103 Early Hints" + head[len("200 OK") :]))
 
     def open_body(self, kind, body):
         if kind == IN_FILE:

@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::Poll;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::error_page::{error_response, new_reference};
@@ -13,8 +14,10 @@ use super::reply::{Reply, ReplyError, Sent, told};
 use super::wire::Wire;
 use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
-use crate::http::h1::{Outgoing, ParsedHead, Refusal};
-use crate::http::{CanonicalPath, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version};
+use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
+use crate::http::{
+    CanonicalPath, Interim, InterimQueue, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version,
+};
 use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
 
@@ -49,25 +52,27 @@ impl Connection {
         };
         let response = match self.route(parsed.head, body, received) {
             Err(response) => *response,
-            Ok(request) => match answer(&mut self.wire, &mut incoming, (serving, &current.scope), request).await {
-                Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
-                Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
-                Answer::Panicked(message) => {
-                    current.keep_alive = false;
-                    let message = format!("a handler panicked: {message}");
-                    self.report(&current, Status::INTERNAL_SERVER_ERROR, Fault::Server, &message, None)
+            Ok(request) => {
+                match answer((&mut self.wire, &mut incoming), &self.interim, (serving, &current.scope), request).await {
+                    Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
+                    Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
+                    Answer::Panicked(message) => {
+                        current.keep_alive = false;
+                        let message = format!("a handler panicked: {message}");
+                        self.report(&current, Status::INTERNAL_SERVER_ERROR, Fault::Server, &message, None)
+                    }
+                    Answer::Gone => {
+                        self.log(&current, Status::CLIENT_CLOSED, 0, Timing::default());
+                        return Ending::Cut;
+                    }
                 }
-                Answer::Gone => {
-                    self.log(&current, Status::CLIENT_CLOSED, 0, Timing::default());
-                    return Ending::Cut;
-                }
-            },
+            }
         };
         self.reply(&current, response, &mut incoming, serving).await
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
-    fn route(&self, head: RequestHead, body: RequestBody, received: Instant) -> Result<Request, Box<Response>> {
+    fn route(&mut self, head: RequestHead, body: RequestBody, received: Instant) -> Result<Request, Box<Response>> {
         if head.raw_path() == b"*" {
             // A ping of the server itself (RFC 9110, section 9.3.7).
             return Err(Box::new(Response::new(Status::OK)));
@@ -77,7 +82,10 @@ impl Connection {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let endpoint = Arc::clone(&self.endpoint);
-        Ok(Request { head, path, body, endpoint, received: received.into_std(), prefix_length: 0 })
+        let received = received.into_std();
+        // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
+        let interim = if head.version() == Version::Http11 { self.interim.open() } else { Interim::none() };
+        Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim })
     }
 
     fn check(&self, current: &Current, outcome: Outcome) -> Response {
@@ -87,6 +95,10 @@ impl Connection {
                 self.report(current, Status::BAD_GATEWAY, Fault::Worker, &message, None)
             }
             Outcome::Response(response) => response,
+            Outcome::Redirect(_) => {
+                let message = "a handler redirected, and nothing before it carries that out";
+                self.report(current, Status::INTERNAL_SERVER_ERROR, Fault::Server, message, None)
+            }
             Outcome::Decline(_) => error_response(Status::NOT_FOUND, None, None, None, Some(&current.head)),
         }
     }
@@ -212,8 +224,8 @@ impl Connection {
 
 /// Polls the handler, feeds it its body, and watches the client. A panic stays here.
 async fn answer(
-    wire: &mut Wire,
-    incoming: &mut Incoming,
+    (wire, incoming): (&mut Wire, &mut Incoming),
+    interim: &InterimQueue,
     (serving, scope): (&Serving, &Scope),
     request: Request,
 ) -> Answer {
@@ -221,12 +233,27 @@ async fn answer(
         Ok(answering) => answering,
         Err(panic) => return Answer::Panicked(told(&*panic).to_owned()),
     };
+    // Whether interim responses of the handler's stand in the output.
+    let mut is_telling = false;
     std::future::poll_fn(|context| {
         loop {
-            match catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(context)))) {
+            let polled = catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(context))));
+            if interim.has_any() {
+                is_telling = true;
+                interim.take().iter().for_each(|(status, fields)| encode_interim(&mut wire.output, *status, fields));
+            }
+            match polled {
+                // What is in the output by then goes ahead of the answer.
                 Ok(Poll::Ready(result)) => return Poll::Ready(Answer::Outcome(result)),
                 Ok(Poll::Pending) => {}
                 Err(panic) => return Poll::Ready(Answer::Panicked(told(&*panic).to_owned())),
+            }
+            if is_telling {
+                match wire.poll_send(context, &mut Bytes::new()) {
+                    Poll::Ready(Ok(())) => is_telling = false,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Answer::Gone),
+                    Poll::Pending => {}
+                }
             }
             match incoming.poll(wire, context) {
                 Poll::Ready(Ok(())) => {}

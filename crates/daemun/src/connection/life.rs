@@ -15,7 +15,7 @@ use super::transport::Transport;
 use super::wire::Wire;
 use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
-use crate::http::{Endpoint, Method, ResponseBody, Status, Timing, Version, date};
+use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
 use crate::telemetry::{Entry, RequestLine, metrics};
 
 /// How long and how much is read behind a last answer. Closing with unread bytes makes the kernel send a reset, and
@@ -32,6 +32,8 @@ pub(super) struct Connection {
     pub(super) wire: Wire,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) context: Arc<Context>,
+    /// What a handler says ahead of its answer.
+    pub(super) interim: InterimQueue,
     place: Place,
     /// A head that was found complete and then refused, for the access log.
     refused: Bytes,
@@ -61,7 +63,14 @@ enum Next {
 /// Serves one connection to its end. Abandon the future to cut it.
 pub async fn serve(transport: Transport, endpoint: Arc<Endpoint>, context: Arc<Context>) {
     let wire = Wire::new(transport);
-    let mut connection = Connection { wire, endpoint, context, place: Place::default(), refused: Bytes::new() };
+    let mut connection = Connection {
+        wire,
+        endpoint,
+        context,
+        interim: InterimQueue::default(),
+        place: Place::default(),
+        refused: Bytes::new(),
+    };
     let ending = connection.run().await;
     if matches!(ending, Ending::Close | Ending::Linger) {
         connection.close(ending).await;

@@ -162,6 +162,50 @@ impl RequestHead {
         self.fields().filter(move |(candidate, _)| candidate.eq_ignore_ascii_case(name.as_bytes())).map(|(_, v)| v)
     }
 
+    /// The same head for another target and without the fields of a body: what a local redirect makes of it. `path`
+    /// and `query` stand in it as they are given.
+    pub(super) fn redirected(&self, method: Method, path: &[u8], query: Option<&[u8]>) -> Self {
+        const OF_A_BODY: [&[u8]; 7] = [
+            b"content-length",
+            b"content-type",
+            b"content-encoding",
+            b"content-language",
+            b"transfer-encoding",
+            b"trailer",
+            b"expect",
+        ];
+        let name: &[u8] = if method == Method::Head { b"HEAD" } else { b"GET" };
+        let parts = &*self.0;
+        let query_length = query.map_or(0, |query| query.len() + 1);
+        let mut bytes = Vec::with_capacity(parts.bytes.len() + name.len() + path.len() + query_length);
+        bytes.extend_from_slice(&parts.bytes);
+        let mut append = |part: &[u8]| {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(part);
+            Span { start, end: bytes.len() as u32 }
+        };
+        let (method_name, path) = (append(name), append(path));
+        let query = query.map(|query| {
+            append(b"?");
+            append(query)
+        });
+        let fields = parts.fields.iter().copied();
+        let fields =
+            fields.filter(|&(name, _)| !OF_A_BODY.iter().any(|left| self.view(name).eq_ignore_ascii_case(left)));
+        let fields = fields.collect();
+        Self(Arc::new(Parts {
+            bytes: Bytes::from(bytes),
+            version: parts.version,
+            method,
+            method_name,
+            target: Span { start: path.start, end: query.map_or(path.end, |query| query.end) },
+            path,
+            query,
+            host: parts.host,
+            fields,
+        }))
+    }
+
     fn view(&self, span: Span) -> &[u8] {
         &self.0.bytes[span.start as usize..span.end as usize]
     }
@@ -241,5 +285,32 @@ impl HeadBuilder {
         let end = start.wrapping_add(part.len());
         assert!(start <= end && end <= self.head.bytes.len(), "a part of a head lies within the head's bytes");
         Span { start: start as u32, end: end as u32 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redirected_head_asks_for_the_other_target_and_carries_no_body() {
+        let bytes = Bytes::from_static(b"POST /a?b HTTP/1.1|x.example|Cookie|k=v|Content-Length|3|Expect|100-continue");
+        let part = |text: &[u8]| {
+            let start = memchr::memmem::find(&bytes, text).unwrap();
+            &bytes[start..start + text.len()]
+        };
+        let mut builder = HeadBuilder::new(bytes.clone(), Version::Http11, part(b"POST"), part(b"/a?b"));
+        builder.path(part(b"/a"), Some(part(b"b")));
+        builder.authority(part(b"x.example"));
+        builder.field(part(b"Cookie"), part(b"k=v"));
+        builder.field(part(b"Content-Length"), part(b"3"));
+        builder.field(part(b"Expect"), part(b"100-continue"));
+        let head = builder.finish().redirected(Method::Get, b"/c%20d", Some(b"e=f"));
+        assert_eq!((head.method(), head.method_name(), head.host()), (Method::Get, "GET", "x.example"));
+        assert_eq!((head.raw_path(), head.query()), (&b"/c%20d"[..], Some(&b"e=f"[..])));
+        assert_eq!(head.target(), b"/c%20d?e=f");
+        assert_eq!(head.fields().collect::<Vec<_>>(), [(&b"Cookie"[..], &b"k=v"[..])]);
+        let plain = head.redirected(Method::Head, b"/", None);
+        assert_eq!((plain.target(), plain.query(), plain.method_name()), (&b"/"[..], None, "HEAD"));
     }
 }

@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::{CanonicalPath, RequestBody, RequestHead};
+use bytes::Bytes;
+
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,4 +90,27 @@ pub struct Request {
     pub endpoint: Arc<Endpoint>,
     /// When its head was complete.
     pub received: Instant,
+    /// From hand-over to the first byte of the answer, where its route says it; then 504.
+    pub timeout: Option<Duration>,
+    /// Sends 1xx ahead of the answer.
+    pub interim: Interim,
+}
+
+impl Request {
+    /// The request that is answered instead of this one after a local redirect to `path`, as it stands in a URL:
+    /// `HEAD` for `HEAD`, else `GET`, from the same client with the same fields but those of a body, without a body
+    /// (RFC 3875, section 6.2.2).
+    pub fn redirected(&self, path: &[u8], query: Option<&[u8]>) -> Result<Self, PathError> {
+        let method = if self.head.method() == Method::Head { Method::Head } else { Method::Get };
+        Ok(Self {
+            path: CanonicalPath::parse(&Bytes::copy_from_slice(path))?,
+            head: self.head.redirected(method, path, query),
+            prefix_length: 0,
+            body: RequestBody::Empty,
+            endpoint: Arc::clone(&self.endpoint),
+            received: self.received,
+            timeout: None,
+            interim: self.interim.clone(),
+        })
+    }
 }

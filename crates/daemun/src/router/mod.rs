@@ -4,7 +4,8 @@
 //! 1. Tables for its host: the exact one, wildcards from the longest to the shortest, then the one for any host.
 //! 2. In each: the exact path, then prefixes from the longest to the shortest, one with a suffix before one without.
 //! 3. The handler answers, or declines, and the walk goes on where it stopped.
-//! 4. Nothing left: 404, or 421 (RFC 9110, section 15.5.20) where no table is for this host.
+//! 4. A local redirect begins at 1 with the other path, at most ten times.
+//! 5. Nothing left: 404, or 421 (RFC 9110, section 15.5.20) where no table is for this host.
 //!
 //! Knows hosts and canonical paths. Must not know what handlers do, nor settings files.
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::handler::{Answering, Fault, Handler, HandlerError, MAX_REDIRECTS, Outcome};
 use crate::http::{Request, Status};
 use crate::respond;
 
@@ -149,7 +150,27 @@ impl Router {
         None
     }
 
+    /// Walks from route to route. A local redirect begins anew, so that whatever stands before the other route's
+    /// handler holds for it too.
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let mut redirects = 0;
+        loop {
+            match self.walk(request).await? {
+                Outcome::Redirect(other) if redirects < MAX_REDIRECTS => {
+                    redirects += 1;
+                    request = *other;
+                }
+                Outcome::Redirect(other) => {
+                    let path = other.path.as_bytes().escape_ascii();
+                    let message = format!("more than {MAX_REDIRECTS} local redirects, the last to `{path}`");
+                    return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message));
+                }
+                answered => return Ok(answered),
+            }
+        }
+    }
+
+    async fn walk(&self, mut request: Request) -> Result<Outcome, HandlerError> {
         let mut walk = Walk::default();
         while let Some(found) = self.next(&mut walk, &request) {
             let Match::Handler { handler, prefix_length } = found else {
@@ -158,7 +179,7 @@ impl Router {
             request.prefix_length = prefix_length;
             match self.handlers[handler].handle(request).await? {
                 Outcome::Decline(returned) => request = returned,
-                answered @ Outcome::Response(_) => return Ok(answered),
+                answered => return Ok(answered),
             }
         }
         let path = request.path.as_bytes().escape_ascii();

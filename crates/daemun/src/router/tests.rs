@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::*;
-use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, RequestBody, Response, Scheme, Version};
+use crate::http::{CanonicalPath, Endpoint, Fields, HeadBuilder, Interim, RequestBody, Response, Scheme, Version};
 
 /// Answers with its name and the rest of the path, or declines.
 struct Named {
@@ -53,7 +53,16 @@ fn request(host: &str, target: &str) -> Request {
     let head = builder.finish();
     let path = CanonicalPath::parse(&head.raw_path_bytes()).unwrap();
     let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-    Request { head, path, prefix_length: 0, body: RequestBody::Empty, endpoint, received: Instant::now() }
+    Request {
+        head,
+        path,
+        prefix_length: 0,
+        body: RequestBody::Empty,
+        endpoint,
+        received: Instant::now(),
+        timeout: None,
+        interim: Interim::none(),
+    }
 }
 
 /// What answers: `rule rest`, `→ location`, or the status of an error.
@@ -69,6 +78,7 @@ fn answer(router: &Router, host: &str, target: &str) -> String {
             None => format!("{} {}", text(response.fields.get("Name")), text(response.fields.get("Rest"))),
         },
         Ok(Outcome::Decline(_)) => "declined".to_owned(),
+        Ok(Outcome::Redirect(_)) => "redirected".to_owned(),
         Err(error) => error.status.code().to_string(),
     }
 }
@@ -154,6 +164,34 @@ fn a_decline_goes_to_the_next_best_match_across_hosts() {
     assert_eq!(answer(&declining, "a.example", "/static/a.css"), "/* static/a.css");
     let all = router(&["?/*", "?/static/*"]);
     assert_eq!(answer(&all, "a.example", "/static/a.css"), "404");
+}
+
+/// Redirects locally to the next path after its rule's, as long as there is one.
+struct Onward(&'static [&'static str]);
+
+impl Handler for Onward {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        Box::pin(async move {
+            let place = self.0.iter().position(|path| path.as_bytes() == request.path.as_bytes());
+            let next = self.0[(place.unwrap() + 1) % self.0.len()];
+            Ok(Outcome::Redirect(Box::new(request.redirected(next.as_bytes(), Some(b"from=local")).unwrap())))
+        })
+    }
+}
+
+#[test]
+fn a_local_redirect_is_answered_by_the_route_that_it_leads_to_and_a_loop_of_them_ends() {
+    let named: Arc<dyn Handler> = Arc::new(Named { name: "end", declines: false });
+    let declines: Arc<dyn Handler> = Arc::new(Named { name: "declines", declines: true });
+    let router = Router::new(vec![
+        (rule("/a"), Arc::new(Onward(&["/a", "/end/x%20y"])) as Arc<dyn Handler>),
+        (rule("/end/*"), declines),
+        (rule("/*"), named),
+        (rule("/loop"), Arc::new(Onward(&["/loop"]))),
+    ]);
+    let router = router.map_err(|ties| format!("{ties:?}")).unwrap();
+    assert_eq!(answer(&router, "", "/a"), "end end/x y");
+    assert_eq!(answer(&router, "", "/loop"), "500");
 }
 
 #[test]

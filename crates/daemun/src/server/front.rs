@@ -17,8 +17,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
-use crate::app::{self, Pool, Reports, Spool, WorkerReport};
+use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::gateway::Spool;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use bytes::Bytes;
 use daemun_protocol::frame::{self, Answer, Ending, Frame, FrameError, Kind};
 use rustix::fs::FileType;
 
@@ -46,8 +47,11 @@ impl State {
                 self.skipped(key, request);
                 return Ok(());
             }
-            // Early hints reach the client once the connection can send 1xx; credit for streamed requests likewise.
-            Kind::Inform | Kind::Credit | Kind::Started => return Ok(()),
+            Kind::Inform => {
+                self.inform(key, request, payload, wakers);
+                return Ok(());
+            }
+            Kind::Credit | Kind::Started => return Ok(()),
             kind => return Err(LaneError::Unexpected(kind)),
         };
         self.hand_over(key, request, event, last, wakers);
@@ -64,6 +68,14 @@ impl State {
         }
         if last {
             worker.release(key.thread, id);
+        }
+    }
+
+    /// Early hints: they change nothing about the answer, which is awaited as before.
+    fn inform(&mut self, key: LaneKey, id: u32, head: Bytes, wakers: &mut Vec<Waker>) {
+        let Some(slot) = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id)) else { return };
+        if matches!(slot.state, SlotState::Held | SlotState::Revoking(_)) {
+            slot.exchange.post(Event::Inform(head), wakers);
         }
     }
 

@@ -21,7 +21,7 @@ pub use chunked::ChunkedDecoder;
 pub use head::{Framing, ParsedHead, parse_head};
 pub use response::{
     CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_head,
-    plan,
+    encode_interim, plan,
 };
 pub use scan::{HeadScan, Scanned};
 

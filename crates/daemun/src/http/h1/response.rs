@@ -132,6 +132,15 @@ pub fn encode_head(
     }
 }
 
+/// Appends an interim response (1xx), whole: it has no body, and fields of framing or connection have no place in it.
+pub fn encode_interim(out: &mut Vec<u8>, status: Status, fields: &Fields) {
+    encode_status_line(out, status, None);
+    for field in fields.iter().filter(|field| !matches!(kind(field), Kind::Ours)) {
+        encode_field(out, field.name(), field.value());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends the line before a chunk of this size, which must not be 0.
 pub fn encode_chunk_size(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

@@ -5,8 +5,9 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use crate::app::{Application, Pool, Spool, TrustedProxies};
+use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
+use crate::gateway::{Spool, TrustedProxies};
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status};
 use crate::respond::{Redirect, Respond};

@@ -21,7 +21,8 @@ use tempfile::TempDir;
 use super::{Missing, Root, StaticFiles, StaticSettings};
 use crate::handler::{Handler, HandlerError, Outcome};
 use crate::http::{
-    CanonicalPath, Endpoint, HeadBuilder, Request, RequestBody, RequestHead, Response, ResponseBody, Scheme, Version,
+    CanonicalPath, Endpoint, HeadBuilder, Interim, Request, RequestBody, RequestHead, Response, ResponseBody, Scheme,
+    Version,
 };
 
 /// The head of a request with these fields.
@@ -174,7 +175,16 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, re
     let head = head(method, target, fields);
     let path = CanonicalPath::parse(&head.raw_path_bytes()).ok()?;
     let endpoint = Arc::new(Endpoint::new(None, None, Scheme::Http));
-    Some(Request { head, path, body: RequestBody::Empty, endpoint, received, prefix_length: prefix.len() })
+    Some(Request {
+        head,
+        path,
+        body: RequestBody::Empty,
+        endpoint,
+        received,
+        prefix_length: prefix.len(),
+        timeout: None,
+        interim: Interim::none(),
+    })
 }
 
 async fn ask(handler: &StaticFiles, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
@@ -192,7 +202,7 @@ async fn get_after(handler: &StaticFiles, target: &str, after: Duration) -> Answ
 fn answer(result: Result<Outcome, HandlerError>) -> Answer {
     let response = match result {
         Ok(Outcome::Response(response)) => response,
-        Ok(Outcome::Decline(_)) => {
+        Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => {
             return Answer { status: DECLINED, body: Vec::new(), length: 0, is_file: false, response: None };
         }
         Err(error) => {

@@ -1,5 +1,5 @@
 //! The environment of a request (RFC 3875, section 4.1; PEP 3333, "environ Variables") as names and values, each ended
-//! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects.
+//! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects, a launcher nothing.
 
 use std::net::IpAddr;
 
@@ -39,25 +39,69 @@ fn within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
     }
 }
 
-/// Writes the environment of `request` whose body has `length` bytes; `None` for a body that is streamed without one.
+/// What a program that is a script of its own is told beyond the request (RFC 3875, sections 4.1.5, 4.1.6, 4.1.13).
+#[derive(Clone, Copy, Debug)]
+pub struct Script<'a> {
+    /// The part of the path that leads to it, decoded.
+    pub name: &'a [u8],
+    /// What follows, decoded; empty where nothing does.
+    pub path_info: &'a [u8],
+    /// Whether it may see `Authorization`: a script's environment can be read by others of its user.
+    pub authorization: bool,
+}
+
+/// Writes the environment of `request` for a WSGI application. Its body has `length` bytes; `None` for one that is
+/// streamed without a length.
 ///
 /// Left out: `Proxy` (httpoxy, CVE-2016-5385), names with an underscore, which would pass for their dashed twins
 /// (CVE-2015-0219), and hop-by-hop fields (RFC 9110, section 7.6.1).
-pub(super) fn write(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
-    let head = &request.head;
-    variable(out, b"REQUEST_METHOD", head.method_name().as_bytes());
+pub fn write_wsgi(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
     variable(out, b"SCRIPT_NAME", b"");
     out.put_slice(b"PATH_INFO\0");
-    decode_path(out, head.raw_path());
+    decode_path(out, request.head.raw_path());
     out.push(0);
+    of_request(out, request, length);
+    let scheme = forwarding(out, request, trusted);
+    variable(out, b"wsgi.url_scheme", scheme.as_str().as_bytes());
+    fields(out, request, true);
+}
+
+/// Writes the environment of `request` for a script. Left out is what is left out for an application, and credentials
+/// where they are not wished for.
+pub fn write_script(out: &mut Vec<u8>, request: &Request, length: u64, trusted: &TrustedProxies, script: &Script<'_>) {
+    variable(out, b"SCRIPT_NAME", script.name);
+    if !script.path_info.is_empty() {
+        variable(out, b"PATH_INFO", script.path_info);
+    }
+    of_request(out, request, Some(length));
+    // Looking a name up would let a client choose how long a request takes: RFC 3875, section 4.1.9, allows this.
+    variable(out, b"REMOTE_HOST", request.endpoint.client().map_or("", |client| &client.ip).as_bytes());
+    if let Some(server) = request.endpoint.server() {
+        variable(out, b"SERVER_ADDR", server.ip.as_bytes());
+    }
+    let scheme = forwarding(out, request, trusted);
+    variable(out, b"REQUEST_SCHEME", scheme.as_str().as_bytes());
+    fields(out, request, script.authorization);
+}
+
+/// What is told of a request whoever answers it.
+fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
+    let head = &request.head;
+    variable(out, b"REQUEST_METHOD", head.method_name().as_bytes());
     variable(out, b"QUERY_STRING", head.query().unwrap_or_default());
     variable(out, b"REQUEST_URI", head.target());
     variable(out, b"SERVER_PROTOCOL", head.version().as_str().as_bytes());
     variable(out, b"SERVER_SOFTWARE", b"daemun");
     variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");
     addresses(out, request);
-    forwarding(out, request, trusted);
-    fields(out, request, length);
+    if let Some(length) = length
+        && (length > 0 || head.field("content-length").is_some())
+    {
+        variable(out, b"CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
+    }
+    if let Some(value) = head.field("content-type") {
+        variable(out, b"CONTENT_TYPE", value);
+    }
 }
 
 fn variable(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
@@ -109,7 +153,7 @@ fn addresses(out: &mut Vec<u8>, request: &Request) {
 }
 
 /// Where the request came from: from the fields of a trusted proxy, else from the connection.
-fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) {
+fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) -> Scheme {
     let head = &request.head;
     let peer = request.endpoint.client().map_or("", |client| &client.ip).as_bytes();
     let scheme = request.endpoint.scheme();
@@ -126,32 +170,27 @@ fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) {
         Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
         _ => scheme,
     };
-    forwarded(out, scheme, &client, head.field("x-forwarded-host").unwrap_or(head.authority().as_bytes()));
+    forwarded(out, scheme, &client, head.field("x-forwarded-host").unwrap_or(head.authority().as_bytes()))
 }
 
-fn forwarded(out: &mut Vec<u8>, scheme: Scheme, client: &[u8], host: &[u8]) {
-    variable(out, b"wsgi.url_scheme", scheme.as_str().as_bytes());
+fn forwarded(out: &mut Vec<u8>, scheme: Scheme, client: &[u8], host: &[u8]) -> Scheme {
     if scheme == Scheme::Https {
         variable(out, b"HTTPS", b"on");
     }
     variable(out, b"HTTP_X_FORWARDED_FOR", client);
     variable(out, b"HTTP_X_FORWARDED_PROTO", scheme.as_str().as_bytes());
     variable(out, b"HTTP_X_FORWARDED_HOST", host);
+    scheme
 }
 
 /// The fields as `HTTP_*`; a name that was sent several times becomes one value (RFC 9110, section 5.3).
-fn fields(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
+fn fields(out: &mut Vec<u8>, request: &Request, authorization: bool) {
     let head = &request.head;
-    if let Some(length) = length
-        && (length > 0 || head.field("content-length").is_some())
-    {
-        variable(out, b"CONTENT_LENGTH", itoa::Buffer::new().format(length).as_bytes());
-    }
-    if let Some(value) = head.field("content-type") {
-        variable(out, b"CONTENT_TYPE", value);
-    }
     for (index, (name, value)) in head.fields().enumerate() {
-        if is_left_out(name) || head.fields().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name)) {
+        if is_left_out(name)
+            || (!authorization && name.eq_ignore_ascii_case(b"authorization"))
+            || head.fields().take(index).any(|(earlier, _)| earlier.eq_ignore_ascii_case(name))
+        {
             continue;
         }
         out.put_slice(b"HTTP_");
