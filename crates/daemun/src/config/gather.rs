@@ -241,14 +241,14 @@ impl Draft {
         let passed = environment.variable("LISTEN_FDS").and_then(|number| number.parse().ok()).unwrap_or(0);
         if listeners.is_empty() && passed > 0 {
             // systemd's socket activation: a socket unit has said where.
-            let inherited = |number| ListenerSettings { address: Address::Inherited(number), mode: None, group: None };
+            let inherited = |number| ListenerSettings::at(Address::Inherited(number));
             listeners.extend((FIRST_PASSED..FIRST_PASSED + passed).map(inherited));
         } else if listeners.is_empty() {
             let address = match port {
                 Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
                 None => SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
             };
-            listeners.push(ListenerSettings { address: Address::Tcp(address), mode: None, group: None });
+            listeners.push(ListenerSettings::at(Address::Tcp(address)));
         } else if let Some(port) = port {
             let elsewhere = |listener: &ListenerSettings| !matches!(listener.address, Address::Tcp(address) if address.port() == port);
             if listeners.iter().all(elsewhere) {

@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::section::{Entry, Keys, Section};
 use super::units;
 use crate::connection::Limits;
-use crate::listener::{Address, ListenerSettings};
+use crate::listener::{Address, ListenerSettings, Role};
 use crate::telemetry::{Format, Level, Sink, TelemetrySettings};
 
 /// The keys of `[server]`.
@@ -42,7 +42,7 @@ pub(super) const KEYS: Keys = Keys {
     later: &["state"],
 };
 
-const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
+const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol"], later: &["protocol"] };
 const ACCESS_LOG: Keys = Keys { known: &["path", "format"], later: &[] };
 const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
 
@@ -74,8 +74,11 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(listeners) = section.entry("listen").and_then(|entry| listeners(&entry)) {
         settings.listeners = listeners;
     }
-    for (key, place) in [("monitor", &mut settings.monitor), ("health", &mut settings.health)] {
-        set(place, section.entry(key).and_then(|entry| listeners(&entry)));
+    for (key, role, place) in
+        [("monitor", Role::Monitor, &mut settings.monitor), ("health", Role::Health, &mut settings.health)]
+    {
+        let found = section.entry(key).and_then(|entry| listeners(&entry));
+        set(place, found.map(|found| found.into_iter().map(|one| ListenerSettings { role, ..one }).collect()));
     }
     settings.control = section.entry("control").and_then(|entry| entry.path()).or(settings.control.take());
     let name = |key| section.entry(key).and_then(|entry| entry.name());
@@ -153,7 +156,7 @@ fn listeners(entry: &Entry<'_>) -> Option<Vec<ListenerSettings>> {
 fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
     const WHAT: &str = "an address such as \"0.0.0.0:80\", or a table such as { address = \"unix:/run/daemun.sock\" }";
     if !item.is_table() {
-        return address(item, WHAT).map(|address| ListenerSettings { address, mode: None, group: None });
+        return address(item, WHAT).map(|address| ListenerSettings::at(address));
     }
     let section = item.section("a listener", WHAT, LISTENER)?;
     let Some(address_entry) = section.entry("address") else {
@@ -170,7 +173,8 @@ fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
             }
         }
     }
-    Some(ListenerSettings { address, mode, group })
+    let proxy_protocol = section.entry("proxy_protocol").and_then(|entry| entry.boolean()).unwrap_or(false);
+    Some(ListenerSettings { mode, group, proxy_protocol, ..ListenerSettings::at(address) })
 }
 
 /// A number alone is a port.

@@ -10,7 +10,7 @@ use super::fault::{Place, Report};
 use super::interpreter::Named;
 use super::route::{self, folder};
 use super::{server, units, variables};
-use crate::listener::ListenerSettings;
+use crate::listener::{ListenerSettings, Role};
 use crate::telemetry::Sink;
 
 /// The value of an option, and what gave it.
@@ -115,15 +115,17 @@ impl Wishes {
             if settings.listeners.iter().any(|other| other.address == address) && !server::is_any_port(&address) {
                 report.fault(wish.place(), format!("`{address}` was given twice"));
             }
-            settings.listeners.push(ListenerSettings { address, mode: None, group: None });
+            settings.listeners.push(ListenerSettings::at(address));
         }
-        for (wishes, place) in [(&self.monitor, &mut settings.monitor), (&self.health, &mut settings.health)] {
+        for (wishes, role, place) in
+            [(&self.monitor, Role::Monitor, &mut settings.monitor), (&self.health, Role::Health, &mut settings.health)]
+        {
             if !wishes.is_empty() {
                 place.clear();
             }
             for wish in wishes {
                 let address = wish.read(report, |text| units::address(text, &environment.directory));
-                place.extend(address.map(|address| ListenerSettings { address, mode: None, group: None }));
+                place.extend(address.map(|address| ListenerSettings { role, ..ListenerSettings::at(address) }));
             }
         }
         if let Some(path) = self.control.as_ref().and_then(|wish| wish.path(environment, report)) {

@@ -7,8 +7,10 @@
 
 pub mod accept;
 mod bind;
+mod handed;
 mod holder;
 mod settings;
 
 pub use bind::{BindError, Bound, bind};
-pub use settings::{Address, ListenerSettings};
+pub use handed::Handed;
+pub use settings::{Address, ListenerSettings, Role};

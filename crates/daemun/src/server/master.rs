@@ -7,6 +7,7 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod binding;
 mod change;
 mod children;
 mod collecting;
@@ -31,7 +32,7 @@ use tokio::sync::mpsc;
 use super::plan::{FromFront, ToFront};
 use crate::app::{AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
-use crate::listener::Bound;
+use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
@@ -53,13 +54,15 @@ const LOG_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is stopped.
 pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
+    // Before anything else opens a descriptor.
+    let handed = Handed::from_systemd();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return lines::fail(format!("cannot start: {error}")),
     };
     runtime.block_on(async {
         let (sender, receiver) = mpsc::unbounded_channel();
-        match Master::new(configuration, configure, sender) {
+        match Master::new(configuration, configure, handed, sender) {
             Ok(master) => master.run(receiver).await,
             Err(error) => lines::fail(&error),
         }
@@ -76,6 +79,8 @@ struct Master {
     logs: Logs,
     errors: ErrorLogger,
     bound: Vec<Bound>,
+    /// Sockets that were passed to us and that no listener has taken yet.
+    handed: Vec<Handed>,
     runtime: RuntimeFolder,
     shim: PathBuf,
     program: PathBuf,
@@ -171,6 +176,7 @@ impl Master {
     fn new(
         configuration: Configuration,
         configure: Configure,
+        handed: Vec<Handed>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Self, String> {
         let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
@@ -193,6 +199,7 @@ impl Master {
             logs,
             errors,
             bound: Vec::new(),
+            handed,
             runtime,
             shim,
             program,
@@ -308,11 +315,7 @@ impl Master {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }
-        for bound in &self.bound {
-            if let crate::listener::Address::Unix(path) = &bound.address {
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        self.bound.iter().for_each(Bound::remove_file);
     }
 }
 

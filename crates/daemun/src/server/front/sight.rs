@@ -13,6 +13,7 @@ use super::listening::Listening;
 use crate::app::Pool;
 use crate::connection::{Context, Limits, Phase};
 use crate::control::message::{Status, Traffic};
+use crate::listener::Role;
 use crate::monitor::{Monitor, Sources, Telling};
 use crate::server::plan::{FrontReport, Plan};
 use crate::telemetry::{AccessLogger, ErrorLogger, metrics};
@@ -157,13 +158,12 @@ impl Aside {
         sockets: Vec<Vec<OwnedFd>>,
         event_loops: &[Handle],
     ) -> Vec<Vec<OwnedFd>> {
-        let server = &plan.configuration.server;
         let mut parts: [(Vec<_>, Vec<_>); 3] = Default::default();
         for (listener, sockets) in std::mem::take(&mut plan.listeners).into_iter().zip(sockets) {
-            let part = match &listener.0 {
-                settings if server.health.contains(settings) => 1,
-                settings if server.monitor.contains(settings) => 2,
-                _ => 0,
+            let part = match listener.0.role {
+                Role::Clients => 0,
+                Role::Health => 1,
+                Role::Monitor => 2,
             };
             parts[part].0.push(listener);
             parts[part].1.push(sockets);

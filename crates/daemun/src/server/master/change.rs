@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::binding::Fresh;
 use super::events::Event;
 use super::{App, Lifeline, Master, Phase, lines, roots};
 use crate::app::{Ready, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
 use crate::django;
-use crate::listener::{self, Bound};
 use crate::process::Account;
 use crate::supervisor::{Backoff, RuntimeFolder, identity};
 
@@ -23,7 +23,7 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     pub(super) number: u64,
     pub(super) configuration: Configuration,
-    pub(super) bound: Vec<Bound>,
+    pub(super) bound: Fresh,
     pub(super) apps: BTreeMap<String, NewApp>,
     pub(super) stage: Stage,
 }
@@ -118,13 +118,7 @@ impl Master {
 
     /// Begins a change: binds, and starts to import; of the applications only those that are named, where some are.
     pub(super) async fn begin(&mut self, configuration: Configuration, only: &[String]) -> Result<(), String> {
-        let event_loops = configuration.server.event_loops.max(1);
-        let mut bound = Vec::new();
-        for settings in configuration.server.all_listeners() {
-            if !self.bound.iter().any(|old| &old.settings == settings) {
-                bound.push(listener::bind(settings, event_loops).map_err(|error| error.to_string())?);
-            }
-        }
+        let bound = self.bind_new(&configuration)?;
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;

@@ -8,6 +8,7 @@ use super::{App, Master, Phase, lines};
 use crate::control::message::{AppStatus, FrontStatus, ReloadStatus, Status, WorkerStatus};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Asked, Command, Listening, Reply};
+use crate::listener::Role;
 use crate::server::plan::{FrontReport, ToFront};
 
 /// How long the front may take to tell what it has counted; without it the rest is told.
@@ -124,16 +125,15 @@ impl Master {
 
     /// The lines that others wait for.
     pub(super) fn say_where(&self) {
-        let server = &self.configuration.server;
         for bound in &self.bound {
             let url = bound.url();
-            if server.monitor.contains(&bound.settings) {
-                lines::say(format_args!("monitor on {url}/?token={}", self.desk.token));
-            } else if server.health.contains(&bound.settings) {
-                lines::say(format_args!("health on {url}"));
+            match bound.settings.role {
+                Role::Clients => {}
+                Role::Monitor => lines::say(format_args!("monitor on {url}/?token={}", self.desk.token)),
+                Role::Health => lines::say(format_args!("health on {url}")),
             }
         }
-        for bound in self.bound.iter().filter(|bound| server.listeners.contains(&bound.settings)) {
+        for bound in self.bound.iter().filter(|bound| bound.settings.role == Role::Clients) {
             lines::say(format_args!("listening on {}", bound.url()));
         }
     }
@@ -245,13 +245,8 @@ impl Master {
     }
 
     fn status(&self) -> Status {
-        let server = &self.configuration.server;
-        let urls = |settings: &[crate::listener::ListenerSettings]| -> Vec<String> {
-            self.bound
-                .iter()
-                .filter(|bound| settings.contains(&bound.settings))
-                .map(crate::listener::Bound::url)
-                .collect()
+        let urls = |role| -> Vec<String> {
+            self.bound.iter().filter(|bound| bound.settings.role == role).map(crate::listener::Bound::url).collect()
         };
         let phase = match self.phase {
             _ if !self.serving => "starting",
@@ -272,9 +267,9 @@ impl Master {
             phase: phase.to_owned(),
             target: self.configuration.target.clone(),
             files: self.configuration.files.iter().map(|path| path.display().to_string()).collect(),
-            listeners: urls(&server.listeners),
-            health: urls(&server.health),
-            monitor: urls(&server.monitor).iter().map(|url| format!("{url}/?token={}", self.desk.token)).collect(),
+            listeners: urls(Role::Clients),
+            health: urls(Role::Health),
+            monitor: urls(Role::Monitor).iter().map(|url| format!("{url}/?token={}", self.desk.token)).collect(),
             front: FrontStatus {
                 pid: self.front.pid,
                 age: self.front.started.elapsed().as_secs_f64(),

@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::binding::Fresh;
 use super::change::{CONNECT_DEADLINE, Change, Import, Stage};
 use super::events::Event;
 use super::{Master, roots};
@@ -13,12 +14,12 @@ use crate::server::plan::{self, Openings, ToFront};
 impl Master {
     /// Sends the plan of the change under way, or of what is being served.
     pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, new): (_, &[Bound]) = match &self.change {
-            Some(change) if change.stage != Stage::Importing => (&change.configuration, &change.bound),
-            _ => (&self.configuration, &[]),
+        let (configuration, new) = match &self.change {
+            Some(change) if change.stage != Stage::Importing => (&change.configuration, Some(&change.bound)),
+            _ => (&self.configuration, None),
         };
         let wanted = |bound: &&Bound| configuration.server.all_listeners().any(|settings| settings == &bound.settings);
-        let all = self.bound.iter().filter(wanted).chain(new);
+        let all = self.bound.iter().filter(wanted).chain(new.into_iter().flat_map(Fresh::iter));
         let bound: Vec<Bound> = all.map(copy).collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
         let worker_sockets = configuration.apps.iter().filter_map(|app| self.apps.get(&app.name));
         let openings = Openings {
@@ -90,8 +91,7 @@ impl Master {
         else {
             return;
         };
-        self.bound.retain(|old| configuration.server.all_listeners().any(|settings| settings == &old.settings));
-        self.bound.extend(bound);
+        self.take_over(bound, &configuration);
         for (name, new) in apps {
             let Some(app) = self.apps.get_mut(&name) else { continue };
             if let Some(settings) = configuration.apps.iter().find(|settings| settings.name == name) {
@@ -154,5 +154,5 @@ impl Master {
 
 fn copy(bound: &Bound) -> std::io::Result<Bound> {
     let sockets = bound.sockets.iter().map(std::os::fd::OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
-    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), sockets })
+    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), is_ours: bound.is_ours, sockets })
 }
