@@ -43,6 +43,10 @@ fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode 
             return ExitCode::from(cli::USAGE);
         }
     };
+    if environment.variable(server::UPGRADE).is_some_and(|value| value == server::CHECK) {
+        // A server that is to be upgraded asks whether this program understands all that it was started with.
+        return ExitCode::SUCCESS;
+    }
     let arguments = arguments.clone();
     server::master::run(
         configuration,

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::arguments::{Command, Place, StatusArguments};
 use super::report;
@@ -16,6 +16,9 @@ use crate::control::{Answer, Command as Wanted};
 
 /// The pause of `status --watch`.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// How long a new program may take to serve: imports have two minutes.
+const UPGRADE_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Carries out every command but those that start a server.
 pub fn run(command: &Command, environment: Environment) -> ExitCode {
@@ -60,6 +63,9 @@ fn converse(place: &Place, wanted: &Wanted, environment: &Environment) -> Result
             Answer::Status(status) => print!("{}", report::text(&status)),
         }
     }
+    if *wanted == Wanted::Upgrade {
+        return Ok(wait_for_upgrade(conversation.path()));
+    }
     // The end of the conversation is the end of the server.
     if *wanted == Wanted::Stop {
         println!("stopped");
@@ -67,6 +73,31 @@ fn converse(place: &Place, wanted: &Wanted, environment: &Environment) -> Result
     }
     eprintln!("daemun: the server ended before it had answered; its log says why");
     Ok(ExitCode::FAILURE)
+}
+
+/// The server answers again when the program on disk has taken over.
+fn wait_for_upgrade(path: &Path) -> ExitCode {
+    let deadline = Instant::now() + UPGRADE_DEADLINE;
+    let place = [path.to_path_buf()];
+    while Instant::now() < deadline {
+        match ask_status(&place) {
+            Ok(status) if status.phase == "starting" => {
+                if let Some(failed) = status.last_reload.filter(|reload| !reload.succeeded) {
+                    eprintln!("daemun: {}", failed.text);
+                    return ExitCode::FAILURE;
+                }
+            }
+            Ok(status) => {
+                println!("upgraded: version {} serves (pid {})", status.version, status.pid);
+                return ExitCode::SUCCESS;
+            }
+            // Between the one and the other nobody listens.
+            Err(_) => {}
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    eprintln!("daemun: the program that took over does not answer on {}; its log says why", path.display());
+    ExitCode::FAILURE
 }
 
 /// `daemun status`.

@@ -183,6 +183,9 @@ impl Bound {
     /// was made with.
     pub fn apply_access(&self) -> Result<(), BindError> {
         let Address::Unix(path) = &self.address else { return Ok(()) };
+        if !self.is_ours {
+            return Ok(());
+        }
         let gid = group_of(&self.settings)?.unwrap_or_else(|| rustix::process::getegid().as_raw());
         let mode = self.settings.mode.unwrap_or_else(|| 0o777 & !crate::sys::umask());
         give(path, Some(gid), Some(mode)).map_err(|error| BindError::Io(self.settings.address.clone(), error))

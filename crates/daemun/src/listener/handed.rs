@@ -56,10 +56,10 @@ impl Handed {
         self.asked == settings.address || self.address == settings.address
     }
 
-    /// As bound for these settings.
-    pub fn into_bound(self, settings: &ListenerSettings) -> Bound {
-        let Self { address, is_ours, sockets, .. } = self;
-        Bound { settings: settings.clone(), address, is_ours, sockets }
+    /// As bound for these settings. The sockets stay here too, for the next try.
+    pub fn bound(&self, settings: &ListenerSettings) -> std::io::Result<Bound> {
+        let sockets = self.sockets.iter().map(OwnedFd::try_clone).collect::<Result<_, _>>()?;
+        Ok(Bound { settings: settings.clone(), address: self.address.clone(), is_ours: self.is_ours, sockets })
     }
 }
 

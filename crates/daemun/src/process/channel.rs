@@ -79,6 +79,11 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         Self { stream, writing, bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData }
     }
 
+    /// The socket, for whoever goes on with it.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+
     /// Sends a message and the descriptors that belong to it, in their order.
     pub async fn send(&self, message: &Out, descriptors: &[BorrowedFd<'_>]) -> Result<(), ChannelError> {
         let text = serde_json::to_vec(message)?;
@@ -114,6 +119,17 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were lost on the way").into());
         }
         Ok(Some((message, self.descriptors.drain(..count).collect())))
+    }
+
+    /// Reads and drops until the other end is closed.
+    pub async fn discard(mut self) {
+        loop {
+            self.bytes.clear();
+            self.descriptors.clear();
+            if !matches!(self.fill(1).await, Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Reads until `wanted` bytes are there; false at the end.

@@ -18,6 +18,7 @@ mod logs;
 mod roots;
 mod stopping;
 mod switching;
+mod upgrading;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -42,6 +43,8 @@ use collecting::NotCollected;
 use controlling::Desk;
 use events::Event;
 use logs::Logs;
+pub use upgrading::{CHECK as UPGRADE_CHECK, VARIABLE as UPGRADE};
+use upgrading::{Heritage, Old};
 
 /// Reads the configuration anew; an error is the whole text for the log.
 pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
@@ -55,7 +58,8 @@ const LOG_DEADLINE: Duration = Duration::from_secs(2);
 /// Runs the server until it is stopped.
 pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
     // Before anything else opens a descriptor.
-    let handed = Handed::from_systemd();
+    let heritage = Heritage::take();
+    let handed = if heritage.is_some() { Vec::new() } else { Handed::from_systemd() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return lines::fail(format!("cannot start: {error}")),
@@ -63,7 +67,14 @@ pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
     runtime.block_on(async {
         let (sender, receiver) = mpsc::unbounded_channel();
         match Master::new(configuration, configure, handed, sender) {
-            Ok(master) => master.run(receiver).await,
+            Ok(mut master) => {
+                if let Some(heritage) = heritage {
+                    master.inherit(heritage);
+                }
+                // Those that came while an upgrade had no handlers.
+                let _ = sys::take_signals();
+                master.run(receiver).await
+            }
             Err(error) => lines::fail(&error),
         }
     })
@@ -104,6 +115,8 @@ struct Master {
     exit: ExitCode,
     /// Who asked for what on the control socket.
     desk: Desk,
+    /// What served before the last upgrade and has not ended yet.
+    old: Option<Old>,
 }
 
 /// How far the end has come.
@@ -149,7 +162,7 @@ struct Lifeline {
     /// Given to the application's processes, and theirs: each opens it once more.
     end: OwnedFd,
     /// Nobody else has this one.
-    _kept: OwnedFd,
+    kept: OwnedFd,
 }
 
 /// A worker process.
@@ -217,6 +230,7 @@ impl Master {
             roots: Vec::new(),
             exit: ExitCode::SUCCESS,
             desk: Desk::new(),
+            old: None,
         })
     }
 
@@ -263,6 +277,10 @@ impl Master {
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::LookForRoots => self.look_for_roots().await,
+            Event::Upgrade => self.upgrade(None),
+            Event::DrainOld => self.drain_old().await,
+            Event::OldEnded => return self.old_ended(),
+            Event::OldOverdue => self.kill_old(),
             Event::Asked(asked) => return self.asked(asked).await,
             Event::ReportLate(number) => self.report(number, None),
             Event::StatusWanted(number) => self.tell_status(number).await,
@@ -278,10 +296,7 @@ impl Master {
             Ok(()) => self.open_desk(),
             Err(error) => Err(error),
         };
-        if let Err(error) = &begun {
-            self.exit = lines::fail(error);
-        }
-        begun.is_err()
+        begun.is_err_and(|error| self.start_failed(&error))
     }
 
     /// Only once requests are answered: whoever waits for the file may ask, and a second server that cannot listen
@@ -311,7 +326,8 @@ impl Master {
         let workers = self.apps.values().flat_map(|app| app.workers.values().map(|worker| worker.pid));
         let zygotes = self.apps.values().filter_map(|app| app.zygote.as_ref().map(|zygote| zygote.pid));
         let changing = self.change.iter().flat_map(Change::pids);
-        for pid in workers.chain(zygotes).chain(changing).chain([self.front.pid]) {
+        let old = self.old.iter().flat_map(Old::pids);
+        for pid in old.chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }
@@ -320,13 +336,18 @@ impl Master {
 }
 
 impl Lifeline {
+    /// The end that we hold.
+    fn kept(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.kept)
+    }
+
     /// A pipe whose reading end belongs to `account`: what root owns another user cannot open once more.
     fn new(account: Option<&Account>) -> io::Result<Self> {
         let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         if let Some(account) = account {
             std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
         }
-        Ok(Self { end, _kept: kept })
+        Ok(Self { end, kept })
     }
 }
 

@@ -32,7 +32,7 @@ impl Drop for Fresh {
 
 impl Master {
     /// Binds what the configuration asks for and nobody listens on yet.
-    pub(super) fn bind_new(&mut self, configuration: &Configuration) -> Result<Fresh, String> {
+    pub(super) fn bind_new(&self, configuration: &Configuration) -> Result<Fresh, String> {
         let event_loops = configuration.server.event_loops.max(1);
         let mut fresh = Fresh { made: Vec::new(), adopted: Vec::new() };
         for settings in configuration.server.all_listeners() {
@@ -42,8 +42,9 @@ impl Master {
             let fault = |error: BindError| self.explain(settings, &error);
             if let Some(old) = self.same_address(settings) {
                 fresh.adopted.push(old.adopt(settings).map_err(fault)?);
-            } else if let Some(at) = self.handed.iter().position(|handed| handed.serves(settings)) {
-                fresh.made.push(self.handed.swap_remove(at).into_bound(settings));
+            } else if let Some(handed) = self.handed.iter().find(|handed| handed.serves(settings)) {
+                let bound = handed.bound(settings).map_err(|error| format!("{}: {error}", settings.address))?;
+                fresh.adopted.push(bound);
             } else {
                 fresh.made.push(listener::bind(settings, event_loops).map_err(fault)?);
             }
@@ -92,6 +93,9 @@ impl Master {
         let still = |gone: &Bound| self.bound.iter().any(|bound| bound.address == gone.address);
         gone.iter().filter(|gone| !still(gone)).for_each(Bound::remove_file);
         for unused in self.handed.drain(..) {
+            if configuration.server.all_listeners().any(|settings| unused.serves(settings)) {
+                continue;
+            }
             self.errors.warning(format_args!("a socket on {} was passed, but no listener is for it", unused.address));
         }
     }

@@ -330,8 +330,7 @@ impl Master {
             return false;
         }
         if !self.serving {
-            self.exit = lines::fail(why);
-            return true;
+            return self.start_failed(why);
         }
         let text = format!("reload refused, the old code serves on: {why}");
         self.errors.error_lines(&text);

@@ -22,6 +22,7 @@ impl Master {
     pub(super) fn reap(&mut self) -> bool {
         let mut end = false;
         while let Some(ended) = sys::reap() {
+            self.forget_old(ended.pid);
             if ended.pid == self.front.pid {
                 end |= self.front_ended(ended);
             } else {

@@ -28,9 +28,9 @@ pub(super) struct Desk {
     /// Wait for what the front has counted.
     reports: BTreeMap<u64, Reply>,
     next_report: u64,
-    last_reload: Option<ReloadStatus>,
-    restarts: BTreeMap<String, BTreeMap<String, u64>>,
-    began: Instant,
+    pub(super) last_reload: Option<ReloadStatus>,
+    pub(super) restarts: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(super) began: Instant,
     /// Whether the first change is over.
     served: bool,
     /// Clients are asked to close although the server serves on.
@@ -151,7 +151,7 @@ impl Master {
                 reply.done("draining: clients are asked to close, and /readyz says 503; it ends with a restart");
             }
             Command::Drain { upstream: Some(name), .. } => reply.refuse(format!("there is no upstream `{name}`")),
-            Command::Upgrade => reply.refuse("this server cannot be upgraded in place"),
+            Command::Upgrade => self.upgrade(Some(&reply)),
             Command::Stop => {
                 let grace = self.configuration.server.grace.as_secs_f32();
                 reply.say(format!("stopping: what is in flight has {grace} s"));

@@ -45,6 +45,14 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// USR2.
+    Upgrade,
+    /// The front before the last upgrade is to stop accepting.
+    DrainOld,
+    /// It has ended.
+    OldEnded,
+    /// It has had its time.
+    OldOverdue,
     /// Somebody asks on the control socket.
     Asked(Asked),
     /// The front has not answered this question.
@@ -59,9 +67,10 @@ pub(super) enum Event {
 
 /// Turns signals into events.
 pub(super) fn watch_signals(events: &mpsc::UnboundedSender<Event>) -> io::Result<()> {
-    let kinds: [(SignalKind, fn() -> Event); 8] = [
+    let kinds: [(SignalKind, fn() -> Event); 9] = [
         (SignalKind::hangup(), || Event::Reload),
         (SignalKind::user_defined1(), || Event::Reopen),
+        (SignalKind::user_defined2(), || Event::Upgrade),
         (SignalKind::terminate(), || Event::Stop { at_once: false }),
         (SignalKind::interrupt(), || Event::Stop { at_once: true }),
         (SignalKind::quit(), || Event::Stop { at_once: true }),

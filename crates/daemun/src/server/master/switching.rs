@@ -119,6 +119,7 @@ impl Master {
             // Before the line that others wait for.
             self.write_pid_file();
             self.say_where();
+            self.replace_old().await;
             self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));
