@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use rustix::net::sockopt;
 
-use super::{Address, Bound, ListenerSettings};
+use super::{Address, Bound, ListenerSettings, Role};
 
 /// Sockets of one address.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub struct Handed {
     pub asked: Address,
     /// Where it listens.
     pub address: Address,
+    /// What it was for; `None`: whoever passed it did not say.
+    pub role: Option<Role>,
     /// Whether the file of a Unix socket is ours to remove.
     pub is_ours: bool,
     /// The sockets.
@@ -48,12 +50,13 @@ impl Handed {
         }
         rustix::io::ioctl_fionbio(socket.as_fd(), true).ok()?;
         let address = address_of(&socket)?;
-        Some(Self { asked: Address::Inherited(number), address, is_ours: false, sockets: vec![socket] })
+        Some(Self { asked: Address::Inherited(number), address, role: None, is_ours: false, sockets: vec![socket] })
     }
 
     /// Whether this is what `settings` asks for.
     pub fn serves(&self, settings: &ListenerSettings) -> bool {
-        self.asked == settings.address || self.address == settings.address
+        let role = self.role.is_none_or(|role| role == settings.role);
+        role && (self.asked == settings.address || self.address == settings.address)
     }
 
     /// As bound for these settings. The sockets stay here too, for the next try.

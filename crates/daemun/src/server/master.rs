@@ -35,7 +35,7 @@ use crate::app::{AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
-use crate::supervisor::{Backoff, RuntimeFolder};
+use crate::supervisor::{Backoff, Notify, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use change::Change;
@@ -115,6 +115,7 @@ struct Master {
     exit: ExitCode,
     /// Who asked for what on the control socket.
     desk: Desk,
+    notify: Notify,
     /// What served before the last upgrade and has not ended yet.
     old: Option<Old>,
 }
@@ -231,6 +232,7 @@ impl Master {
             exit: ExitCode::SUCCESS,
             desk: Desk::new(),
             old: None,
+            notify: Notify::from_environment(),
         })
     }
 
@@ -277,6 +279,7 @@ impl Master {
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::LookForRoots => self.look_for_roots().await,
+            Event::Watchdog => self.sign_of_life().await,
             Event::Upgrade => self.upgrade(None),
             Event::DrainOld => self.drain_old().await,
             Event::OldEnded => return self.old_ended(),

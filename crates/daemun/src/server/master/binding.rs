@@ -2,7 +2,7 @@
 
 use super::Master;
 use crate::config::Configuration;
-use crate::listener::{self, Address, BindError, Bound, ListenerSettings};
+use crate::listener::{self, Address, BindError, Bound, Handed, ListenerSettings};
 
 /// Sockets that a change brings. Files of Unix sockets that are not kept are removed with the value.
 pub(super) struct Fresh {
@@ -34,6 +34,7 @@ impl Master {
     /// Binds what the configuration asks for and nobody listens on yet.
     pub(super) fn bind_new(&self, configuration: &Configuration) -> Result<Fresh, String> {
         let event_loops = configuration.server.event_loops.max(1);
+        let mut handed: Vec<&Handed> = self.handed.iter().collect();
         let mut fresh = Fresh { made: Vec::new(), adopted: Vec::new() };
         for settings in configuration.server.all_listeners() {
             if self.bound.iter().any(|old| &old.settings == settings) {
@@ -42,8 +43,10 @@ impl Master {
             let fault = |error: BindError| self.explain(settings, &error);
             if let Some(old) = self.same_address(settings) {
                 fresh.adopted.push(old.adopt(settings).map_err(fault)?);
-            } else if let Some(handed) = self.handed.iter().find(|handed| handed.serves(settings)) {
-                let bound = handed.bound(settings).map_err(|error| format!("{}: {error}", settings.address))?;
+            } else if let Some(at) = handed.iter().position(|handed| handed.serves(settings)) {
+                // Two listeners on any port are two.
+                let bound =
+                    handed.remove(at).bound(settings).map_err(|error| format!("{}: {error}", settings.address))?;
                 fresh.adopted.push(bound);
             } else {
                 fresh.made.push(listener::bind(settings, event_loops).map_err(fault)?);

@@ -84,6 +84,7 @@ impl Master {
             return self.desk.next_round(&only);
         }
         self.desk.round_begins();
+        self.notify.reloading();
         let begun = if only.is_empty() {
             match (self.configure)() {
                 Ok(configuration) => {

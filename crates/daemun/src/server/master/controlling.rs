@@ -14,6 +14,9 @@ use crate::server::plan::{FrontReport, ToFront};
 /// How long the front may take to tell what it has counted; without it the rest is told.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 
+/// The number of the question that the watchdog asks.
+const WATCHDOG: u64 = u64::MAX;
+
 /// Who asked for what, and what only an operator wants to know.
 pub(super) struct Desk {
     listening: Option<Listening>,
@@ -138,6 +141,25 @@ impl Master {
         }
     }
 
+    /// Tells the service manager that the front is alive, once it has said so. One that is being started again, or is
+    /// finishing what it has, need not say it.
+    pub(super) async fn sign_of_life(&mut self) {
+        let Some(pause) = self.notify.watchdog() else { return };
+        self.later(pause, Event::Watchdog);
+        if self.phase == Phase::Running && self.front.pid != 0 {
+            self.tell_front(ToFront::Report(WATCHDOG)).await;
+        } else {
+            self.notify.alive();
+        }
+    }
+
+    /// Tells the service manager what is served.
+    pub(super) fn tell_ready(&self) {
+        let apps = self.apps.len();
+        let sites = if apps == 1 { "1 application".to_owned() } else { format!("{apps} applications") };
+        self.notify.ready(&format!("serving {sites}: {}", self.configuration.target));
+    }
+
     /// Carries a command out. True when the server must end.
     pub(super) async fn asked(&mut self, Asked { command, reply }: Asked) -> bool {
         match command {
@@ -184,6 +206,9 @@ impl Master {
 
     /// Tells those who wait how the reload that is over went.
     pub(super) fn reload_ended(&mut self, result: Result<(), String>) {
+        if self.serving {
+            self.tell_ready();
+        }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         let text = result.as_ref().err().cloned().unwrap_or_else(|| "reloaded: the new code serves".to_owned());
         for reply in self.desk.waiting.drain(..) {
@@ -222,6 +247,9 @@ impl Master {
 
     /// The front has answered, or has not in time.
     pub(super) fn report(&mut self, number: u64, report: Option<FrontReport>) {
+        if number == WATCHDOG && report.is_some() {
+            self.notify.alive();
+        }
         let Some(reply) = self.desk.reports.remove(&number) else { return };
         let mut status = self.status();
         if let Some(report) = report {

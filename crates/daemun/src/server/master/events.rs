@@ -45,6 +45,8 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// The service manager wants a sign of life.
+    Watchdog,
     /// USR2.
     Upgrade,
     /// The front before the last upgrade is to stop accepting.

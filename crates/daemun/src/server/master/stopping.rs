@@ -18,6 +18,7 @@ impl Master {
         let (delay, grace) = (server.drain_delay, server.grace);
         match self.phase {
             Phase::Running => {
+                self.notify.stopping();
                 self.errors.info(format_args!("stopping: what is in flight has {} s", grace.as_secs_f32()));
                 // Counted from the signal, whatever the delay.
                 self.later(grace, Event::GraceOver);

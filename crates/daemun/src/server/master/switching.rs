@@ -120,6 +120,7 @@ impl Master {
             self.write_pid_file();
             self.say_where();
             self.replace_old().await;
+            self.sign_of_life().await;
             self.later(roots::LOOK, Event::LookForRoots);
         } else {
             self.errors.info(format_args!("reloaded"));

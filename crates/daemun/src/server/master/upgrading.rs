@@ -22,7 +22,7 @@ use super::events::Event;
 use super::{LOG_DEADLINE, Master, Phase, lines};
 use crate::control::Reply;
 use crate::control::message::ReloadStatus;
-use crate::listener::{Address, Handed};
+use crate::listener::{Address, Handed, Role};
 use crate::process::Channel;
 use crate::server::plan::{FromFront, ToFront};
 use crate::sys;
@@ -63,6 +63,8 @@ pub(super) struct Heritage {
 struct HandedOn {
     asked: Address,
     address: Address,
+    #[serde(default)]
+    role: Option<Role>,
     is_ours: bool,
     sockets: Vec<i32>,
 }
@@ -111,9 +113,11 @@ impl Master {
         }
         self.errors.info(format_args!("upgrading: {} takes over", self.program.display()));
         self.errors.close(LOG_DEADLINE);
+        self.notify.reloading();
         self.desk.leave();
         let error = self.hand_over();
         // Still here: as before.
+        self.tell_ready();
         if let Ok(errors) = self.logs.error_logger(&self.configuration.server.telemetry.error) {
             self.errors = errors;
         }
@@ -171,6 +175,7 @@ impl Master {
         let listeners = self.bound.iter().map(|bound| HandedOn {
             asked: bound.settings.address.clone(),
             address: bound.address.clone(),
+            role: Some(bound.settings.role),
             is_ours: bound.is_ours,
             sockets: bound.sockets.iter().map(|socket| keep(socket.as_fd())).collect(),
         });
@@ -192,6 +197,7 @@ impl Master {
                     .map(|handed| HandedOn {
                         asked: handed.asked.clone(),
                         address: handed.address.clone(),
+                        role: handed.role,
                         is_ours: handed.is_ours,
                         sockets: handed.sockets.iter().map(|socket| keep(socket.as_fd())).collect(),
                     })
@@ -229,6 +235,7 @@ impl Master {
             .map(|handed| Handed {
                 asked: handed.asked,
                 address: handed.address,
+                role: handed.role,
                 is_ours: handed.is_ours,
                 sockets: adopt(handed.sockets).collect(),
             })
