@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 SHIM = Path(__file__).resolve().parents[2] / "crates/daemun/src/app/shim.py"
+# The module that is loaded beside it; none: the shim alone.
+ACCELERATOR = os.environ.get("ACCELERATOR_UNDER_TEST")
 PYTHON = os.environ.get("PYTHON_UNDER_TEST", sys.executable)
 
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = range(1, 9)
@@ -72,6 +74,7 @@ class Supervisor:
             "collect": False,
             "argv0": "daemun",
             "import_warning": 10,
+            "accelerator": ACCELERATOR,
         }
         order.update(orders)
         self.tell(order)

@@ -3,6 +3,7 @@
 //! A handler takes a request and gives a response, a *decline* (the router then tries the next best match), or an
 //! error that says whose fault it is. It knows neither the connection nor the router.
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
@@ -62,11 +63,48 @@ pub struct HandlerError {
     pub message: String,
     /// Seconds after which trying again makes sense (`Retry-After`, RFC 9110, section 10.2.3).
     pub retry_after: Option<u32>,
+    /// What its route wants of the page that the connection makes of it.
+    pub dress: Option<Dress>,
+}
+
+/// A last word on the page of an error: filters set fields, or another page. The connection calls it once the error
+/// is logged.
+pub struct Dress(Box<dyn FnOnce(&mut Response) + Send>);
+
+impl Dress {
+    /// Does this to the page.
+    pub fn new(dress: impl FnOnce(&mut Response) + Send + 'static) -> Self {
+        Self(Box::new(dress))
+    }
+
+    /// Does it.
+    pub fn apply(self, page: &mut Response) {
+        (self.0)(page);
+    }
+}
+
+impl fmt::Debug for Dress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dress")
+    }
 }
 
 impl HandlerError {
     /// An error without `Retry-After`.
     pub fn new(status: Status, fault: Fault, message: impl Into<String>) -> Self {
-        Self { status, fault, message: message.into(), retry_after: None }
+        Self { status, fault, message: message.into(), retry_after: None, dress: None }
+    }
+
+    /// The same with this to do to its page, after what is already to be done.
+    #[must_use]
+    pub fn dressed(mut self, dress: Dress) -> Self {
+        self.dress = Some(match self.dress.take() {
+            None => dress,
+            Some(inner) => Dress::new(move |page| {
+                inner.apply(page);
+                dress.apply(page);
+            }),
+        });
+        self
     }
 }

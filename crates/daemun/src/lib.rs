@@ -4,9 +4,10 @@
 //! 1. [`listener`]: a permit, then accept; the connection gets a task of its own.
 //! 2. [`connection`]: a head is read under a deadline and found valid by [`http::h1`].
 //! 3. [`router`]: the most specific rule for host and canonical path.
-//! 4. One [`handler`]: [`static_files`] sends a file; [`app`] sends the request to a worker process and streams the
+//! 4. [`filter`]: who may, how often, how large; what the handler sees instead; what is said about its answer.
+//! 5. One [`handler`]: [`static_files`] sends a file; [`app`] sends the request to a worker process and streams the
 //!    answer back.
-//! 5. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
+//! 6. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
 
 pub mod app;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod django;
+pub mod filter;
 pub mod gateway;
 pub mod handler;
 pub mod http;
@@ -27,3 +29,4 @@ pub mod static_files;
 pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
+pub mod tls;

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{CanonicalPath, Fields, Method, Request, Response, ResponseBody, Status};
+use crate::http::{CanonicalPath, Fields, Method, Request, Response, ResponseBody, Status, push_encoded};
 
 /// `redirect = { to, status }`.
 #[derive(Debug)]
@@ -232,36 +232,13 @@ fn is_safe(pieces: &[Piece]) -> Result<(), String> {
     }
 }
 
-/// Writes a canonical path, or a part of it, as it stands in a URL. `%2F` that stood in the request stays.
-fn push_path(location: &mut Vec<u8>, path: &CanonicalPath, mut part: &[u8]) {
-    while let Some(percent) = part.iter().position(|&byte| byte == b'%').filter(|_| path.has_encoded_slash()) {
-        push_encoded(location, &part[..percent], is_path_byte);
-        let slash = part[percent..].starts_with(b"%2F");
-        location.extend_from_slice(if slash { b"%2F" } else { b"%25" });
-        part = &part[percent + if slash { 3 } else { 1 }..];
-    }
-    push_encoded(location, part, is_path_byte);
+fn push_path(location: &mut Vec<u8>, path: &CanonicalPath, part: &[u8]) {
+    location.extend_from_slice(&CanonicalPath::encode(part, path.has_encoded_slash()));
 }
 
 /// A query is already encoded: only what must not stand in a URL at all is.
 fn push_query(location: &mut Vec<u8>, query: &[u8]) {
     push_encoded(location, query, |byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'<' | b'>' | b'#'));
-}
-
-fn push_encoded(location: &mut Vec<u8>, bytes: &[u8], keep: impl Fn(u8) -> bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if keep(byte) {
-            location.push(byte);
-        } else {
-            location.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
-        }
-    }
-}
-
-/// `pchar` and the slash (RFC 3986, section 3.3). A backslash is not among them: browsers read it as a slash.
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
 fn trim_slashes(mut bytes: &[u8]) -> &[u8] {
@@ -303,6 +280,7 @@ mod tests {
             received: Instant::now(),
             timeout: None,
             interim: Interim::none(),
+            notes: crate::http::Notes::default(),
         }
     }
 

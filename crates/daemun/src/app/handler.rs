@@ -171,7 +171,7 @@ impl Application {
             }
         };
         let fault = if matches!(failure, Failure::Resources) { Fault::Server } else { Fault::Worker };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after }
+        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
     }
 }
 

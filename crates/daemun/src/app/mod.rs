@@ -31,3 +31,7 @@ pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
 
 /// The program that application workers run: one file of plain Python, written out at start.
 pub const SHIM: &str = include_str!("shim.py");
+
+/// Its hot path in machine code, written out beside it and loaded where the interpreter can; empty where it was not built
+/// for this machine. Its source is in `accelerator/`.
+pub const ACCELERATOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/daemun_accelerator.so"));

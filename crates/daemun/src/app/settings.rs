@@ -41,6 +41,8 @@ pub struct AppSettings {
     pub queue_timeout: Duration,
     /// Requests after which a worker is replaced; `None`: never.
     pub max_requests: Option<u64>,
+    /// Whether workers may load the accelerator.
+    pub accelerator: bool,
     /// Who the workers run as; only root can choose.
     pub user: Option<String>,
     /// Their group; default the user's.

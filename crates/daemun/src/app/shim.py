@@ -22,8 +22,11 @@ import difflib
 import faulthandler
 import fcntl
 import gc
+import importlib.machinery
+import importlib.util
 import inspect
 import io
+import itertools
 import json
 import mmap
 import os
@@ -108,6 +111,7 @@ class Zygote:
         self.commands = open(control, "rb", closefd=False)  # noqa: SIM115
         self.orders = json.loads(self.commands.readline().decode("utf-8"))
         self.application = None
+        self.lane, self.unaccelerated = accelerated_lane(self.orders.get("accelerator"))
 
     def prepare(self):
         """Makes this look like a process that was started for the application alone."""
@@ -187,6 +191,7 @@ class Zygote:
             "executable": sys.executable,
             "import_seconds": round(seconds, 3),
             "threads": [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()],
+            "unaccelerated": self.unaccelerated,
             "settings_module": module,
             "settings_reason": reason if module else None,
             "django": None,
@@ -224,7 +229,7 @@ class Zygote:
                 if pid is None:
                     self.commands.close()
                     os.close(self.control)
-                    return Worker(self.orders, self.application, serial, self.lifeline)
+                    return Worker(self.orders, self.application, serial, self.lifeline, self.lane)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
             elif order.get("stop"):
                 break
@@ -687,7 +692,7 @@ def describe_settings_file():
 class Worker:
     """One process that serves: its lanes, and what they share."""
 
-    def __init__(self, orders, application, serial, lifeline):
+    def __init__(self, orders, application, serial, lifeline, lane):
         self.name = orders["name"]
         self.path = orders["socket"]
         self.threads = orders["threads"]
@@ -711,7 +716,7 @@ class Worker:
         ]
         # Told to end: whoever loses its front from then on does not look for another.
         self.retired = False
-        self.lanes = [Lane(self, number) for number in range(self.threads)]
+        self.lanes = [lane(self, number) for number in range(self.threads)]
         # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
         # answers that they hold back when the front asks for them.
         self.monitor = Lane(self, self.threads)
@@ -921,6 +926,10 @@ class Lane:
             self.take_descriptors(ancillary, received)
         if self.rest:
             data = self.rest + data
+        self.rest = data[self.take_frames(data) :]
+
+    def take_frames(self, data):
+        """Takes in all whole frames; gives where the rest begins."""
         place, end = 0, len(data)
         while end - place >= 9:
             length, kind, request = HEADER.unpack_from(data, place)
@@ -939,7 +948,7 @@ class Lane:
             else:
                 self.dispatch(kind, request, data[start:stop])
             place = stop
-        self.rest = data[place:]
+        return place
 
     def take_descriptors(self, ancillary, flags):
         for level, kind, data in ancillary:
@@ -1114,6 +1123,29 @@ class Lane:
                 raise Disconnected(str(error))
 
 
+def accelerated_lane(path):
+    """`Lane` with its hot path in machine code where the module at `path` can be loaded, else as it stands here; and
+    the reason why not.
+
+    The module is for CPython's usual build: its functions look into objects, which are made otherwise where there is no
+    lock around the interpreter or where every reference is traced.
+    """
+    if not path:
+        return Lane, "not asked for"
+    if sys.implementation.name != "cpython" or sys.version_info < (3, 8):
+        return Lane, "not for this interpreter"
+    if hasattr(sys, "getobjects") or "t" in sys.abiflags:
+        return Lane, "not for this build of the interpreter"
+    try:
+        loader = importlib.machinery.ExtensionFileLoader("daemun_accelerator", path)
+        module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+        loader.exec_module(module)
+    except (ImportError, OSError) as error:
+        return Lane, f"cannot be loaded: {error}"
+    module.bind((Lane.answer, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    return type("AcceleratedLane", (module.Lane, Lane), {}), None
+
+
 def frame(kind, request, payload):
     return HEADER.pack(len(payload), kind, request) + payload
 
@@ -1188,22 +1220,25 @@ class Exchange:
         try:
             if type(result) is FileWrapper and self.send_file(result):
                 return
-            for piece in result:
-                if not isinstance(piece, bytes):
-                    raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
-                if piece and not self.ended:
-                    self.send_first(piece) if not self.started else self.send_piece(piece)
-            if self.worker_forked():
-                self.lane.worker.end_forked_child()
-            if not self.ended:
-                if self.head is not None and not self.started:
-                    self.send_list(())
-                else:
-                    self.end(CLEAN)
+            self.send_pieces(result)
         finally:
             close = getattr(result, "close", None)
             if close is not None:
                 close()
+
+    def send_pieces(self, pieces):
+        for piece in pieces:
+            if not isinstance(piece, bytes):
+                raise InvalidAnswer(f"the application must yield bytes, not {type(piece).__name__}")
+            if piece and not self.ended:
+                self.send_first(piece) if not self.started else self.send_piece(piece)
+        if self.worker_forked():
+            self.lane.worker.end_forked_child()
+        if not self.ended:
+            if self.head is not None and not self.started:
+                self.send_list(())
+            else:
+                self.end(CLEAN)
 
     def worker_forked(self):
         return self.lane.worker.forked

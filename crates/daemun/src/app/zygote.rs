@@ -24,6 +24,8 @@ const IMPORT_WARNING: u32 = 10;
 pub struct Start<'a> {
     /// The shim.
     pub shim: &'a Path,
+    /// The accelerator, where there is one.
+    pub accelerator: Option<&'a Path>,
     /// Where workers connect.
     pub socket: &'a Path,
     /// Who to run as; `None`: as we are.
@@ -84,6 +86,9 @@ pub struct Ready {
     /// How long the import took.
     #[serde(default)]
     pub import_seconds: f64,
+    /// Why its workers run without the accelerator, if they do.
+    #[serde(default)]
+    pub unaccelerated: Option<String>,
     /// Threads that the import left running.
     #[serde(default)]
     pub threads: Vec<String>,
@@ -168,6 +173,7 @@ struct Orders<'a> {
     django: bool,
     settings_from: &'static str,
     import_warning: u32,
+    accelerator: Option<&'a Path>,
 }
 
 #[derive(Serialize)]
@@ -207,6 +213,7 @@ impl Zygote {
             django: settings.django,
             settings_from: "wsgi",
             import_warning: IMPORT_WARNING,
+            accelerator: start.accelerator.filter(|_| settings.accelerator),
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, commands }, BufReader::new(reader)))

@@ -214,6 +214,7 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_MONITOR",
     "DAEMUN_HEALTH",
     "DAEMUN_CONTROL",
+    "DAEMUN_ACCELERATOR",
 ];
 
 // === impl ServeArguments ===
@@ -268,6 +269,7 @@ impl ServeArguments {
             monitor: several(&self.monitor, "--monitor", "DAEMUN_MONITOR"),
             health: several(&self.health, "--health", "DAEMUN_HEALTH"),
             control: one(&self.control, "--control", "DAEMUN_CONTROL"),
+            accelerator: environment.variable("DAEMUN_ACCELERATOR").map(is_yes),
             collect: self.collect || environment.variable("DAEMUN_COLLECT").is_some_and(is_yes),
         }
     }

@@ -29,6 +29,7 @@ pub(super) const KEYS: Keys = Keys {
         "timeout",
         "queue",
         "max_requests",
+        "accelerator",
         "collect",
         "user",
         "group",
@@ -77,6 +78,7 @@ impl Draft {
             queue_max: 1000,
             queue_timeout: Duration::from_secs(10),
             max_requests: None,
+            accelerator: true,
             user: None,
             group: None,
         };
@@ -168,6 +170,7 @@ impl Draft {
         }
         settings.user = section.entry("user").and_then(|entry| entry.name());
         settings.group = section.entry("group").and_then(|entry| entry.name());
+        settings.accelerator = section.entry("accelerator").and_then(|entry| entry.boolean()).unwrap_or(true);
         settings.collect = section.entry("collect").and_then(|entry| entry.boolean()).unwrap_or(false);
     }
 

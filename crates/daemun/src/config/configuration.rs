@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::AppSettings;
 use crate::connection::Limits;
+use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
 use crate::router::Rule;
 use crate::static_files::StaticSettings;
@@ -75,11 +76,14 @@ impl ServerSettings {
     }
 }
 
-/// `[[route]]`: a condition and what answers.
+/// `[[route]]`: conditions, filters and what answers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct RouteSettings {
     /// When.
     pub rule: Rule,
+    /// What happens on the way.
+    #[serde(default)]
+    pub filters: FilterSettings,
     /// What.
     pub handler: HandlerSettings,
 }

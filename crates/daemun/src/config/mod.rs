@@ -11,10 +11,12 @@
 //! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
 
 mod app;
+mod condition;
 mod configuration;
 mod document;
 mod environment;
 mod fault;
+mod filters;
 mod gather;
 mod interpreter;
 mod route;

@@ -7,21 +7,34 @@ use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
+use super::{condition, filters};
+use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
-use crate::router::{HostPattern, PathPattern, Rule};
+use crate::router::{Conditions, HostPattern, PathPattern, Rule};
 use crate::static_files::{Missing, Root, StaticSettings};
 
 /// The keys of `[[route]]`.
 pub(super) const KEYS: Keys = Keys {
-    known: &["host", "path", "static", "app", "redirect", "respond"],
+    known: &[
+        "host",
+        "path",
+        "static",
+        "app",
+        "redirect",
+        "respond",
+        "method",
+        "header",
+        "strip_prefix",
+        "max_body",
+        "timeout",
+        "request_buffering",
+        "server_timing",
+    ],
     later: &[
         "cgi",
         "upstream",
-        "method",
-        "header",
         "headers",
         "rewrite",
-        "strip_prefix",
         "compress",
         "cache",
         "xslt",
@@ -29,10 +42,7 @@ pub(super) const KEYS: Keys = Keys {
         "basic_auth",
         "allow",
         "deny",
-        "max_body",
-        "timeout",
         "errors",
-        "request_buffering",
     ],
 };
 
@@ -63,8 +73,12 @@ impl Draft {
     pub(super) fn found(path: &str, handler: HandlerSettings, origin: &str) -> Self {
         let prefix = path.strip_suffix('*').unwrap_or(path).to_owned();
         let path = PathPattern::Prefix { prefix, suffix: String::new() };
-        let rule = Rule { host: HostPattern::Any, path, origin: origin.to_owned() };
-        Self { settings: RouteSettings { rule, handler }, place: Place::named(origin), app_place: None }
+        let rule = Rule { host: HostPattern::Any, path, conditions: Conditions::default(), origin: origin.to_owned() };
+        Self {
+            settings: RouteSettings { rule, filters: FilterSettings::default(), handler },
+            place: Place::named(origin),
+            app_place: None,
+        }
     }
 
     /// Reads one `[[route]]`.
@@ -74,10 +88,12 @@ impl Draft {
             None => Some(PathPattern::Prefix { prefix: "/".to_owned(), suffix: String::new() }),
             Some(entry) => entry.parse("a path such as \"/static/*\"", str::parse),
         };
-        let handler = handler(section)?;
         let app = section.entry("app");
-        let rule = Rule { host: host?, path: path?, origin: section.place().to_string() };
-        let settings = RouteSettings { rule, handler };
+        let conditions = condition::read(section);
+        let filters = filters::read(section, path.as_ref());
+        let handler = handler(section)?;
+        let rule = Rule { host: host?, path: path?, conditions: conditions?, origin: section.place().to_string() };
+        let settings = RouteSettings { rule, filters, handler };
         Some(Self { settings, place: section.place(), app_place: app.map(|entry| entry.place()) })
     }
 }

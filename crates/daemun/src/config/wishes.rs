@@ -67,6 +67,8 @@ pub struct Wishes {
     pub health: Vec<Wish>,
     /// The control socket.
     pub control: Option<Wish>,
+    /// Whether workers may load the accelerator.
+    pub accelerator: Option<bool>,
     /// Whether static files are collected before the start.
     pub collect: bool,
 }
@@ -194,6 +196,9 @@ impl Wishes {
                 None => Err(format!("expected KEY=VALUE, found {text:?}")),
             });
             draft.settings.env.extend(variable);
+        }
+        if let Some(accelerator) = self.accelerator {
+            draft.settings.accelerator = accelerator;
         }
         draft.settings.collect |= self.collect;
     }

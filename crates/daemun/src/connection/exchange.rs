@@ -16,7 +16,8 @@ use super::{Phase, Serving};
 use crate::handler::{Fault, HandlerError, Outcome};
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{
-    CanonicalPath, Interim, InterimQueue, Method, Request, RequestBody, RequestHead, Response, Status, Timing, Version,
+    CanonicalPath, Interim, InterimQueue, Method, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
+    Version,
 };
 use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
@@ -55,7 +56,7 @@ impl Connection {
             Ok(request) => {
                 match answer((&mut self.wire, &mut incoming), &self.interim, (serving, &current.scope), request).await {
                     Answer::Outcome(Ok(outcome)) => self.check(&current, outcome),
-                    Answer::Outcome(Err(error)) => self.explain(&current, &error, &incoming),
+                    Answer::Outcome(Err(error)) => self.explain(&current, error, &incoming),
                     Answer::Panicked(message) => {
                         current.keep_alive = false;
                         let message = format!("a handler panicked: {message}");
@@ -85,7 +86,17 @@ impl Connection {
         let received = received.into_std();
         // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
         let interim = if head.version() == Version::Http11 { self.interim.open() } else { Interim::none() };
-        Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim })
+        Ok(Request {
+            head,
+            path,
+            body,
+            endpoint,
+            received,
+            prefix_length: 0,
+            timeout: None,
+            interim,
+            notes: Notes::default(),
+        })
     }
 
     fn check(&self, current: &Current, outcome: Outcome) -> Response {
@@ -104,12 +115,16 @@ impl Connection {
     }
 
     /// A body that failed on its way in is the client's fault, whatever the handler made of it.
-    fn explain(&self, current: &Current, error: &HandlerError, incoming: &Incoming) -> Response {
+    fn explain(&self, current: &Current, error: HandlerError, incoming: &Incoming) -> Response {
         let (status, fault) = match incoming.failure() {
             Some(status) => (status, Fault::Client),
             None => (error.status, error.fault),
         };
-        self.report(current, status, fault, &error.message, error.retry_after)
+        let mut page = self.report(current, status, fault, &error.message, error.retry_after);
+        if let Some(dress) = error.dress {
+            dress.apply(&mut page);
+        }
+        page
     }
 
     /// The one place where an error becomes a response and a line of the log.

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use crate::app::DjangoInfo;
 use crate::config::{HandlerSettings, RouteSettings};
-use crate::router::{HostPattern, PathPattern, Rule};
+use crate::filter::FilterSettings;
+use crate::router::{Conditions, HostPattern, PathPattern, Rule};
 use crate::static_files::{Missing, Root, StaticSettings};
 
 /// What the settings come to.
@@ -163,7 +164,8 @@ fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) ->
 
 fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {
     let path = PathPattern::Prefix { prefix, suffix: String::new() };
-    RouteSettings { rule: Rule { host: HostPattern::Any, path, origin }, handler: HandlerSettings::Static(settings) }
+    let rule = Rule { host: HostPattern::Any, path, conditions: Conditions::default(), origin };
+    RouteSettings { rule, filters: FilterSettings::default(), handler: HandlerSettings::Static(settings) }
 }
 
 fn has_files(folder: &str) -> bool {

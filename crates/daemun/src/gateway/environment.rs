@@ -1,43 +1,9 @@
 //! The environment of a request (RFC 3875, section 4.1; PEP 3333, "environ Variables") as names and values, each ended
 //! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects, a launcher nothing.
 
-use std::net::IpAddr;
-
 use bytes::BufMut;
 
-use crate::http::{Endpoint, Request, Scheme};
-
-/// Who may say where a request came from.
-#[derive(Clone, Debug, Default)]
-pub struct TrustedProxies(Vec<(IpAddr, u8)>);
-
-impl TrustedProxies {
-    /// Networks as address and prefix length.
-    pub fn new(networks: Vec<(IpAddr, u8)>) -> Self {
-        Self(networks)
-    }
-
-    /// Whether forwarded fields of this client count. Peers on Unix sockets are trusted.
-    pub fn trusts(&self, endpoint: &Endpoint) -> bool {
-        let Some(client) = endpoint.client() else { return true };
-        let address = client.address.ip().to_canonical();
-        self.0.iter().any(|&(network, bits)| within(address, network, bits))
-    }
-}
-
-fn within(address: IpAddr, network: IpAddr, bits: u8) -> bool {
-    match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        (IpAddr::V6(address), IpAddr::V6(network)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            address.to_bits() & mask == network.to_bits() & mask
-        }
-        _ => false,
-    }
-}
+use crate::http::{Request, Scheme, TrustedProxies};
 
 /// What a program that is a script of its own is told beyond the request (RFC 3875, sections 4.1.5, 4.1.6, 4.1.13).
 #[derive(Clone, Copy, Debug)]
@@ -56,7 +22,7 @@ pub struct Script<'a> {
 /// Left out: `Proxy` (httpoxy, CVE-2016-5385), names with an underscore, which would pass for their dashed twins
 /// (CVE-2015-0219), and hop-by-hop fields (RFC 9110, section 7.6.1).
 pub fn write_wsgi(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
-    variable(out, b"SCRIPT_NAME", b"");
+    variable(out, b"SCRIPT_NAME", &request.notes.script_name);
     out.put_slice(b"PATH_INFO\0");
     decode_path(out, request.head.raw_path());
     out.push(0);

@@ -6,5 +6,6 @@
 mod environment;
 mod spool;
 
-pub use environment::{Script, TrustedProxies, write_script, write_wsgi};
+pub use crate::http::TrustedProxies;
+pub use environment::{Script, write_script, write_wsgi};
 pub use spool::{Spool, SpoolFile, refuse};

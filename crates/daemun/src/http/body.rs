@@ -47,6 +47,15 @@ impl RequestBody {
         }
     }
 
+    /// Allows at most this many bytes; false where it is known to be longer. One that turns out longer fails.
+    #[must_use]
+    pub fn limit(&mut self, most: u64) -> bool {
+        if let Self::Coming(reader) = self {
+            reader.room = (most, most);
+        }
+        self.length().is_none_or(|length| length <= most)
+    }
+
     /// The next bytes, `None` at the end.
     pub async fn chunk(&mut self) -> Option<Result<Bytes, BodyError>> {
         std::future::poll_fn(|context| self.poll_chunk(context)).await
@@ -57,7 +66,7 @@ impl RequestBody {
         match std::mem::replace(self, Self::Empty) {
             Self::Empty => Poll::Ready(None),
             Self::Full(bytes) => Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes))),
-            Self::Coming(reader) => {
+            Self::Coming(mut reader) => {
                 let polled = reader.poll(context);
                 *self = Self::Coming(reader);
                 polled
@@ -68,7 +77,7 @@ impl RequestBody {
     /// Bytes that came in, counted without framing, for whoever wants to know before it is all there.
     pub fn coming(length: Option<u64>) -> (BodyFeed, Self) {
         let pipe = Arc::new(Mutex::new(Pipe::default()));
-        (BodyFeed { pipe: Arc::clone(&pipe) }, Self::Coming(BodyReader { pipe, length }))
+        (BodyFeed { pipe: Arc::clone(&pipe) }, Self::Coming(BodyReader { pipe, length, room: (u64::MAX, u64::MAX) }))
     }
 }
 
@@ -82,13 +91,19 @@ impl fmt::Debug for RequestBody {
 pub struct BodyReader {
     pipe: Arc<Mutex<Pipe>>,
     length: Option<u64>,
+    /// Bytes that may still come, and how many were allowed.
+    room: (u64, u64),
 }
 
 impl BodyReader {
-    fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let mut pipe = lock(&self.pipe);
         if let Some(bytes) = pipe.chunks.pop_front() {
             pipe.held -= bytes.len();
+            let Some(room) = self.room.0.checked_sub(bytes.len() as u64) else {
+                return Poll::Ready(Some(Err(BodyError::TooLarge(self.room.1))));
+            };
+            self.room.0 = room;
             return Poll::Ready(Some(Ok(bytes)));
         }
         match &pipe.end {

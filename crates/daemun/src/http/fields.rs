@@ -19,6 +19,11 @@ impl Field {
     pub fn value(&self) -> &[u8] {
         &self.value
     }
+
+    /// The value, to be shared.
+    pub fn shared_value(&self) -> &Bytes {
+        &self.value
+    }
 }
 
 /// The fields of a response, in the order in which they will be sent.
@@ -63,6 +68,27 @@ impl Fields {
     /// The first value of this field; `name` in any case.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.iter().find(|field| field.name.eq_ignore_ascii_case(name.as_bytes())).map(Field::value)
+    }
+
+    /// Puts one field in the place of every field of this name. The value is ours.
+    pub fn set(&mut self, name: &'static str, value: impl Into<Bytes>) {
+        self.remove(name);
+        self.push(Bytes::from_static(name.as_bytes()), value.into());
+    }
+
+    /// Whether this word stands in a field that is a list of words, such as `Vary`; both in any case.
+    pub fn lists(&self, name: &str, word: &str) -> bool {
+        let fields = self.iter().filter(|field| field.name.eq_ignore_ascii_case(name.as_bytes()));
+        fields
+            .flat_map(|field| field.value.split(|&byte| byte == b','))
+            .any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Adds a word to `Vary`, where it does not stand yet.
+    pub fn vary(&mut self, word: &'static str) {
+        if !self.lists("vary", word) && !self.lists("vary", "*") {
+            self.push(&b"Vary"[..], word);
+        }
     }
 
     /// Takes every field of this name away; `name` in any case.

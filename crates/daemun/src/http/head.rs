@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 /// Version of the protocol that a request was sent with.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -12,6 +12,8 @@ pub enum Version {
     Http10,
     /// HTTP/1.1
     Http11,
+    /// HTTP/2
+    Http2,
 }
 
 impl Version {
@@ -20,6 +22,8 @@ impl Version {
         match self {
             Self::Http10 => "HTTP/1.0",
             Self::Http11 => "HTTP/1.1",
+            // With a zero that RFC 9113 does not know: what applications and log readers have always been told.
+            Self::Http2 => "HTTP/2.0",
         }
     }
 }
@@ -206,6 +210,33 @@ impl RequestHead {
         }))
     }
 
+    /// The same request with changes. The target stays as it was sent.
+    #[must_use]
+    pub fn edited(&self, edit: &HeadEdit<'_>) -> Self {
+        let mut bytes = BytesMut::with_capacity(self.0.bytes.len() + 256);
+        bytes.extend_from_slice(&self.0.bytes);
+        let mut append = |part: &[u8]| {
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(part);
+            Span { start, end: bytes.len() as u32 }
+        };
+        let (path, query) = match edit.path {
+            Some((path, query)) => (append(path), query.map(&mut append)),
+            None => (self.0.path, self.0.query),
+        };
+        let goes = |name: &[u8]| {
+            let is_named = |other: &[u8]| name.eq_ignore_ascii_case(other);
+            edit.remove.iter().any(|other| is_named(other.as_bytes()))
+                || edit.set.iter().any(|(other, _)| is_named(other))
+        };
+        let kept = self.0.fields.iter().filter(|(name, _)| !goes(self.view(*name)));
+        let mut fields: Vec<(Span, Span)> = kept.copied().collect();
+        fields.extend(edit.set.iter().map(|(name, value)| (append(name), append(value))));
+        let Parts { version, method, method_name, target, host, .. } = *self.0;
+        let bytes = bytes.freeze();
+        Self(Arc::new(Parts { bytes, version, method, method_name, target, path, query, host, fields }))
+    }
+
     fn view(&self, span: Span) -> &[u8] {
         &self.0.bytes[span.start as usize..span.end as usize]
     }
@@ -214,6 +245,18 @@ impl RequestHead {
     fn text(&self, span: Span) -> &str {
         std::str::from_utf8(self.view(span)).unwrap_or_default()
     }
+}
+
+/// Changes of a [`RequestHead`]. What is given is valid: names are tokens, values and the path hold no white space or
+/// control characters that a codec would refuse.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HeadEdit<'a> {
+    /// Another path, percent-encoded, and query.
+    pub path: Option<(&'a [u8], Option<&'a [u8]>)>,
+    /// Fields that go.
+    pub remove: &'a [&'a str],
+    /// Fields that stand in the place of all of their name.
+    pub set: &'a [(&'a [u8], &'a [u8])],
 }
 
 impl fmt::Debug for RequestHead {

@@ -44,6 +44,19 @@ impl CanonicalPath {
         Ok(Self { bytes: Bytes::from(resolve(&decoded)?), encoded_slash })
     }
 
+    /// A canonical path, or a part of it, as it stands in a URL. `%2F` that stood in the request stays.
+    pub fn encode(mut part: &[u8], has_encoded_slash: bool) -> Vec<u8> {
+        let mut out = Vec::with_capacity(part.len() + 8);
+        while let Some(percent) = part.iter().position(|&byte| byte == b'%').filter(|_| has_encoded_slash) {
+            push_encoded(&mut out, &part[..percent], is_path_byte);
+            let slash = part[percent..].starts_with(b"%2F");
+            out.extend_from_slice(if slash { b"%2F" } else { b"%25" });
+            part = &part[percent + if slash { 3 } else { 1 }..];
+        }
+        push_encoded(&mut out, part, is_path_byte);
+        out
+    }
+
     /// The path's bytes; any encoding but never a NUL.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -53,6 +66,23 @@ impl CanonicalPath {
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
+}
+
+/// Writes `bytes`, those that may not stand in a URL as they are percent-encoded.
+pub(crate) fn push_encoded(location: &mut Vec<u8>, bytes: &[u8], keep: impl Fn(u8) -> bool) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if keep(byte) {
+            location.push(byte);
+        } else {
+            location.extend([b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+    }
+}
+
+/// `pchar` and the slash (RFC 3986, section 3.3). A backslash is not among them: browsers read it as a slash.
+pub(crate) fn is_path_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&byte)
 }
 
 /// Whether `raw` already is what [`CanonicalPath::parse`] would make of it, seen in one pass.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead};
+use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,6 +33,7 @@ pub struct Endpoint {
     client: Option<Peer>,
     server: Option<Peer>,
     scheme: Scheme,
+    tls: Option<Box<TlsSession>>,
 }
 
 /// One end of a TCP connection.
@@ -49,7 +50,15 @@ pub struct Peer {
 impl Endpoint {
     /// The two ends; `None` on a Unix socket.
     pub fn new(client: Option<SocketAddr>, server: Option<SocketAddr>, scheme: Scheme) -> Self {
-        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme }
+        Self { client: client.map(Peer::new), server: server.map(Peer::new), scheme, tls: None }
+    }
+
+    /// The same behind TLS.
+    #[must_use]
+    pub fn with_tls(mut self, session: TlsSession) -> Self {
+        self.scheme = Scheme::Https;
+        self.tls = Some(Box::new(session));
+        self
     }
 
     /// The client.
@@ -65,6 +74,11 @@ impl Endpoint {
     /// How the client speaks to us.
     pub fn scheme(&self) -> Scheme {
         self.scheme
+    }
+
+    /// What TLS says, where the client came through it.
+    pub fn tls(&self) -> Option<&TlsSession> {
+        self.tls.as_deref()
     }
 }
 
@@ -94,6 +108,21 @@ pub struct Request {
     pub timeout: Option<Duration>,
     /// Sends 1xx ahead of the answer.
     pub interim: Interim,
+    /// What was found out about it on its way.
+    pub notes: Notes,
+}
+
+/// What filters and the connection have found out about a request, beyond what stands in it.
+#[derive(Clone, Debug, Default)]
+pub struct Notes {
+    /// What it is called in logs, on error pages and by applications (`X-Request-ID`).
+    pub id: RequestId,
+    /// Who was authenticated (`REMOTE_USER`).
+    pub user: Option<Box<str>>,
+    /// The part of the path that was moved into `SCRIPT_NAME`; an application sees only what follows it.
+    pub script_name: Bytes,
+    /// Whether the handler should begin before the body is there (`request_buffering = false`).
+    pub streams_body: bool,
 }
 
 impl Request {
@@ -111,6 +140,7 @@ impl Request {
             received: self.received,
             timeout: None,
             interim: self.interim.clone(),
+            notes: Notes { id: self.notes.id.clone(), ..Notes::default() },
         })
     }
 }

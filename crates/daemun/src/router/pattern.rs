@@ -71,6 +71,18 @@ impl FromStr for HostPattern {
     }
 }
 
+impl HostPattern {
+    /// Whether every host of this pattern is also one of `other`, and is asked for this one first.
+    pub(super) fn is_narrower(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(_) | Self::Below(_), Self::Any) => true,
+            (Self::Exact(name), Self::Below(suffix)) => name.len() > suffix.len() && name.ends_with(suffix),
+            (Self::Below(one), Self::Below(suffix)) => one.len() > suffix.len() && one.ends_with(suffix),
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for HostPattern {
     /// As it is written in `host`; `*` for any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -103,6 +115,30 @@ impl FromStr for PathPattern {
         // A name in the place of the `*`: `/.` alone would resolve away, yet `/.*` is a fine rule for hidden files.
         is_reachable(&format!("{prefix}x{suffix}"))?;
         Ok(Self::Prefix { prefix: prefix.to_owned(), suffix: suffix.to_owned() })
+    }
+}
+
+impl PathPattern {
+    /// Whether every path of `other` is one of this pattern.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(two)) => one == two,
+            (Self::Exact(_), Self::Prefix { .. }) => false,
+            (Self::Prefix { prefix, suffix }, Self::Exact(path)) => {
+                path.len() >= prefix.len() + suffix.len() && path.starts_with(prefix) && path.ends_with(suffix)
+            }
+            (Self::Prefix { prefix, suffix }, Self::Prefix { prefix: start, suffix: end }) => {
+                start.starts_with(prefix) && end.ends_with(suffix)
+            }
+        }
+    }
+
+    /// What stands before the `*`, or all of an exact path.
+    pub fn literal(&self) -> &str {
+        match self {
+            Self::Exact(path) => path,
+            Self::Prefix { prefix, .. } => prefix,
+        }
     }
 }
 

@@ -32,7 +32,7 @@ fn rule(text: &str) -> Rule {
         Some(("", _)) | None => (HostPattern::Any, text.to_owned()),
         Some((host, path)) => (host.parse().unwrap(), format!("/{path}")),
     };
-    Rule { host, path: path.parse().unwrap(), origin: text.to_owned() }
+    Rule { host, path: path.parse().unwrap(), conditions: Conditions::default(), origin: text.to_owned() }
 }
 
 /// A router whose handlers are named after their rules; those with `?` before them decline.
@@ -62,6 +62,7 @@ fn request(host: &str, target: &str) -> Request {
         received: Instant::now(),
         timeout: None,
         interim: Interim::none(),
+        notes: crate::http::Notes::default(),
     }
 }
 

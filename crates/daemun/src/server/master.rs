@@ -31,7 +31,7 @@ use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{AppSettings, SHIM, Zygote};
+use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
@@ -94,6 +94,7 @@ struct Master {
     handed: Vec<Handed>,
     runtime: RuntimeFolder,
     shim: PathBuf,
+    accelerator: Option<PathBuf>,
     program: PathBuf,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
@@ -202,8 +203,13 @@ impl Master {
         let logs = Logs::open(&configuration.server.telemetry)?;
         let errors = logs.error_logger(&configuration.server.telemetry.error)?;
         let runtime = RuntimeFolder::new().map_err(text("cannot make a folder for sockets"))?;
-        let shim =
-            runtime.write_program("daemun_worker.py", SHIM).map_err(text("cannot write the worker's program"))?;
+        let written = text("cannot write the worker's program");
+        let shim = runtime.write_program("daemun_worker.py", SHIM.as_bytes()).map_err(written)?;
+        let accelerator = if ACCELERATOR.is_empty() {
+            None
+        } else {
+            Some(runtime.write_program("daemun_accelerator.so", ACCELERATOR).map_err(written)?)
+        };
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
@@ -216,6 +222,7 @@ impl Master {
             handed,
             runtime,
             shim,
+            accelerator,
             program,
             apps: BTreeMap::new(),
             change: None,

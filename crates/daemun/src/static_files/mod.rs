@@ -202,7 +202,7 @@ fn failure(error: &LookupError) -> HandlerError {
         LookupError::Io { .. } => (Status::INTERNAL_SERVER_ERROR, None),
         LookupError::Changing { .. } => (Status::SERVICE_UNAVAILABLE, Some(1)),
     };
-    HandlerError { status, fault: Fault::Server, message: error.to_string(), retry_after }
+    HandlerError { status, fault: Fault::Server, message: error.to_string(), retry_after, dress: None }
 }
 
 #[cfg(test)]

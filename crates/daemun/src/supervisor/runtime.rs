@@ -79,10 +79,10 @@ impl RuntimeFolder {
     }
 
     /// Writes a program that anybody may read; its path.
-    pub fn write_program(&self, name: &str, text: &str) -> io::Result<PathBuf> {
+    pub fn write_program(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o444).open(&path)?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(bytes)?;
         file.set_permissions(fs::Permissions::from_mode(0o444))?;
         Ok(path)
     }

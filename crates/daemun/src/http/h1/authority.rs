@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 ///
 /// Two things that the grammar has are refused: a comma, which is what joining two `Host` fields leaves behind, and
 /// `IPvFuture`, which nobody has.
-pub(super) fn is_authority(authority: &[u8]) -> bool {
+pub(in crate::http) fn is_authority(authority: &[u8]) -> bool {
     if authority.first() == Some(&b'[') {
         let Some(end) = authority.iter().position(|&byte| byte == b']') else { return false };
         return is_ipv6(&authority[1..end]) && is_port_part(&authority[end + 1..]);

@@ -16,7 +16,7 @@ use crate::http::{HeadBuilder, Method, RequestHead, Status, Version};
 const MAX_FIELDS: usize = 256;
 
 /// Bytes of a method. The longest registered one, `UPDATEREDIRECTREF`, has 17.
-const MAX_METHOD: usize = 32;
+pub(in crate::http) const MAX_METHOD: usize = 32;
 
 /// A head and what it says about the connection.
 #[derive(Debug)]

@@ -16,13 +16,16 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub(super) use authority::is_authority;
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::ChunkedDecoder;
+pub(super) use head::MAX_METHOD;
 pub use head::{Framing, ParsedHead, parse_head};
 pub use response::{
     CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_head,
     encode_interim, plan,
 };
+pub(super) use response::{Kind, kind};
 pub use scan::{HeadScan, Scanned};
 
 use super::Status;

@@ -74,15 +74,15 @@ pub fn plan(outgoing: &Outgoing) -> HeadPlan {
         // Reset Content has no content, and says so (RFC 9110, section 15.3.6).
         _ if outgoing.status.code() == 205 => Length::Known(0),
         Some(length) => Length::Known(length),
-        None if outgoing.version == Version::Http11 => Length::Chunked,
-        None => Length::UntilClose,
+        None if outgoing.version == Version::Http10 => Length::UntilClose,
+        None => Length::Chunked,
     };
     let is_head = outgoing.method == Method::Head;
     // Without a body there is nothing whose end the closing would tell.
     let keep_alive = outgoing.keep_alive && (length != Length::UntilClose || is_head);
     let connection = match (keep_alive, outgoing.version) {
         (false, _) => ConnectionField::Close,
-        (true, Version::Http11) => ConnectionField::Absent,
+        (true, Version::Http11 | Version::Http2) => ConnectionField::Absent,
         (true, Version::Http10) => ConnectionField::KeepAlive,
     };
     HeadPlan { length, connection, sends_body: !is_head && !matches!(length, Length::Absent | Length::Known(0)) }
@@ -174,16 +174,20 @@ fn encode_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(b"\r\n");
 }
 
-enum Kind {
+/// What a field is to the codec.
+pub(in crate::http) enum Kind {
     /// Framing and hop-by-hop fields (RFC 9110, section 7.6.1): the codec's own.
     Ours,
+    /// `Date`: ours where a handler says none.
     Date,
+    /// `Server`, the same.
     Server,
+    /// A handler's own.
     Other,
 }
 
 /// The length decides first: nearly every field is told apart without looking at its name.
-fn kind(field: &Field) -> Kind {
+pub(in crate::http) fn kind(field: &Field) -> Kind {
     let name = field.name();
     let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
     match name.len() {

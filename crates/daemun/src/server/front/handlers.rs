@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
-use crate::gateway::{Spool, TrustedProxies};
+use crate::filter::Filtered;
+use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
-use crate::http::{Request, Status};
+use crate::http::{Request, Status, TrustedProxies};
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, Router, Rule};
 use crate::static_files::StaticFiles;
@@ -47,6 +48,7 @@ pub(super) fn build(
         };
         let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
         let labels = Labels { route: pattern(&route.rule), app };
+        let handler = Filtered::wrap(&route.filters, handler);
         let counted = Counted { route: metrics::intern(&labels), handler };
         routes.push((route.rule.clone(), Arc::new(counted) as Arc<dyn Handler>));
     }

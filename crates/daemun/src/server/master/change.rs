@@ -193,8 +193,14 @@ impl Master {
         let name = &settings.name;
         let app = self.apps.get(name).ok_or_else(|| format!("no application `{name}`"))?;
         let lifeline = app.lifeline.end.try_clone().map_err(|error| error.to_string())?;
-        let start =
-            Start { shim: &self.shim, socket: &app.socket_path, account, lifeline, open_files: self.open_files };
+        let start = Start {
+            shim: &self.shim,
+            accelerator: self.accelerator.as_deref(),
+            socket: &app.socket_path,
+            account,
+            lifeline,
+            open_files: self.open_files,
+        };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;

@@ -238,6 +238,11 @@ impl Master {
     /// A zygote said something. True when the server must end.
     pub(super) async fn zygote_said(&mut self, name: &str, generation: u64, message: Option<ZygoteMessage>) -> bool {
         let changing = self.change.as_ref().is_some_and(|change| change.is_generation(name, generation));
+        if let Some(ZygoteMessage::Ready(ready)) = &message
+            && let Some(why) = &ready.unaccelerated
+        {
+            self.errors.debug(format_args!("{name}: workers run without the accelerator: {why}"));
+        }
         match message {
             Some(ZygoteMessage::Ready(ready)) if changing => return self.import_ended(name, Ok(ready)).await,
             Some(ZygoteMessage::Ready(_)) => {

@@ -184,6 +184,7 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, re
         prefix_length: prefix.len(),
         timeout: None,
         interim: Interim::none(),
+        notes: crate::http::Notes::default(),
     })
 }
 

@@ -1,0 +1,26 @@
+//! What happens to a request before its handler and to the answer behind it.
+//!
+//! A route's filters are compiled into one chain when the configuration is read. Their order is fixed, whatever the
+//! order in the file; each may end the request:
+//!
+//! 1. `allow`, `deny`: who may ([`access`]); 403.
+//! 2. `rate_limit`: how often ([`rate_limit`]); 429.
+//! 3. `headers.cors`: a preflight is answered here, before it would have to authenticate ([`headers`]).
+//! 4. `basic_auth`: who it is ([`basic_auth`]); 401.
+//! 5. `max_body`, `timeout`, `request_buffering`: what the handler is held to; 413.
+//! 6. `rewrite`: another path and query for the handler ([`rewrite`]).
+//! 7. `strip_prefix`: a part of the path becomes `SCRIPT_NAME`.
+//! 8. `headers.request`: fields for the handler.
+//! 9. `cache`: perhaps the answer is at hand ([`cache`]).
+//! 10. The handler. Its answer comes back through `compress` ([`compress`]), so that what is cached is compressed once,
+//!     `cache`, `errors` ([`errors`]), `headers` and `server_timing`. An error that no handler answered gets `errors`,
+//!     `headers` and `server_timing` too.
+//!
+//! Without a filter there is no chain: the router calls the handler itself. Knows requests and answers. Must not know
+//! routes, handlers or settings files.
+
+mod chain;
+mod settings;
+
+pub use chain::{Filtered, Kept};
+pub use settings::{Described, FilterSettings, Placed};
