@@ -97,10 +97,8 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     set(&mut limits.keep_alive, section.entry("keep_alive").and_then(|entry| entry.duration()));
     set(&mut limits.max_body, section.entry("max_body").and_then(|entry| entry.size()));
     set(&mut limits.max_connections, whole("max_connections", 10_000_000).map(|number| number as usize));
-    set(
-        &mut limits.max_connections_per_client,
-        whole("max_connections_per_client", 10_000_000).map(|number| number as usize),
-    );
+    let per_client = whole("max_connections_per_client", 10_000_000).map(|number| number as usize);
+    limits.max_connections_per_client = per_client.or(limits.max_connections_per_client);
     set(&mut limits.max_fields, whole("max_fields", 10_000).map(|number| number as usize));
     // A head is kept in memory as a whole, and its parts are 32-bit offsets.
     set(&mut limits.max_head, head_size(section, "max_head"));

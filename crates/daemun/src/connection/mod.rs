@@ -37,6 +37,7 @@ pub use settings::Limits;
 pub use transport::Transport;
 
 use crate::handler::Handler;
+use crate::http::TrustedProxies;
 use crate::telemetry::{AccessLogger, ErrorLogger};
 
 /// What all connections share.
@@ -60,12 +61,14 @@ pub struct Serving {
     pub handler: Arc<dyn Handler>,
     /// What a connection may cost.
     pub limits: Limits,
+    /// Proxies whose word about a client counts.
+    pub trusted: TrustedProxies,
 }
 
 impl Context {
     /// A context that serves this.
     pub fn new(handler: Arc<dyn Handler>, limits: Limits, access: AccessLogger, errors: ErrorLogger) -> Self {
-        let serving = ArcSwap::from_pointee(Serving { handler, limits });
+        let serving = ArcSwap::from_pointee(Serving { handler, limits, trusted: TrustedProxies::default() });
         Self { serving, drain: Drain::default(), access, errors, is_counted: true }
     }
 }

@@ -17,6 +17,7 @@ mod id;
 mod interim;
 mod path;
 mod proxies;
+pub mod proxy_protocol;
 mod request;
 mod response;
 mod session;

@@ -34,7 +34,8 @@ impl TrustedProxies {
         found
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether this is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|&(network, bits)| within(address, network, bits))
     }
 

@@ -20,6 +20,7 @@ use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::gateway::Spool;
+use crate::http::TrustedProxies;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -179,7 +180,9 @@ impl Front {
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
         let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
-        let serving = Serving { handler, limits: plan.configuration.server.limits.clone() };
+        let server = &plan.configuration.server;
+        let trusted = TrustedProxies::new(server.trusted_proxies.clone());
+        let serving = Serving { handler, limits: server.limits.clone(), trusted };
         self.prepared = Some(Prepared { plan, serving, sockets });
         Ok(())
     }

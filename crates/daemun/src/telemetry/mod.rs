@@ -8,11 +8,13 @@ mod access;
 mod error;
 mod escape;
 pub mod metrics;
+mod seldom;
 mod settings;
 mod time;
 mod writer;
 
 pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
+pub use seldom::Seldom;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
 pub use writer::LogWriter;

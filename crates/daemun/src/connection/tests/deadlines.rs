@@ -156,7 +156,11 @@ async fn a_reload_of_the_limits_counts_for_the_next_wait() {
     server.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(server.response("GET").await.status, 200);
     let limits = Limits { keep_alive: Duration::from_secs(5), ..Limits::default() };
-    server.context.serving.store(std::sync::Arc::new(crate::connection::Serving { handler, limits }));
+    server.context.serving.store(std::sync::Arc::new(crate::connection::Serving {
+        handler,
+        limits,
+        trusted: crate::http::TrustedProxies::default(),
+    }));
     server.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(server.response("GET").await.status, 200);
     let (lived, _) = until_closed(&mut server).await;

@@ -194,7 +194,11 @@ async fn a_reload_changes_the_handler_under_a_kept_connection() {
     server.send(GET).await;
     assert_eq!(server.response("GET").await.body, b"old");
     let handler = told(|_| text(b"new"));
-    server.context.serving.store(Arc::new(Serving { handler, limits: Limits::default() }));
+    server.context.serving.store(Arc::new(Serving {
+        handler,
+        limits: Limits::default(),
+        trusted: crate::http::TrustedProxies::default(),
+    }));
     server.send(GET).await;
     assert_eq!(server.response("GET").await.body, b"new");
 }
@@ -208,7 +212,11 @@ async fn an_idle_connection_keeps_the_old_handler_no_longer_than_its_request() {
     assert_eq!(server.response("GET").await.body, b"old");
     tokio::task::yield_now().await;
     let handler = told(|_| text(b"new"));
-    server.context.serving.store(Arc::new(Serving { handler, limits: Limits::default() }));
+    server.context.serving.store(Arc::new(Serving {
+        handler,
+        limits: Limits::default(),
+        trusted: crate::http::TrustedProxies::default(),
+    }));
     assert!(watch.upgrade().is_none());
 }
 
