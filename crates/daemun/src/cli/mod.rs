@@ -3,6 +3,7 @@
 //! Knows `config`. Must not know servers and processes: `main.rs` hands them what is found here.
 
 mod arguments;
+mod init;
 mod operate;
 mod report;
 mod words;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use super::arguments::{Command, Place, StatusArguments};
-use super::report;
+use super::{init, report};
 use crate::config::{self, Environment, Wish, Wishes};
 use crate::control::client::{AskError, Conversation};
 use crate::control::message::Status;
@@ -24,7 +24,9 @@ const UPGRADE_DEADLINE: Duration = Duration::from_secs(150);
 pub fn run(command: &Command, environment: Environment) -> ExitCode {
     let (place, wanted) = match command {
         Command::Status(arguments) => return status(arguments, &environment),
-        Command::Init(_) | Command::Serve(_) => return ExitCode::FAILURE,
+        Command::Init(arguments) => return init::run(arguments, &environment),
+        // Whoever starts a server does not come here.
+        Command::Serve(_) => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
         Command::Stacks(arguments) => (&arguments.place, Wanted::Stacks { app: arguments.app.clone() }),
         Command::Drain(arguments) => {

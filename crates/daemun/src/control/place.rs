@@ -43,6 +43,7 @@ pub fn of_server(key: &Path, surroundings: Surroundings<'_>) -> io::Result<PathB
 pub fn candidates(key: &Path, surroundings: Surroundings<'_>, owner: Option<u32>) -> Vec<PathBuf> {
     let mut found = folders(surroundings, surroundings.user);
     found.push(SYSTEM.into());
+    found.extend(service_folders());
     for user in [Some(surroundings.user), owner.filter(|_| surroundings.user == 0)].into_iter().flatten() {
         found.push(format!("/run/user/{user}/daemun").into());
         found.push(temporary(user));
@@ -55,6 +56,17 @@ pub fn candidates(key: &Path, surroundings: Surroundings<'_>, owner: Option<u32>
         }
     }
     unique
+}
+
+/// Folders that systemd has made for units of ours (`RuntimeDirectory=daemun-…`). Only root can make one.
+fn service_folders() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/run").into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("daemun-")));
+    // Those of our own servers hold workers' sockets, and are not looked into.
+    let services = ours.filter(|entry| !entry.path().join("daemun_worker.py").exists());
+    let mut found: Vec<PathBuf> = services.map(|entry| entry.path()).collect();
+    found.sort();
+    found
 }
 
 fn folders(surroundings: Surroundings<'_>, user: u32) -> Vec<PathBuf> {
