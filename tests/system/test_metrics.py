@@ -32,9 +32,13 @@ def samples(families: Iterable[Metric]) -> Samples:
     return found
 
 
-def ask(port: int, path: str, headers: dict[str, str] | None = None) -> Answer:
+def ask(port: int, path: str, headers: dict[str, str] | None = None, method: str = "GET") -> Answer:
     """Ask a listener of ours."""
-    return exchange(http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE), path, headers=headers)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+    try:
+        return exchange(connection, path, method, headers=headers)
+    finally:
+        connection.close()
 
 
 def health(server: Server) -> int:
@@ -188,8 +192,7 @@ def test_the_health_listener_says_nothing_else(flask: Path) -> None:
         port = health(server)
         for path in ("/", "/api/status", "/pid", "/healthz/x"):
             assert ask(port, path).status == 404
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
-        answer = exchange(connection, "/healthz", "POST")
+        answer = ask(port, "/healthz", method="POST")
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
 
 

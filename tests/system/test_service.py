@@ -167,7 +167,7 @@ def test_init_writes_a_file_that_serves(flask: Path) -> None:
 
 def test_init_prints_units_that_systemd_understands(flask: Path) -> None:
     text = run("init", "--systemd", cwd=flask).stdout
-    parts = re.split(r"^# ---- ", text, flags=re.MULTILINE)
+    parts = re.split(r"^# ---- ", text, flags=re.MULTILINE)[1:]
     service = next(part for part in parts if ".service\n" in part.splitlines()[0] + "\n")
     for line in ("Type=notify", f"WorkingDirectory={flask}", "KillMode=mixed", "WatchdogSec=30"):
         assert line in service.splitlines()

@@ -48,6 +48,8 @@ pub fn run(descriptor: i32) -> ExitCode {
 fn start(descriptor: i32) -> io::Result<()> {
     // Before anything else: no process of the same user may look into this one.
     sys::forbid_inspection()?;
+    // For `ps` and `top`: it was started through a link of the kernel's.
+    let _ = rustix::thread::set_name(c"daemun-front");
     let channel = sys::inherited(descriptor)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -23,6 +23,7 @@ mod upgrading;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -365,8 +366,10 @@ impl Front {
     /// Starts a front; what it says becomes events of this epoch.
     fn start(program: &std::path::Path, epoch: u64, events: &mpsc::UnboundedSender<Event>) -> io::Result<Self> {
         let (mut channel, theirs) = Channel::pair()?;
-        let mut command = Command::new(program);
-        command.arg(super::FRONT_ROLE);
+        // This very program, although its file may have been replaced meanwhile, or lie where only we can go.
+        let own = std::path::Path::new("/proc/self/exe");
+        let mut command = Command::new(if own.exists() { own } else { program });
+        command.arg0(program).arg(super::FRONT_ROLE);
         // It needs nothing of the environment, and secrets in it are not its own.
         command.env_clear();
         let identity = crate::supervisor::identity::is_root().then(process::account::unused_identity);
