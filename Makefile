@@ -11,6 +11,9 @@ export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
 PYTHON_SOURCES := python tests examples bench/compare.py bench/comparison bench/applications $(wildcard crates/daemun/src/app/*.py)
 
+# No crate of its own (build.rs builds it), so cargo's tools do not see it.
+ACCELERATOR := crates/daemun/accelerator/lib.rs
+
 .PHONY: help
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv chromium
+	@scripts/require rust lint venv chromium peers
 
 .PHONY: build
 build: ## the debug binary
@@ -38,13 +41,15 @@ build: ## the debug binary
 .PHONY: lint
 lint: ## formatting, lints, types, dependencies; a warning is an error
 	cargo fmt --all --check
+	rustfmt --edition 2024 --check $(ACCELERATOR)
 	cargo clippy --locked --workspace --all-targets -- -D warnings
+	scripts/lint-accelerator $(ACCELERATOR)
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items --quiet
 	cargo deny --log-level error check bans licenses sources
 	$(PYTHON) -m ruff check $(PYTHON_SOURCES)
 	$(PYTHON) -m ruff format --check $(PYTHON_SOURCES)
 	$(PYTHON) -m mypy
-	bash -n scripts/require scripts/demo .ci/run
+	bash -n scripts/require scripts/demo scripts/lint-accelerator .ci/run
 
 .PHONY: test-rust
 test-rust: ## unit tests, wire tests, gates
@@ -69,6 +74,7 @@ bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --
 fmt: ## format everything
 	@scripts/require rust lint venv
 	cargo fmt --all
+	rustfmt --edition 2024 $(ACCELERATOR)
 	$(PYTHON) -m ruff format $(PYTHON_SOURCES)
 	$(PYTHON) -m ruff check --fix $(PYTHON_SOURCES)
 

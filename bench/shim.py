@@ -1,5 +1,7 @@
 """Processor time that the shim spends on one request: `python bench/shim.py [INTERPRETER] [BATCH] [REQUESTS]`.
 
+With the accelerator that was built last; without it where DAEMUN_ACCELERATOR=off is set.
+
 One lane, batches of requests with a browser's eleven headers, a 13-byte answer. Prints microseconds of the worker's
 processor time for each request, the best of five rounds, and what the application and a bare loop would cost is in it.
 """
@@ -15,6 +17,7 @@ if len(sys.argv) > 1:
 
 import support
 
+ACCELERATED = os.environ.get("DAEMUN_ACCELERATOR") != "off"
 APPLICATION = """
 def application(environ, start_response):
     start_response('200 OK', [('Content-Type', 'text/plain'), ('Content-Length', '13')])
@@ -63,7 +66,7 @@ def main():
     count = int(sys.argv[3]) if len(sys.argv) > 3 else 100_000
     with tempfile.TemporaryDirectory() as directory:
         Path(directory, "app.py").write_text(APPLICATION, "utf-8")
-        supervisor = support.Supervisor(directory)
+        supervisor = support.Supervisor(directory, accelerator=support.accelerator() if ACCELERATED else None)
         version = supervisor.ready()["python"]
         pid = supervisor.fork()
         lane = supervisor.front.accept()

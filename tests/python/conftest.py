@@ -7,15 +7,21 @@ import pytest
 import support
 
 
+@pytest.fixture(params=["plain", "accelerated"] if support.can_accelerate() else ["plain"])
+def accelerator(request):
+    """What workers load beside the shim. Every test runs without it and, where the interpreter can, with it."""
+    return support.accelerator() if request.param == "accelerated" else None
+
+
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, accelerator):
     """`start(source, **orders)` writes `app.py` and starts a zygote for it."""
     with contextlib.ExitStack() as stack:
 
         def start_zygote(source="", **orders):
             if source:
                 (tmp_path / "app.py").write_text(textwrap.dedent(source), "utf-8")
-            supervisor = support.Supervisor(tmp_path, **orders)
+            supervisor = support.Supervisor(tmp_path, **{"accelerator": accelerator, **orders})
             stack.callback(supervisor.close)
             return supervisor
 

@@ -15,9 +15,8 @@ import time
 from pathlib import Path
 
 SHIM = Path(__file__).resolve().parents[2] / "crates/daemun/src/app/shim.py"
-# The module that is loaded beside it; none: the shim alone.
-ACCELERATOR = os.environ.get("ACCELERATOR_UNDER_TEST")
 PYTHON = os.environ.get("PYTHON_UNDER_TEST", sys.executable)
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", SHIM.parents[4] / "target"))
 
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = range(1, 9)
 DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = range(9, 17)
@@ -29,6 +28,21 @@ INITIAL_CREDIT = 256 * 1024
 
 # Every wait in these tests ends after this long, with the reason.
 DEADLINE = float(os.environ.get("DAEMUN_TEST_DEADLINE", "20"))
+
+
+def accelerator():
+    """The module that the build has made last; it goes by the interpreter whether it can be loaded."""
+    built = TARGET.glob("*/build/daemun-*/out/daemun_accelerator.so")
+    newest = max(built, key=lambda path: path.stat().st_mtime, default=None)
+    assert newest is not None, f"no accelerator below {TARGET}; run:  make build"
+    return str(newest)
+
+
+def can_accelerate():
+    """Whether the interpreter under test is one that loads it."""
+    usual = "sys.implementation.name == 'cpython' and sys.version_info >= (3, 8) and 't' not in sys.abiflags"
+    script = f"import sys; print(int({usual}))"
+    return subprocess.run([PYTHON, "-c", script], stdout=subprocess.PIPE, check=True).stdout.strip() == b"1"
 
 
 class Gone(Exception):
@@ -74,7 +88,7 @@ class Supervisor:
             "collect": False,
             "argv0": "daemun",
             "import_warning": 10,
-            "accelerator": ACCELERATOR,
+            "accelerator": None,
         }
         order.update(orders)
         self.tell(order)

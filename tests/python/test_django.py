@@ -158,6 +158,28 @@ def test_dead_settings_and_whitenoise_are_named(project):
         assert found["dead_settings"] == ["STATICFILES_STORAGE"]
 
 
+def test_settings_of_whitenoise_are_told(project, tmp_path):
+    extra = """
+WHITENOISE_ROOT = BASE_DIR / "root" if "BASE_DIR" in globals() else "/srv/root"
+WHITENOISE_MAX_AGE = None
+WHITENOISE_INDEX_FILE = True
+WHITENOISE_MIMETYPES = {".x": "x/x"}
+WHITENOISE_ALLOW_ALL_ORIGINS = False
+WHITENOISE_IMMUTABLE_FILE_TEST = lambda path, url: True
+"""
+    found = project(SETTINGS + extra).ready()["django"]["whitenoise_settings"]
+    assert found["root"].endswith("/root")
+    del found["root"]
+    assert found == {
+        "static_prefix": None,
+        "max_age": None,
+        "index_file": "index.html",
+        "mimetypes": {".x": "x/x"},
+        "allow_all_origins": False,
+        "unsupported": ["WHITENOISE_IMMUTABLE_FILE_TEST"],
+    }
+
+
 def test_finders_that_are_no_folders_are_named(project):
     finders = 'STATICFILES_FINDERS = ["django.contrib.staticfiles.finders.AppDirectoriesFinder", "shop.finders.Own"]\n'
     found = project(SETTINGS + finders).ready()["django"]

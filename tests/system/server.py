@@ -23,7 +23,7 @@ from typing import IO
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = Path(os.environ.get("DAEMUN_BINARY", TARGET / "debug" / "daemun"))
-LISTENING = re.compile(r"daemun: listening on http://(?P<host>[^ ]+):(?P<port>\d+)")
+LISTENING = re.compile(r"daemun: listening on https?://(?P<host>[^ ]+):(?P<port>\d+)")
 # A debug build, Django's import and two busy cores; what hangs is found all the same.
 DEADLINE = 60.0
 

@@ -4,6 +4,8 @@
 //! a seed or a fuzzer.
 //!
 //! * [`frame`]: the frames between the front and an application worker.
+//! * [`cgi`]: the head of a CGI program's output.
 #![forbid(unsafe_code)]
 
+pub mod cgi;
 pub mod frame;

@@ -2,26 +2,29 @@
 //!
 //! The shim is the reference and works without this. What is usual goes through here: a request whose body is in its
 //! frame, an answer that is a list of `bytes` or an iterable of one piece. Whatever is unusual, and every error, is
-//! handed to the shim's own code, so that meaning exists once. Three rooms and a floor:
+//! handed to the shim's own code, so that meaning exists once.
 //!
-//! 1. [`lane`]: the base of the shim's `Lane`; takes frames apart, calls the application, puts the answer into a frame.
-//! 2. [`environ`]: the environment dictionary.
-//! 3. [`start`]: `start_response`, and [`head`] what was given to it.
-//! 4. [`python`]: the C API.
+//! 1. [`lane`]: the base of the shim's `Lane`: takes frames apart, which [`wire`] has read.
+//! 2. [`call`]: one call of the application, and its answer as a frame.
+//! 3. [`environ`]: the environment dictionary.
+//! 4. [`start`]: `start_response`, and [`head`] what was given to it.
+//! 5. [`python`]: the C API.
 //!
 //! Needs nothing but the interpreter that loads it and the C library that the interpreter has: no `std`, no header,
-//! no C compiler. Everything here runs with the interpreter locked; nothing here blocks.
+//! no C compiler. Everything here runs with the interpreter locked; nothing here waits.
 
 #![no_std]
 #![expect(static_mut_refs, reason = "statics are written once, when the module is made, with the interpreter locked")]
 
 extern crate alloc;
 
+mod call;
 mod environ;
 mod head;
 mod lane;
 mod python;
 mod start;
+mod wire;
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::{CStr, c_int};
@@ -31,30 +34,36 @@ use python::{self as py, Own, Py, Raised, Result, Slot, done};
 
 /// Objects of the interpreter and of the shim that are needed again and again.
 pub(crate) struct Names {
+    pub acquire: Py,
     pub append: Py,
     pub close: Py,
     pub dispatch: Py,
     pub end_forked_child: Py,
     pub ended: Py,
     pub fail: Py,
-    pub flush: Py,
+    pub fileno: Py,
     pub forked: Py,
     pub head: Py,
+    pub poll: Py,
     pub prepare_body: Py,
+    pub release: Py,
     pub send_iterable: Py,
     pub send_list: Py,
     pub send_pieces: Py,
     pub skip: Py,
     pub start_response: Py,
     pub started: Py,
+    pub take_descriptors: Py,
     pub write: Py,
     pub wsgi_input: Py,
 }
 
-/// What the shim hands over: `Lane.answer`, `Exchange`, `FileWrapper`, `io.BytesIO`, `itertools.chain`.
+/// What the shim hands over: `Lane.answer`, `Lane.receive` and `Lane.flush` as they stand there, `Exchange`, `FileWrapper`, `io.BytesIO`, `itertools.chain`.
 #[derive(Clone, Copy)]
 pub(crate) struct Shim {
     pub answer: Py,
+    pub receive: Py,
+    pub flush: Py,
     pub exchange: Py,
     pub file_wrapper: Py,
     pub bytes_io: Py,
@@ -110,7 +119,7 @@ static mut METHODS: [py::MethodDef; 2] = [
         name: c"bind".as_ptr(),
         function: bind as py::Unary as *const _,
         flags: py::METH_O,
-        doc: c"Takes over what the shim has: (Lane.answer, Exchange, FileWrapper, BytesIO, chain).".as_ptr(),
+        doc: c"Takes over what the shim has: the functions and types that `Shim` names.".as_ptr(),
     },
     py::MethodDef::END,
 ];
@@ -129,22 +138,26 @@ fn fill(module: Py) -> Result<()> {
     // SAFETY: `intern` raises or gives a reference that is never given back.
     let intern = |text: &CStr| unsafe { Own::take(py::PyUnicode_InternFromString(text.as_ptr())).map(Own::give) };
     let names = Names {
+        acquire: intern(c"acquire")?,
         append: intern(c"append")?,
         close: intern(c"close")?,
         dispatch: intern(c"dispatch")?,
         end_forked_child: intern(c"end_forked_child")?,
         ended: intern(c"ended")?,
         fail: intern(c"fail")?,
-        flush: intern(c"flush")?,
+        fileno: intern(c"fileno")?,
         forked: intern(c"forked")?,
         head: intern(c"head")?,
+        poll: intern(c"poll")?,
         prepare_body: intern(c"prepare_body")?,
+        release: intern(c"release")?,
         send_iterable: intern(c"send_iterable")?,
         send_list: intern(c"send_list")?,
         send_pieces: intern(c"send_pieces")?,
         skip: intern(c"skip")?,
         start_response: intern(c"start_response")?,
         started: intern(c"started")?,
+        take_descriptors: intern(c"take_descriptors")?,
         write: intern(c"write")?,
         wsgi_input: intern(c"wsgi.input")?,
     };
@@ -160,13 +173,20 @@ fn fill(module: Py) -> Result<()> {
 unsafe extern "C" fn bind(_module: Py, given: Py) -> Py {
     // SAFETY: a tuple, for it is asked for its type first; its items are kept for ever.
     unsafe {
-        if !py::is(given, &raw const py::PyTuple_Type) || py::PyTuple_Size(given) != 5 {
-            raise(c"bind takes a tuple of five");
+        if !py::is(given, &raw const py::PyTuple_Type) || py::PyTuple_Size(given) != 7 {
+            raise(c"bind takes a tuple of seven");
             return core::ptr::null_mut();
         }
         let item = |index| Own::share(py::PyTuple_GetItem(given, index)).give();
-        let (answer, exchange, file_wrapper, bytes_io, chain) = (item(0), item(1), item(2), item(3), item(4));
-        SHIM = Some(Shim { answer, exchange, file_wrapper, bytes_io, chain });
+        SHIM = Some(Shim {
+            answer: item(0),
+            receive: item(1),
+            flush: item(2),
+            exchange: item(3),
+            file_wrapper: item(4),
+            bytes_io: item(5),
+            chain: item(6),
+        });
         none()
     }
 }

@@ -178,6 +178,9 @@ unsafe extern "C" {
     pub fn PyDict_SetItem(dict: Py, key: Py, value: Py) -> c_int;
     pub fn PyDict_Size(dict: Py) -> isize;
     pub fn PyList_Append(list: Py, item: Py) -> c_int;
+    pub fn PyList_New(length: isize) -> Py;
+    pub fn PyList_SetItem(list: Py, index: isize, item: Py) -> c_int;
+    pub fn PyList_SetSlice(list: Py, begin: isize, end: isize, items: Py) -> c_int;
     pub fn PyList_GetItem(list: Py, index: isize) -> Py;
     pub fn PyList_Size(list: Py) -> isize;
     pub fn PyLong_AsLong(number: Py) -> c_long;

@@ -30,7 +30,8 @@ static mut TYPE: Py = null_mut();
 
 /// Makes the type.
 pub fn make_type() -> Result<()> {
-    let slots = [Slot { number: py::PY_TP_DEALLOC, value: drop_start as unsafe extern "C" fn(Py) as *const c_void }, Slot::END];
+    let slots =
+        [Slot { number: py::PY_TP_DEALLOC, value: drop_start as unsafe extern "C" fn(Py) as *const c_void }, Slot::END];
     let spec = py::TypeSpec {
         name: c"daemun_accelerator.Start".as_ptr(),
         size: size_of::<Start>() as i32,

@@ -10,6 +10,7 @@
 //! 6. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
 
 pub mod app;
+pub mod cgi;
 pub mod cli;
 pub mod config;
 pub mod connection;
@@ -19,6 +20,7 @@ pub mod filter;
 pub mod gateway;
 pub mod handler;
 pub mod http;
+pub mod launcher;
 pub mod listener;
 pub mod monitor;
 pub mod process;

@@ -1,7 +1,9 @@
-//! Small answers that need no file and no application: redirects and fixed responses.
+//! Small answers that need no file and no application: redirects, fixed responses and our own pages.
 //!
 //! Knows templates and how to encode what a client sent before it goes into `Location`: no inserted byte can end the
 //! field, and no inserted path can turn into a host (`//example.com`, `/\example.com`).
+
+pub mod page;
 
 use bytes::Bytes;
 

@@ -4,6 +4,8 @@
 //! call the caller gets an error and takes its portable way.
 #![expect(unsafe_code, reason = "the one room for it: mapped memory, and children between fork and exec")]
 
+mod program;
+
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -13,6 +15,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use tokio::io::unix::AsyncFd;
+
+pub use program::{Limit, LimitKind, Program, StartError, Starter, Step, default_signals, signal_group, wait_for};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean
 /// zero or non-zero: whatever the other side writes, nothing here can be led astray.
@@ -151,6 +156,12 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     rustix::io::fcntl_setfd(borrowed, rustix::io::FdFlags::CLOEXEC)?;
     // SAFETY: open, as was just seen, and inherited: nothing else in this process owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A descriptor whose readiness the event loop tells.
+pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always gives the same number and is open until it is dropped, which `AsyncFd` does last.
+    unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
 }
 
 /// What a child is started with beyond its arguments.

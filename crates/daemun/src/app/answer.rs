@@ -15,6 +15,8 @@ pub(super) struct AnswerHead {
     pub(super) fields: Fields,
     /// What the application said the length of the body is.
     pub(super) content_length: Option<u64>,
+    /// Whether a server in front is asked to send a file: `X-Accel-Redirect` or `X-Sendfile`.
+    pub(super) names_file: bool,
 }
 
 /// What an application may not send. The shim has looked already; the front does not rely on it.
@@ -42,20 +44,29 @@ impl AnswerHead {
         let (status, reason) = status_line(&line)?;
         let mut fields = Fields::new();
         let mut content_length = None;
+        let mut names_file = false;
         while let Some(name) = parts.next() {
             // White space around a value is not part of it (RFC 9110, section 5.5); Django's cookies begin with a space.
             let value = trim(&parts.next().ok_or(AnswerError::Pairs)?);
-            if name.eq_ignore_ascii_case(b"content-length") {
-                let length = self::content_length(&value).ok_or(AnswerError::Length)?;
-                // Said twice it may be; said in two ways nobody knows where the answer ends.
-                if content_length.replace(length).is_some_and(|said| said != length) {
-                    return Err(AnswerError::Length);
+            // Most names are told apart by their length.
+            match name.len() {
+                14 if name.eq_ignore_ascii_case(b"content-length") => {
+                    let length = self::content_length(&value).ok_or(AnswerError::Length)?;
+                    // Said twice it may be; said in two ways nobody knows where the answer ends.
+                    if content_length.replace(length).is_some_and(|said| said != length) {
+                        return Err(AnswerError::Length);
+                    }
+                    continue;
                 }
-            } else if !fields.try_push(name, value) {
+                10 => names_file |= name.eq_ignore_ascii_case(b"x-sendfile"),
+                16 => names_file |= name.eq_ignore_ascii_case(b"x-accel-redirect"),
+                _ => {}
+            }
+            if !fields.try_push(name, value) {
                 return Err(AnswerError::Field);
             }
         }
-        Ok(Self { status, reason, fields, content_length })
+        Ok(Self { status, reason, fields, content_length, names_file })
     }
 }
 

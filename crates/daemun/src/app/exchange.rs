@@ -78,6 +78,9 @@ pub(super) struct Exchange {
 
 #[derive(Debug, Default)]
 struct Mailbox {
+    /// The oldest event. Most answers are a single one, and need no queue.
+    first: Option<Event>,
+    /// Those behind it.
     events: VecDeque<Event>,
     waker: Option<Waker>,
     place: Option<Place>,
@@ -107,14 +110,19 @@ impl Exchange {
     /// Puts an event into the mailbox; the waker is to be woken once no lock is held.
     pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) {
         let mut mailbox = self.mailbox();
-        mailbox.events.push_back(event);
+        if mailbox.first.is_none() {
+            mailbox.first = Some(event);
+        } else {
+            mailbox.events.push_back(event);
+        }
         wakers.extend(mailbox.waker.take());
     }
 
     /// The next event.
     pub(super) fn poll_event(&self, context: &Context<'_>) -> Poll<Event> {
         let mut mailbox = self.mailbox();
-        if let Some(event) = mailbox.events.pop_front() {
+        if let Some(event) = mailbox.first.take() {
+            mailbox.first = mailbox.events.pop_front();
             return Poll::Ready(event);
         }
         match &mut mailbox.waker {

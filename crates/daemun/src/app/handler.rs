@@ -16,7 +16,8 @@ use super::spool::{self, Payload};
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status, Timing,
+    BodyError, BodyStream, Endpoint, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status,
+    Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -36,12 +37,14 @@ pub struct Application {
     pool: Arc<Pool>,
     spool: Arc<Spool>,
     trusted: TrustedProxies,
+    sends_files: bool,
 }
 
 impl Application {
-    /// A handler in front of `pool`.
-    pub fn new(pool: Arc<Pool>, spool: Arc<Spool>, trusted: TrustedProxies) -> Self {
-        Self { pool, spool, trusted }
+    /// A handler in front of `pool`. `sends_files` where whoever holds it carries out `X-Sendfile` and
+    /// `X-Accel-Redirect`.
+    pub fn new(pool: Arc<Pool>, spool: Arc<Spool>, trusted: TrustedProxies, sends_files: bool) -> Self {
+        Self { pool, spool, trusted, sends_files }
     }
 
     /// Gathers the body first.
@@ -49,7 +52,7 @@ impl Application {
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let payload = spool::gather(body, self.pool.arena(), &self.spool).await?;
         let ticket = self.submit(&request, payload)?;
-        self.respond(ticket, request.interim).await.map(Outcome::Response)
+        self.respond(ticket, request.interim, &request.endpoint).await.map(Outcome::Response)
     }
 
     fn submit(&self, request: &Request, payload: Payload) -> Result<Ticket, HandlerError> {
@@ -62,7 +65,7 @@ impl Application {
     }
 
     /// Makes a response of the first events.
-    async fn respond(&self, mut ticket: Ticket, interim: Interim) -> Result<Response, HandlerError> {
+    async fn respond(&self, mut ticket: Ticket, interim: Interim, client: &Endpoint) -> Result<Response, HandlerError> {
         let mut event = ticket.next().await;
         while let Event::Inform(head) = &event {
             // The shim has checked it and said what is wrong; what is not valid all the same is no answer either.
@@ -74,12 +77,12 @@ impl Application {
         match event {
             Event::Answer(Answer { microseconds, head, body }) => {
                 let timing = ticket.timing(microseconds);
-                let head = self.head(&head, &ticket.exchange)?;
+                let head = self.head(&head, &ticket.exchange, client)?;
                 Ok(Self::whole(head, body, &ticket.exchange, timing))
             }
             Event::Head(microseconds, head) => {
                 let timing = ticket.timing(microseconds);
-                let head = self.head(&head, &ticket.exchange)?;
+                let head = self.head(&head, &ticket.exchange, client)?;
                 // Boxed: the common answer comes whole, and its future should be small.
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
@@ -92,11 +95,20 @@ impl Application {
         }
     }
 
-    fn head(&self, head: &Bytes, exchange: &Exchange) -> Result<AnswerHead, HandlerError> {
-        AnswerHead::parse(head).map_err(|error: AnswerError| {
-            let message = format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what());
-            HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message)
-        })
+    fn head(&self, head: &Bytes, exchange: &Exchange, client: &Endpoint) -> Result<AnswerHead, HandlerError> {
+        let failed = |message| HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message);
+        let head = AnswerHead::parse(head).map_err(|error: AnswerError| {
+            failed(format!("{}: the answer to {} is not valid: {error}", self.pool.name(), exchange.what()))
+        })?;
+        // A proxy in front of us may be meant. To anybody else the field would show a path, and an empty body beside it.
+        if head.names_file && !self.sends_files && !self.trusted.trusts(client) {
+            let (name, what) = (self.pool.name(), exchange.what());
+            return Err(failed(format!(
+                "{name}: {what}: the answer names a file (X-Sendfile or X-Accel-Redirect), and [app.{name}] has no \
+                 `sendfile` that says from which folders files may be sent"
+            )));
+        }
+        Ok(head)
     }
 
     /// A one-shot answer. A body that is longer than the application said is cut to what it said; one that is shorter
@@ -181,7 +193,8 @@ impl Handler for Application {
         match spool::at_hand(&mut request.body) {
             Some(payload) => {
                 let submitted = self.submit(&request, payload);
-                Box::pin(async move { self.respond(submitted?, request.interim).await.map(Outcome::Response) })
+                let (interim, client) = (request.interim, request.endpoint);
+                Box::pin(async move { self.respond(submitted?, interim, &client).await.map(Outcome::Response) })
             }
             None => Box::pin(self.gather(request)),
         }

@@ -27,7 +27,7 @@ pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Admission, Pool, PoolFigures, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount};
-pub use zygote::{DjangoInfo, Finder, Ready, Start, Zygote, ZygoteMessage};
+pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 
 /// The program that application workers run: one file of plain Python, written out at start.
 pub const SHIM: &str = include_str!("shim.py");

@@ -23,6 +23,10 @@ const SILENCE: Duration = Duration::from_millis(1);
 /// The same for an application whose usual answer takes as long as that.
 const LONGEST_SILENCE: Duration = Duration::from_millis(5);
 
+/// A thread whose answers take longer than this, in microseconds, writes each at once: a worker holds none back for
+/// longer (`HOLD` in the shim), and it expects the next to take as long as the slowest of the last.
+const WRITES_AT_ONCE: f32 = 500.0;
+
 /// The running average of one application's answers, in microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -41,6 +45,11 @@ impl Pace {
     pub(super) fn silence(&self) -> Duration {
         let usual = self.average.unwrap_or_default();
         Duration::from_micros((3.0 * usual) as u64).clamp(SILENCE, LONGEST_SILENCE)
+    }
+
+    /// Whether threads may be holding answers back for others to come.
+    pub(super) fn holds_back(&self) -> bool {
+        self.average.is_none_or(|average| average < WRITES_AT_ONCE)
     }
 
     /// Requests that may be on their way to one thread: 1 unless answers are fast.

@@ -47,6 +47,8 @@ pub struct AppSettings {
     pub user: Option<String>,
     /// Their group; default the user's.
     pub group: Option<String>,
+    /// URL prefixes and the folders that they stand for in `X-Accel-Redirect`; the same folders for `X-Sendfile`.
+    pub sendfile: Vec<(String, PathBuf)>,
 }
 
 /// One callable of an application.

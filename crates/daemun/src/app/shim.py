@@ -198,7 +198,14 @@ class Zygote:
         }
         # Where a question fails the site may well serve; it is only the static files that cannot be found out.
         found, errors = {}, []
-        questions = (describe_settings, describe_settings_file, describe_storage, describe_manifest, describe_finders)
+        questions = (
+            describe_settings,
+            describe_settings_file,
+            describe_whitenoise,
+            describe_storage,
+            describe_manifest,
+            describe_finders,
+        )
         for question in questions:
             try:
                 found.update(question())
@@ -663,6 +670,29 @@ def describe_finders():
             others.append(kind.__module__ + "." + kind.__name__)
     listed = [{"prefix": prefix, "path": os.path.abspath(str(path))} for prefix, path in folders]
     return {"finders": listed, "other_finders": others}
+
+
+def describe_whitenoise():
+    """Those of whitenoise's settings that say how files are served; the front follows them."""
+    settings = django_settings()
+    if settings is None:
+        return {}
+    found = {}
+    for name in ("root", "static_prefix"):
+        value = getattr(settings, "WHITENOISE_" + name.upper(), None)
+        found[name] = text_or_none(value)
+    if hasattr(settings, "WHITENOISE_MAX_AGE"):
+        age = settings.WHITENOISE_MAX_AGE
+        found["max_age"] = None if age is None else max(0, int(age))
+    index = getattr(settings, "WHITENOISE_INDEX_FILE", None)
+    found["index_file"] = "index.html" if index is True else text_or_none(index or None)
+    types = getattr(settings, "WHITENOISE_MIMETYPES", None) or {}
+    found["mimetypes"] = {str(name): str(kind) for name, kind in types.items()}
+    if hasattr(settings, "WHITENOISE_ALLOW_ALL_ORIGINS"):
+        found["allow_all_origins"] = bool(settings.WHITENOISE_ALLOW_ALL_ORIGINS)
+    others = ("WHITENOISE_IMMUTABLE_FILE_TEST", "WHITENOISE_ADD_HEADERS_FUNCTION")
+    found["unsupported"] = [name for name in others if getattr(settings, name, None) is not None]
+    return {"whitenoise_settings": found}
 
 
 def describe_settings_file():
@@ -1142,7 +1172,7 @@ def accelerated_lane(path):
         loader.exec_module(module)
     except (ImportError, OSError) as error:
         return Lane, f"cannot be loaded: {error}"
-    module.bind((Lane.answer, Exchange, FileWrapper, io.BytesIO, itertools.chain))
+    module.bind((Lane.answer, Lane.receive, Lane.flush, Exchange, FileWrapper, io.BytesIO, itertools.chain))
     return type("AcceleratedLane", (module.Lane, Lane), {}), None
 
 

@@ -149,6 +149,34 @@ pub struct DjangoInfo {
     pub dead_settings: Vec<String>,
     /// Whether whitenoise's middleware is in use.
     pub whitenoise: bool,
+    /// whitenoise's own settings.
+    pub whitenoise_settings: WhitenoiseSettings,
+}
+
+/// Those of whitenoise's settings that say how files are served.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(default)]
+pub struct WhitenoiseSettings {
+    /// `WHITENOISE_ROOT`: files that are served at the site's root.
+    pub root: Option<String>,
+    /// `WHITENOISE_MAX_AGE`; `None` where it is not set.
+    #[serde(deserialize_with = "set")]
+    pub max_age: Option<Option<u64>>,
+    /// `WHITENOISE_INDEX_FILE`: what answers for a folder.
+    pub index_file: Option<String>,
+    /// `WHITENOISE_MIMETYPES`.
+    pub mimetypes: BTreeMap<String, String>,
+    /// `WHITENOISE_ALLOW_ALL_ORIGINS`.
+    pub allow_all_origins: Option<bool>,
+    /// `WHITENOISE_STATIC_PREFIX`: where static files are served, if not at `STATIC_URL`.
+    pub static_prefix: Option<String>,
+    /// Settings that are set and not followed.
+    pub unsupported: Vec<String>,
+}
+
+/// `null` is a value that was set.
+fn set<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Option<u64>>, D::Error> {
+    Option::deserialize(value).map(Some)
 }
 
 /// A folder of static files.

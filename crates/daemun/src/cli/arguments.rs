@@ -125,7 +125,7 @@ pub struct ServeArguments {
     /// Configuration file, instead of a target.
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
-    /// PORT, HOST:PORT (IPv6 in brackets), unix:PATH or fd:N; repeatable, replaces those of the file.
+    /// PORT, HOST:PORT (IPv6 in brackets), https://HOST:PORT, unix:PATH or fd:N; repeatable, replaces those of the file.
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
     /// Port on 127.0.0.1, as --listen PORT.
@@ -173,6 +173,12 @@ pub struct ServeArguments {
     /// Least important line of the error log: error, warning, info or debug.
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// File with the certificate of https listeners, in PEM.
+    #[arg(long, value_name = "FILE")]
+    pub tls_cert: Option<String>,
+    /// File with its key, in PEM; without it the key is in the same file.
+    #[arg(long, value_name = "FILE")]
+    pub tls_key: Option<String>,
     /// File for the process id.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<String>,
@@ -209,6 +215,8 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_ACCESS_LOG",
     "DAEMUN_LOG_FORMAT",
     "DAEMUN_LOG_LEVEL",
+    "DAEMUN_TLS_CERT",
+    "DAEMUN_TLS_KEY",
     "DAEMUN_PID_FILE",
     "DAEMUN_COLLECT",
     "DAEMUN_MONITOR",
@@ -265,6 +273,8 @@ impl ServeArguments {
             access_log: one(&self.access_log, "--access-log", "DAEMUN_ACCESS_LOG"),
             log_format: one(&self.log_format, "--log-format", "DAEMUN_LOG_FORMAT"),
             log_level: one(&self.log_level, "--log-level", "DAEMUN_LOG_LEVEL"),
+            tls_cert: one(&self.tls_cert, "--tls-cert", "DAEMUN_TLS_CERT"),
+            tls_key: one(&self.tls_key, "--tls-key", "DAEMUN_TLS_KEY"),
             pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
             monitor: several(&self.monitor, "--monitor", "DAEMUN_MONITOR"),
             health: several(&self.health, "--health", "DAEMUN_HEALTH"),

@@ -9,7 +9,7 @@ use super::fault::{ConfigFault, Place, Report};
 use super::interpreter::{Choice, Named};
 use super::section::{Entry, Keys, Section};
 use super::target::{self, Application, Looking, Target};
-use super::{units, variables};
+use super::{static_route, units, variables};
 use crate::app::{AppSettings, InheritEnv, Mount};
 
 /// The keys of `[app.NAME]`.
@@ -33,6 +33,7 @@ pub(super) const KEYS: Keys = Keys {
         "collect",
         "user",
         "group",
+        "sendfile",
     ],
     later: &["stream_idle", "memory_limit", "preload", "ready", "asgi", "static", "watch"],
 };
@@ -81,6 +82,7 @@ impl Draft {
             accelerator: true,
             user: None,
             group: None,
+            sendfile: Vec::new(),
         };
         Self { settings, place, target: None, directory: None, python: None, processes: None, folder }
     }
@@ -141,6 +143,9 @@ impl Draft {
                 reason,
             })
         });
+        if let Some(entry) = section.entry("sendfile") {
+            settings.sendfile = static_route::sendfile(&entry, &format!("`sendfile` of [app.{}]", settings.name));
+        }
         if let Some(entry) = section.entry("env_file")
             && let Some(path) = entry.path()
         {

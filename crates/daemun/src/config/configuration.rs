@@ -13,6 +13,7 @@ use crate::listener::ListenerSettings;
 use crate::router::Rule;
 use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
+use crate::tls::TlsSettings;
 
 /// Everything, valid.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -21,6 +22,8 @@ pub struct Configuration {
     pub server: ServerSettings,
     /// `[app.*]`, in the order of their names.
     pub apps: Vec<AppSettings>,
+    /// `[[tls]]`, in the order in which they were written.
+    pub tls: Vec<TlsSettings>,
     /// All routes, in the order in which they were written.
     pub routes: Vec<RouteSettings>,
     /// The configuration files that were read, main file first; empty when everything was found.
@@ -58,6 +61,10 @@ pub struct ServerSettings {
     pub drain_delay: Duration,
     /// File for the supervisor's process id.
     pub pid_file: Option<PathBuf>,
+    /// Whether plain requests are sent to https.
+    pub redirect_https: bool,
+    /// The value of `Strict-Transport-Security` for answers over https.
+    pub hsts: Option<String>,
     /// Networks, as address and bits, whose word about where a request came from counts (`X-Forwarded-*`). Default
     /// none: anybody could say anything.
     pub trusted_proxies: Vec<(IpAddr, u8)>,

@@ -13,17 +13,21 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, route, server, units};
+use super::{app, route, server, static_route, tls, units};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
-    known: &["include", "server", "app", "route"],
-    later: &["tls", "upstream", "site", "monitor", "health", "cache", "control", "acme"],
+    known: &["include", "server", "tls", "app", "route"],
+    later: &["upstream", "site", "monitor", "health", "cache", "control", "acme"],
 };
 /// Where keys belong that stand above the first table by mistake.
-const HOMES: [(&str, Keys); 3] =
-    [("[server]", server::KEYS), ("a line such as [app.shop]", app::KEYS), ("a line [[route]]", route::KEYS)];
-const INCLUDED: Keys = Keys { known: &["server", "app", "route"], later: FILE.later };
+const HOMES: [(&str, Keys); 4] = [
+    ("[server]", server::KEYS),
+    ("a line [[tls]]", tls::KEYS),
+    ("a line such as [app.shop]", app::KEYS),
+    ("a line [[route]]", route::KEYS),
+];
+const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route"], later: FILE.later };
 
 /// The first descriptor that systemd passes (sd_listen_fds(3)).
 const FIRST_PASSED: i32 = 3;
@@ -31,6 +35,11 @@ const FIRST_PASSED: i32 = 3;
 /// Everything before what is missing is filled in.
 struct Draft {
     server: ServerSettings,
+    /// Whether the default listener is https.
+    listens_secure: bool,
+    /// Where `listen` was written.
+    listen_place: Option<Place>,
+    tls: Vec<tls::Draft>,
     apps: Vec<app::Draft>,
     routes: Vec<route::Draft>,
     documents: Vec<std::path::PathBuf>,
@@ -52,7 +61,7 @@ pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuratio
         }
         Target::Files(folder) => {
             let mut draft = Draft::new(environment, format!("files in {}", folder.display()));
-            let handler = HandlerSettings::Static(route::folder(&folder));
+            let handler = HandlerSettings::Static(static_route::folder(&folder));
             draft.routes.push(route::Draft::found("/*", handler, "the target"));
             draft
         }
@@ -125,7 +134,16 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
 impl Draft {
     fn new(environment: &Environment, target: String) -> Self {
         let server = server::defaults(environment);
-        Self { server, apps: Vec::new(), routes: Vec::new(), documents: Vec::new(), target }
+        Self {
+            server,
+            listens_secure: false,
+            listen_place: None,
+            tls: Vec::new(),
+            apps: Vec::new(),
+            routes: Vec::new(),
+            documents: Vec::new(),
+            target,
+        }
     }
 
     fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
@@ -137,6 +155,11 @@ impl Draft {
             if let Some(entry) = file.entry("app") {
                 self.read_apps(&entry);
             }
+            let tables = file.entry("tls").and_then(|entry| entry.items("tables, each under a line [[tls]]"));
+            for entry in tables.unwrap_or_default() {
+                let section = entry.section("[[tls]]", "a table under a line [[tls]]", tls::KEYS);
+                self.tls.extend(section.and_then(|section| tls::Draft::read(&section)));
+            }
             let routes = file.entry("route").and_then(|entry| entry.items("tables, each under a line [[route]]"));
             for entry in routes.unwrap_or_default() {
                 let section = entry.section("[[route]]", "a table under a line [[route]]", route::KEYS);
@@ -145,6 +168,7 @@ impl Draft {
         }
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
+            self.listen_place = section.entry("listen").map(|entry| entry.place());
         }
     }
 
@@ -167,6 +191,15 @@ impl Draft {
 
     fn apply(&mut self, wishes: &Wishes, environment: &Environment, report: &Report) {
         wishes.apply_to_server(&mut self.server, environment, report);
+        if let Some(wish) = wishes.listen.iter().find(|wish| wish.value.starts_with("https://")) {
+            self.listen_place = Some(wish.place());
+        }
+        if let Some(draft) = wishes.certificate(environment, report) {
+            // Who gives a certificate and says nothing of where to listen means https.
+            self.listens_secure = true;
+            self.tls.retain(|other| !other.settings.hosts.is_empty());
+            self.tls.push(draft);
+        }
         if let [_, _, ..] = &self.apps[..] {
             for wish in [&wishes.directory, &wishes.python].into_iter().flatten() {
                 let message =
@@ -182,6 +215,7 @@ impl Draft {
 
     fn complete(mut self, environment: &Environment, report: Report) -> Result<Configuration, ConfigError> {
         self.listen_by_platform(environment, &report);
+        tls::check(&self.tls, &self.server.listeners, self.listen_place.as_ref(), &report);
         let names: Vec<String> = self.apps.iter().map(|app| app.settings.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.route_the_only_app(&names);
@@ -220,6 +254,7 @@ impl Draft {
         Ok(Configuration {
             server: self.server,
             apps,
+            tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
             routes: self.routes.into_iter().map(|route| route.settings).collect(),
             files: self.documents,
             key,
@@ -248,7 +283,8 @@ impl Draft {
                 Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
                 None => SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
             };
-            listeners.push(ListenerSettings::at(Address::Tcp(address)));
+            listeners
+                .push(ListenerSettings { tls: self.listens_secure, ..ListenerSettings::at(Address::Tcp(address)) });
         } else if let Some(port) = port {
             let elsewhere = |listener: &ListenerSettings| !matches!(listener.address, Address::Tcp(address) if address.port() == port);
             if listeners.iter().all(elsewhere) {

@@ -22,10 +22,12 @@ mod interpreter;
 mod route;
 mod section;
 mod server;
+mod static_route;
 mod suggest;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod variables;
 mod wishes;

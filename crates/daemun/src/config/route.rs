@@ -1,17 +1,16 @@
 //! `[[route]]`: a condition and exactly one handler.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
+use super::static_route;
 use super::suggest::did_you_mean;
 use super::{condition, filters};
 use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
-use crate::static_files::{Missing, Root, StaticSettings};
 
 /// The keys of `[[route]]`.
 pub(super) const KEYS: Keys = Keys {
@@ -24,32 +23,26 @@ pub(super) const KEYS: Keys = Keys {
         "respond",
         "method",
         "header",
-        "strip_prefix",
+        "allow",
+        "deny",
+        "rate_limit",
+        "headers",
+        "basic_auth",
         "max_body",
         "timeout",
         "request_buffering",
+        "rewrite",
+        "strip_prefix",
+        "cache",
+        "compress",
+        "errors",
         "server_timing",
     ],
-    later: &[
-        "cgi",
-        "upstream",
-        "headers",
-        "rewrite",
-        "compress",
-        "cache",
-        "xslt",
-        "rate_limit",
-        "basic_auth",
-        "allow",
-        "deny",
-        "errors",
-    ],
+    later: &["cgi", "upstream", "xslt"],
 };
 
 const HANDLERS: [&str; 4] = ["static", "app", "redirect", "respond"];
 const LATER_HANDLERS: [&str; 2] = ["cgi", "upstream"];
-const STATIC: Keys =
-    Keys { known: &["root", "index", "missing", "manifest", "allow_names"], later: &["listing", "headers"] };
 const REDIRECT: Keys = Keys { known: &["to", "status"], later: &[] };
 const RESPOND: Keys = Keys { known: &["status", "body", "content_type"], later: &[] };
 
@@ -127,19 +120,6 @@ pub(super) fn check(routes: &[Draft], apps: &[&str], report: &Report) {
     }
 }
 
-/// What a folder that was named on the command line or found is served with.
-pub(super) fn folder(path: &Path) -> StaticSettings {
-    StaticSettings {
-        roots: vec![Root { path: path.to_path_buf(), prefix: String::new() }],
-        index: vec!["index.html".to_owned()],
-        missing: Missing::NotFound,
-        manifest: false,
-        allow_names: Vec::new(),
-        refuse_sources: true,
-        cache: true,
-    }
-}
-
 fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
     let present: Vec<Entry<'_>> = HANDLERS.iter().filter_map(|key| section.entry(key)).collect();
     match &present[..] {
@@ -151,7 +131,7 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
             None
         }
         [entry] => match entry.key() {
-            "static" => static_files(entry).map(HandlerSettings::Static),
+            "static" => static_route::read(entry).map(HandlerSettings::Static),
             "app" => entry.name().map(HandlerSettings::App),
             "redirect" => redirect(entry),
             _ => respond(entry),
@@ -162,64 +142,6 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
             }
             None
         }
-    }
-}
-
-fn static_files(entry: &Entry<'_>) -> Option<StaticSettings> {
-    let section = entry.section("`static`", "a table such as { root = \"static\" }", STATIC)?;
-    let Some(root) = section.entry("root") else {
-        entry.fault("a `root` is missing: the folder whose files are sent");
-        return None;
-    };
-    let items = if root.is_list() { root.items("a path")? } else { vec![root] };
-    let mut roots = Vec::new();
-    for item in items {
-        let path = item.path()?;
-        if path.is_file() {
-            item.expected("a folder");
-        } else if !path.is_dir() {
-            // Not a fault: what is collected later is not there yet.
-            item.source.report.warn(format!("{}: there is no folder {} yet", item.place(), path.display()));
-        }
-        roots.push(Root { path, prefix: String::new() });
-    }
-    let missing = section.entry("missing").and_then(|entry| entry.parse("\"404\", \"next\" or a path", missing));
-    Some(StaticSettings {
-        index: section.entry("index").and_then(|entry| file_names(&entry)).unwrap_or(vec!["index.html".to_owned()]),
-        missing: missing.unwrap_or(Missing::NotFound),
-        manifest: section.entry("manifest").and_then(|entry| entry.boolean()).unwrap_or(false),
-        allow_names: section.entry("allow_names").and_then(|entry| file_names(&entry)).unwrap_or_default(),
-        roots,
-        refuse_sources: false,
-        cache: true,
-    })
-}
-
-/// Names of files, without a folder.
-fn file_names(entry: &Entry<'_>) -> Option<Vec<String>> {
-    let items = entry.items("a list of file names")?;
-    let mut names = Vec::new();
-    for item in items {
-        let Some(name) = item.name() else { continue };
-        if name.contains('/') || name == ".." || name == "." {
-            item.expected("a file name without a folder");
-        } else {
-            names.push(name);
-        }
-    }
-    Some(names)
-}
-
-fn missing(text: &str) -> Result<Missing, String> {
-    match text {
-        "404" => Ok(Missing::NotFound),
-        "next" => Ok(Missing::Next),
-        _ => match text.parse() {
-            Ok(PathPattern::Exact(path)) => Ok(Missing::File(path)),
-            _ => Err(format!(
-                "expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found {text:?}"
-            )),
-        },
     }
 }
 

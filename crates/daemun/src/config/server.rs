@@ -34,6 +34,8 @@ pub(super) const KEYS: Keys = Keys {
         "error_log",
         "event_loops",
         "pid_file",
+        "redirect_https",
+        "hsts",
         "trusted_proxies",
         "monitor",
         "health",
@@ -43,6 +45,7 @@ pub(super) const KEYS: Keys = Keys {
 };
 
 const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol"], later: &["protocol"] };
+const HSTS: Keys = Keys { known: &["max_age", "subdomains", "preload"], later: &[] };
 const ACCESS_LOG: Keys = Keys { known: &["path", "format"], later: &[] };
 const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
 
@@ -66,6 +69,8 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         monitor: Vec::new(),
         health: Vec::new(),
         control: None,
+        redirect_https: false,
+        hsts: None,
     }
 }
 
@@ -104,6 +109,10 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     set(&mut limits.max_head, head_size(section, "max_head"));
     set(&mut limits.max_request_line, head_size(section, "max_request_line"));
     set(&mut settings.trusted_proxies, section.entry("trusted_proxies").and_then(|entry| networks(&entry)));
+    set(&mut settings.redirect_https, section.entry("redirect_https").and_then(|entry| entry.boolean()));
+    if let Some(entry) = section.entry("hsts") {
+        settings.hsts = hsts(&entry);
+    }
     if let Some(entry) = section.entry("access_log") {
         access_log(&entry, &mut settings.telemetry);
     }
@@ -126,6 +135,27 @@ fn head_size(section: &Section<'_>, key: &str) -> Option<usize> {
         return None;
     }
     Some(size as usize)
+}
+
+/// `true`, or a table: the value of `Strict-Transport-Security` (RFC 6797).
+fn hsts(entry: &Entry<'_>) -> Option<String> {
+    const WHAT: &str = "`true`, or a table such as { max_age = \"730d\", subdomains = true }";
+    /// Two years, as the lists of browsers ask for.
+    const USUAL: Duration = Duration::from_secs(730 * 24 * 60 * 60);
+    if !entry.is_table() {
+        return entry.boolean()?.then(|| format!("max-age={}", USUAL.as_secs()));
+    }
+    let section = entry.section("`hsts`", WHAT, HSTS)?;
+    let max_age = section.entry("max_age").map_or(Some(USUAL), |entry| entry.duration())?;
+    let mut value = format!("max-age={}", max_age.as_secs());
+    let is_set = |key| section.entry(key).and_then(|entry| entry.boolean()).unwrap_or(false);
+    if is_set("subdomains") {
+        value.push_str("; includeSubDomains");
+    }
+    if is_set("preload") {
+        value.push_str("; preload");
+    }
+    Some(value)
 }
 
 fn networks(entry: &Entry<'_>) -> Option<Vec<(IpAddr, u8)>> {
@@ -154,14 +184,14 @@ fn listeners(entry: &Entry<'_>) -> Option<Vec<ListenerSettings>> {
 fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
     const WHAT: &str = "an address such as \"0.0.0.0:80\", or a table such as { address = \"unix:/run/daemun.sock\" }";
     if !item.is_table() {
-        return address(item, WHAT).map(|address| ListenerSettings::at(address));
+        return address(item, WHAT).map(|(address, tls)| ListenerSettings { tls, ..ListenerSettings::at(address) });
     }
     let section = item.section("a listener", WHAT, LISTENER)?;
     let Some(address_entry) = section.entry("address") else {
         item.fault("a listener needs an `address`");
         return None;
     };
-    let address = address(&address_entry, WHAT)?;
+    let (address, tls) = address(&address_entry, WHAT)?;
     let mode = section.entry("mode").and_then(|entry| entry.parse("access bits such as \"660\"", mode));
     let group = section.entry("group").and_then(|entry| entry.name());
     if !matches!(address, Address::Unix(_)) {
@@ -172,16 +202,16 @@ fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
         }
     }
     let proxy_protocol = section.entry("proxy_protocol").and_then(|entry| entry.boolean()).unwrap_or(false);
-    Some(ListenerSettings { mode, group, proxy_protocol, ..ListenerSettings::at(address) })
+    Some(ListenerSettings { tls, mode, group, proxy_protocol, ..ListenerSettings::at(address) })
 }
 
 /// A number alone is a port.
-fn address(entry: &Entry<'_>, what: &str) -> Option<Address> {
+fn address(entry: &Entry<'_>, what: &str) -> Option<(Address, bool)> {
     if entry.is_integer() {
         let port = entry.whole(0, 65_535)?;
-        return units::address(&port.to_string(), &entry.source.document.folder).ok();
+        return units::listener(&port.to_string(), &entry.source.document.folder).ok();
     }
-    entry.parse(what, |text| units::address(text, &entry.source.document.folder))
+    entry.parse(what, |text| units::listener(text, &entry.source.document.folder))
 }
 
 fn mode(text: &str) -> Result<u32, String> {

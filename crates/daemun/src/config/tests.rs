@@ -58,13 +58,13 @@ const FAULTS: &[(&str, &str)] = &[
     ("[sever]", "daemun.toml:1:2: unknown key `sever`; did you mean `server`?"),
     (
         "[server]\ncolour = 1",
-        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file` or `trusted_proxies`",
+        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file`, `redirect_https`, `hsts` or `trusted_proxies`",
     ),
     (
         "processes = 2\nlisten = '80'",
         "daemun.toml:1:1: `processes` stands outside of every table; it belongs under a line such as [app.shop]\ndaemun.toml:2:1: `listen` stands outside of every table; it belongs under [server]",
     ),
-    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `app` or `route`"),
+    ("workers = 2", "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app` or `route`"),
     (
         "[server]\ngrace = 25",
         "daemun.toml:2:9: `grace` in [server]: expected a duration such as \"25s\", found the number 25",
@@ -106,8 +106,20 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:15: `event_loops` in [server]: expected a number from 1 to 1024, found \"auto\"",
     ),
     (
-        "[server]\nlisten = \"https://0.0.0.0:443\"",
-        "daemun.toml:2:10: `listen` in [server]: https listeners are not supported by this version, found \"https://0.0.0.0:443\"",
+        "[server]\nlisten = \"https://0.0.0.0:443\"\n[[route]]\nrespond = { status = 204 }",
+        "daemun.toml:2:10: https://0.0.0.0:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key",
+    ),
+    (
+        "[server]\nlisten = \"https://example.com\"",
+        "daemun.toml:2:10: `listen` in [server]: expected an address such as \"https://0.0.0.0:443\", found \"https://example.com\"",
+    ),
+    (
+        "[server]\nhsts = \"1y\"\nredirect_https = 1",
+        "daemun.toml:2:8: `hsts` in [server]: expected `true` or `false`, found \"1y\"\ndaemun.toml:3:18: `redirect_https` in [server]: expected `true` or `false`, found the number 1",
+    ),
+    (
+        "[[tls]]\nhosts = [\"a b\", \"A.example\", \"a.example\"]\nkey = \"k\"\nclient_certificates = \"require\"\nacme = {}",
+        "daemun.toml:2:10: `hosts` in [[tls]]: expected a name such as \"example.com\" or \"*.example.com\", found \"a b\"\ndaemun.toml:2:30: `hosts` in [[tls]]: `a.example` stands here twice\ndaemun.toml:5:1: `acme` in [[tls]] is not supported by this version",
     ),
     (
         "[server]\nlisten = [\"0.0.0.0:80\", { address = \"127.0.0.1:9000\", protocol = \"uwsgi\" }]",
@@ -159,7 +171,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[server]\n[server]", "daemun.toml:2:2: not TOML: duplicate key"),
     (
         "[[tls]]\n[upstream.a]\n[[site]]",
-        "daemun.toml:1:3: `[[tls]]` is not supported by this version\ndaemun.toml:2:2: `[upstream]` is not supported by this version\ndaemun.toml:3:3: `[[site]]` is not supported by this version",
+        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:2: `[upstream]` is not supported by this version\ndaemun.toml:3:3: `[[site]]` is not supported by this version",
     ),
     ("[app.shop]", "daemun.toml:1:1: [app.shop] needs one of `target`, `wsgi` and `mounts`, found none"),
     (
@@ -278,8 +290,8 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:10: `static` in [[route]]: a `root` is missing: the folder whose files are sent",
     ),
     (
-        "[[route]]\nstatic = { root = \"static\", missing = \"503\", listing = true, index = [\"a/b\"] }",
-        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:46: `listing` in `static` is not supported by this version\ndaemun.toml:2:71: `index` in `static`: expected a file name without a folder, found \"a/b\"",
+        "[[route]]\nstatic = { root = \"static\", missing = \"503\", listing = 1, index = [\"a/b\"] }",
+        "daemun.toml:2:39: `missing` in `static`: expected \"404\", \"next\" or a path of the same route such as \"/index.html\", found \"503\"\ndaemun.toml:2:56: `listing` in `static`: expected `true` or `false`, found the number 1\ndaemun.toml:2:68: `index` in `static`: expected a file name without a folder, found \"a/b\"",
     ),
     (
         "[[route]]\nstatic = { root = \"daemun.toml\" }",
@@ -470,7 +482,7 @@ fn included_files_add_up_and_what_stands_twice_is_told_with_both_places() {
 
     write(folder.path(), "sites/c.toml", &format!("include = []\n[server]\ngrace = '2s'\n{app}"));
     let error = gather(&Wishes::default(), &environment).unwrap_err();
-    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `app` or `route`\n\
+    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app` or `route`\n\
                 sites/c.toml:3:1: `grace` in [server] stands already at daemun.toml:3:1\n\
                 sites/c.toml:4:1: [app.shop] stands already at sites/a.toml:1:1";
     assert_eq!(error.to_string(), want);
@@ -562,7 +574,7 @@ fn a_wrong_option_is_told_by_its_name() {
         --directory: there is no folder /T/none\n\
         --env: expected KEY=VALUE, found \"x\"\n\
         --env-file: cannot read none.env: No such file or directory (os error 2)\n\
-        --listen: https listeners are not supported by this version, found \"https://1.2.3.4:443\"\n\
+        --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key\n\
         --log-format: expected `combined` or `json`, found \"xml\"\n\
         --log-level: expected `error`, `warning`, `info` or `debug`, found \"loud\"\n\
         --max-requests: expected a number of at least 1, found \"0\"\n\

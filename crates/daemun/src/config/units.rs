@@ -81,11 +81,17 @@ pub(super) fn bounds(least: u64, most: u64) -> String {
     if most >= i64::MAX as u64 { format!("of at least {least}") } else { format!("from {least} to {most}") }
 }
 
+/// An address that clients connect to, and whether they speak TLS there: `https://HOST:PORT` is the one where they do.
+pub(super) fn listener(text: &str, folder: &Path) -> Result<(Address, bool), String> {
+    let Some(bare) = text.strip_prefix("https://") else { return Ok((address(text, folder)?, false)) };
+    match address(bare.strip_suffix('/').unwrap_or(bare), folder) {
+        Ok(address @ Address::Tcp(_)) if !bare.starts_with("http://") => Ok((address, true)),
+        _ => Err(format!("expected an address such as \"https://0.0.0.0:443\", found {text:?}")),
+    }
+}
+
 /// `PORT`, `HOST:PORT`, `http://HOST:PORT`, `[::]:PORT`, `unix:PATH` or `fd:N`; a path is relative to `folder`.
 pub(super) fn address(text: &str, folder: &Path) -> Result<Address, String> {
-    if text.starts_with("https://") {
-        return Err(format!("https listeners are not supported by this version, found {text:?}"));
-    }
     if let Some(path) = text.strip_prefix("unix:") {
         return match path {
             "" => Err("expected a path after `unix:`".to_owned()),
@@ -144,6 +150,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn https_is_an_address_with_tls() {
+        let read = |text| listener(text, Path::new("/srv")).map(|(address, tls)| (address.to_string(), tls));
+        assert_eq!(read("https://0.0.0.0:443"), Ok(("0.0.0.0:443".to_owned(), true)));
+        assert_eq!(read("https://[::]:443/"), Ok(("[::]:443".to_owned(), true)));
+        assert_eq!(read("https://8443"), Ok(("127.0.0.1:8443".to_owned(), true)));
+        assert_eq!(read("http://0.0.0.0:80"), Ok(("0.0.0.0:80".to_owned(), false)));
+        for text in ["https://", "https://unix:/x", "https://fd:3", "https://http://1", "https://example.com:443"] {
+            let want = format!("expected an address such as \"https://0.0.0.0:443\", found {text:?}");
+            assert_eq!(read(text), Err(want), "{text}");
+        }
+    }
+
+    #[test]
     fn durations_have_units() {
         for (text, want) in [
             ("30s", 30_000),
@@ -187,7 +206,6 @@ mod tests {
             assert_eq!(address(text, Path::new("/srv")).map(|a| a.to_string()).as_deref(), Ok(want), "{text}");
         }
         for (text, want) in [
-            ("https://0.0.0.0:443", "https listeners are not supported by this version, found \"https://0.0.0.0:443\""),
             (":80", "expected an IP address before the port, such as \"0.0.0.0:80\" for all, found \":80\""),
             ("::1:80", "expected brackets around an IPv6 address, such as \"[::1]:80\", found \"::1:80\""),
             ("example.com:80", "expected an IP address or `localhost` before the port, found \"example.com:80\""),

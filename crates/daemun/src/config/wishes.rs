@@ -8,10 +8,12 @@ use super::configuration::{HandlerSettings, ServerSettings};
 use super::environment::{Environment, join};
 use super::fault::{Place, Report};
 use super::interpreter::Named;
-use super::route::{self, folder};
-use super::{server, units, variables};
+use super::route;
+use super::static_route::folder;
+use super::{server, tls, units, variables};
 use crate::listener::{ListenerSettings, Role};
 use crate::telemetry::Sink;
+use crate::tls::{ClientCertificates, TlsSettings};
 
 /// The value of an option, and what gave it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -59,6 +61,10 @@ pub struct Wishes {
     pub log_format: Option<Wish>,
     /// The least important line of the error log.
     pub log_level: Option<Wish>,
+    /// File with a certificate, for all names that no table of the file is for.
+    pub tls_cert: Option<Wish>,
+    /// File with its key.
+    pub tls_key: Option<Wish>,
     /// File for the supervisor's process id.
     pub pid_file: Option<Wish>,
     /// Where the monitor listens.
@@ -112,12 +118,12 @@ impl Wishes {
             settings.listeners.clear();
         }
         for wish in &self.listen {
-            let address = wish.read(report, |text| units::address(text, &environment.directory));
-            let Some(address) = address else { continue };
+            let address = wish.read(report, |text| units::listener(text, &environment.directory));
+            let Some((address, tls)) = address else { continue };
             if settings.listeners.iter().any(|other| other.address == address) && !server::is_any_port(&address) {
                 report.fault(wish.place(), format!("`{address}` was given twice"));
             }
-            settings.listeners.push(ListenerSettings::at(address));
+            settings.listeners.push(ListenerSettings { tls, ..ListenerSettings::at(address) });
         }
         for (wishes, role, place) in
             [(&self.monitor, Role::Monitor, &mut settings.monitor), (&self.health, Role::Health, &mut settings.health)]
@@ -201,6 +207,28 @@ impl Wishes {
             draft.settings.accelerator = accelerator;
         }
         draft.settings.collect |= self.collect;
+    }
+
+    /// The certificate of `--tls-cert` and `--tls-key`.
+    pub(super) fn certificate(&self, environment: &Environment, report: &Report) -> Option<tls::Draft> {
+        let Some(wish) = &self.tls_cert else {
+            if let Some(wish) = &self.tls_key {
+                report.fault(wish.place(), "a key needs a certificate: give --tls-cert too");
+            }
+            return None;
+        };
+        let cert = wish.path(environment, report)?;
+        let key = self.tls_key.as_ref().and_then(|wish| wish.path(environment, report));
+        let settings = TlsSettings {
+            hosts: Vec::new(),
+            key: key.unwrap_or_else(|| cert.clone()),
+            cert,
+            ocsp: None,
+            client_ca: None,
+            client_certificates: ClientCertificates::Off,
+            origin: wish.origin.clone(),
+        };
+        Some(tls::Draft { settings, place: wish.place() })
     }
 
     /// The routes of `--static`.

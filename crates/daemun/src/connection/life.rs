@@ -9,32 +9,38 @@ use bytes::{Buf, Bytes};
 use tokio::time::Instant;
 
 use super::buffers::READ_SIZE;
+use super::current::Guard;
 use super::drain::Place;
 use super::error_page::error_response;
+use super::handshake::{Done, Handshake, HandshakeError, handshake};
 use super::transport::Transport;
 use super::wire::Wire;
 use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
+use crate::http::h2::PREFACE;
 use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
-use crate::telemetry::{Entry, RequestLine, metrics};
+use crate::telemetry::{Entry, Level, RequestLine, metrics};
+use crate::tls::{self, Certificates};
 
 /// How long and how much is read behind a last answer. Closing with unread bytes makes the kernel send a reset, and
 /// the reset can overtake the answer: the client would see neither (RFC 9112, section 9.6).
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 64 * 1024;
 
 /// How long a connection that was accepted just before a drain may take to send its first byte: its client has done
 /// nothing wrong, and its request is on the way.
-const DRAIN_NEW: Duration = Duration::from_millis(500);
+pub(super) const DRAIN_NEW: Duration = Duration::from_millis(500);
 
 /// One connection.
 pub(super) struct Connection {
     pub(super) wire: Wire,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) context: Arc<Context>,
+    /// Which certificate it began with, where that decides what it may ask.
+    pub(super) guard: Option<Guard>,
     /// What a handler says ahead of its answer.
     pub(super) interim: InterimQueue,
-    place: Place,
+    pub(super) place: Place,
     /// A head that was found complete and then refused, for the access log.
     refused: Bytes,
 }
@@ -50,40 +56,96 @@ pub(super) enum Ending {
     Linger,
     /// It is dropped as it is.
     Cut,
+    /// With HTTP/2, which the client has begun to speak.
+    Http2,
 }
 
 /// What came next.
 enum Next {
     Request(ParsedHead, Arc<Serving>),
     Refused(Refusal),
+    /// The preface of HTTP/2.
+    Http2,
     /// Nothing: the client closed, or was idle too long.
     Nothing,
 }
 
 /// Serves one connection to its end. Abandon the future to cut it.
 pub async fn serve(transport: Transport, endpoint: Arc<Endpoint>, context: Arc<Context>) {
-    let wire = Wire::new(transport);
-    let mut connection = Connection {
-        wire,
-        endpoint,
-        context,
-        interim: InterimQueue::default(),
-        place: Place::default(),
-        refused: Bytes::new(),
-    };
-    let ending = connection.run().await;
-    if matches!(ending, Ending::Close | Ending::Linger) {
-        connection.close(ending).await;
+    let connection = Connection::new(Wire::new(transport), endpoint, context);
+    connection.live(false).await;
+}
+
+/// Serves one connection that begins with TLS to its end. Abandon the future to cut it.
+pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<Certificates>, context: Arc<Context>) {
+    let patience = context.serving.load().limits.header_timeout;
+    // Boxed: what a handshake needs would else be carried along by every idle connection.
+    match Box::pin(handshake(socket, &certificates, patience, &context.drain)).await {
+        Handshake::Done(Done { secure, early, entry }) => {
+            metrics::tls_handshake(true);
+            let Some(entry) = entry else { return };
+            let session = secure.session();
+            let is_http2 = session.alpn_protocol() == Some(b"h2");
+            let told = tls::describe(session, certificates.client_certificates(entry));
+            let mut wire = Wire::new(Transport::Tls(secure));
+            wire.input = early;
+            let mut connection = Connection::new(wire, Arc::new(endpoint.with_tls(told)), context);
+            connection.guard = certificates.asks_clients().then_some(Guard { certificates, entry });
+            connection.live(is_http2).await;
+        }
+        Handshake::Plain(socket, said) => {
+            metrics::tls_handshake(false);
+            let mut wire = Wire::new(socket);
+            wire.input = said;
+            let mut connection = Connection::new(wire, Arc::new(endpoint), context);
+            let ending = connection.refuse_head(Refusal::bad("plain HTTP was sent to a port for https")).await;
+            connection.close(ending).await;
+        }
+        Handshake::Failed(error) => {
+            metrics::tls_handshake(false);
+            let client = endpoint.client().map_or("unix:", |peer| &peer.ip);
+            // Those that only look whether somebody listens come all the time.
+            let level = if matches!(error, HandshakeError::Gone) { Level::Debug } else { Level::Info };
+            context.errors.log(level, format_args!("a TLS handshake with {client} failed: {error}"));
+        }
     }
 }
 
 impl Connection {
+    fn new(wire: Wire, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
+        Self {
+            wire,
+            endpoint,
+            context,
+            guard: None,
+            interim: InterimQueue::default(),
+            place: Place::default(),
+            refused: Bytes::new(),
+        }
+    }
+
+    /// From the first request to the close.
+    async fn live(mut self, is_http2: bool) {
+        let mut ending = if is_http2 { Ending::Http2 } else { self.run().await };
+        if ending == Ending::Http2 {
+            ending = Box::pin(self.run_http2()).await;
+        }
+        if matches!(ending, Ending::Close | Ending::Linger) {
+            self.close(ending).await;
+        }
+    }
+
     async fn run(&mut self) -> Ending {
         let mut is_new = true;
         loop {
             let ending = match self.next(is_new).await {
-                Next::Request(parsed, serving) => self.exchange(parsed, &serving).await,
+                Next::Request(parsed, serving) => {
+                    let ending = self.exchange(parsed, &serving).await;
+                    self.count(|| ());
+                    ending
+                }
                 Next::Refused(refusal) => self.refuse_head(refusal).await,
+                Next::Http2 => Ending::Http2,
                 Next::Nothing => Ending::Close,
             };
             if ending != Ending::KeepAlive {
@@ -102,7 +164,11 @@ impl Connection {
         std::future::poll_fn(|task| {
             loop {
                 if !self.wire.input.is_empty() {
-                    match self.read_head(&mut scan) {
+                    let preface = if is_new { preface(&self.wire.input) } else { Preface::Not };
+                    if preface == Preface::Whole {
+                        return Poll::Ready(Next::Http2);
+                    }
+                    match if preface == Preface::Begun { Ok(None) } else { self.read_head(&mut scan) } {
                         Ok(Some((parsed, serving))) => return Poll::Ready(Next::Request(parsed, serving)),
                         Ok(None) => {}
                         Err(refusal) => return Poll::Ready(Next::Refused(refusal)),
@@ -223,6 +289,27 @@ impl Connection {
             Poll::Ready(())
         })
         .await;
+    }
+}
+
+/// How much of HTTP/2's preface a connection begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Preface {
+    Not,
+    Begun,
+    Whole,
+}
+
+/// One comparison for nearly everybody: only POST, PUT and PATCH begin like it.
+fn preface(input: &[u8]) -> Preface {
+    if input.first() != Some(&PREFACE[0]) {
+        return Preface::Not;
+    }
+    let length = input.len().min(PREFACE.len());
+    match input[..length] == PREFACE[..length] {
+        false => Preface::Not,
+        true if length == PREFACE.len() => Preface::Whole,
+        true => Preface::Begun,
     }
 }
 

@@ -15,13 +15,20 @@
 
 mod alarm;
 mod buffers;
+mod current;
 mod drain;
 mod error_page;
 mod exchange;
+mod file;
+mod handshake;
+mod http2;
 mod incoming;
+mod inflow;
 mod life;
 mod reply;
+mod secure;
 mod settings;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -32,7 +39,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use drain::{Drain, Phase};
-pub use life::serve;
+pub use life::{serve, serve_tls};
 pub use settings::Limits;
 pub use transport::Transport;
 

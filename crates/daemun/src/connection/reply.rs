@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::buffers;
+use super::current::told;
+use super::file::FileStream;
 use super::incoming::Incoming;
 use super::wire::Wire;
 use crate::http::h1::{ConnectionField, HeadPlan, LAST_CHUNK, Length, Outgoing, encode_chunk_size, encode_head, plan};
@@ -16,7 +18,7 @@ use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, date}
 
 /// Files up to this length are read and written with the head; above, `sendfile` is cheaper (it halves the cost at
 /// 10 MiB, and costs a system call more below some tens of KiB).
-const SMALL_FILE: u64 = 32 * 1024;
+pub(super) const SMALL_FILE: u64 = 32 * 1024;
 
 /// Bodies up to this length are copied behind the head: one plain write instead of a gathering one.
 const SMALL_BODY: usize = 16 * 1024;
@@ -84,6 +86,11 @@ impl Reply<'_> {
                 head(&mut self.wire.output);
                 self.sent = bytes.len() as u64;
                 self.write_with(bytes).await?;
+            }
+            ResponseBody::File(file)
+                if plan.sends_body && file.length > SMALL_FILE && !self.wire.transport.sends_files() =>
+            {
+                return self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
             }
             ResponseBody::File(file) if plan.sends_body => self.send_file(&file, &head).await?,
             ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
@@ -298,17 +305,11 @@ impl<H: Fn(&mut Vec<u8>)> Gathered<'_, H> {
     }
 }
 
-/// What a panic said.
-pub(super) fn told(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&'static str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing")
-}
-
 fn failed(error: &BodyError) -> Step {
     Step::Failed(format!("a response body failed: {error}"))
 }
 
-fn length(body: &ResponseBody) -> Option<u64> {
+pub(super) fn length(body: &ResponseBody) -> Option<u64> {
     match body {
         ResponseBody::Empty => Some(0),
         ResponseBody::Full(bytes) => Some(bytes.len() as u64),

@@ -83,11 +83,16 @@ impl Wire {
         Poll::Pending
     }
 
-    /// Gives the buffers back while there is nothing in them.
-    pub(super) fn rest(&mut self) {
+    /// Gives the input's buffer back while there is nothing in it.
+    pub(super) fn rest_input(&mut self) {
         if self.input.is_empty() && self.input.capacity() > 0 {
             buffers::give_read(std::mem::take(&mut self.input));
         }
+    }
+
+    /// Gives the buffers back while there is nothing in them.
+    pub(super) fn rest(&mut self) {
+        self.rest_input();
         if self.output.is_empty() && self.output.capacity() > 0 {
             buffers::give_write(std::mem::take(&mut self.output));
         }
@@ -110,9 +115,29 @@ impl Wire {
                 Poll::Pending => return self.poll_stalled(context).map(Err),
             }
         }
+        ready!(self.poll_flush(context))?;
         self.output.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes the beginning of `parts`, past the output. Ends with `TimedOut` if the client takes nothing for too long.
+    pub(super) fn poll_write(&mut self, context: &mut Context<'_>, parts: [&[u8]; 2]) -> Poll<io::Result<usize>> {
+        match self.transport.poll_write(context, parts) {
+            Poll::Ready(written) => {
+                self.stalled_until = None;
+                Poll::Ready(written)
+            }
+            Poll::Pending => self.poll_stalled(context).map(Err),
+        }
+    }
+
+    /// Waits until everything that was written is in the socket.
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.transport.poll_flush(context) {
+            Poll::Ready(flushed) => Poll::Ready(flushed),
+            Poll::Pending => self.poll_stalled(context).map(Err),
+        }
     }
 
     /// Waits until a write would take something.

@@ -3,13 +3,15 @@
 //! The facts were asked for inside the interpreter that has imported the WSGI module, so routes and application cannot
 //! disagree. Nothing is read from the project here.
 
+mod whitenoise;
+
 use std::path::Path;
 
 use crate::app::DjangoInfo;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::filter::FilterSettings;
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
-use crate::static_files::{Missing, Root, StaticSettings};
+use crate::static_files::{Root, StaticSettings};
 
 /// What the settings come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -26,6 +28,8 @@ pub fn examine(info: &DjangoInfo) -> Findings {
     warn_of_settings(info, &mut findings.warnings);
     static_route(info, &mut findings);
     media_route(info, &mut findings);
+    whitenoise::root_routes(info, &mut findings);
+    whitenoise::warn(info, &mut findings.warnings);
     findings
 }
 
@@ -99,8 +103,12 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
     if roots.is_empty() {
         return;
     }
-    let origin = format!("from Django: STATIC_URL, {}; files of {from}", place(info, "STATIC_URL"));
-    findings.routes.push(route(prefix, origin, files(roots, manifest, from == "STATIC_ROOT", false)));
+    let prefix = info.whitenoise_settings.static_prefix.as_deref().and_then(url_path).unwrap_or(prefix);
+    let origin = format!("from Django: {}, {}; files of {from}", named("STATIC_URL", url), place(info, "STATIC_URL"));
+    let is_collected = from == "STATIC_ROOT";
+    let mut settings = files(roots, manifest, is_collected, false);
+    whitenoise::adopt(info, &mut settings, !is_collected);
+    findings.routes.push(route(prefix, origin, settings));
 }
 
 /// Why files come from the finders although `DEBUG` is off, and what to do.
@@ -145,25 +153,31 @@ fn media_route(info: &DjangoInfo, findings: &mut Findings) {
         ));
         return;
     }
-    let origin = format!("from Django: MEDIA_URL, {}; files of MEDIA_ROOT", place(info, "MEDIA_URL"));
+    let origin = format!("from Django: {}, {}; files of MEDIA_ROOT", named("MEDIA_URL", url), place(info, "MEDIA_URL"));
     let roots = vec![Root { path: root.into(), prefix: String::new() }];
-    findings.routes.push(route(prefix, origin, files(roots, false, true, true)));
+    // What visitors have uploaded: nothing is run, neither here nor, with the site's origin, in a browser.
+    let settings = StaticSettings { uploads: true, precompressed: false, ..files(roots, false, true, true) };
+    findings.routes.push(route(prefix, origin, settings));
+}
+
+/// A setting, and for a URL with a host of its own, such as a CDN's, that only its path is served here.
+fn named(setting: &str, url: &str) -> String {
+    if url.contains("//") { format!("path of {setting} {url}") } else { setting.to_owned() }
 }
 
 fn files(roots: Vec<Root>, manifest: bool, cache: bool, refuse_sources: bool) -> StaticSettings {
-    StaticSettings {
-        roots,
-        index: Vec::new(),
-        missing: Missing::NotFound,
-        manifest,
-        allow_names: Vec::new(),
-        refuse_sources,
-        cache,
-    }
+    StaticSettings { roots, manifest, refuse_sources, cache, precompressed: true, ..StaticSettings::default() }
 }
 
 fn route(prefix: String, origin: String, settings: StaticSettings) -> RouteSettings {
-    let path = PathPattern::Prefix { prefix, suffix: String::new() };
+    static_at(PathPattern::Prefix { prefix, suffix: String::new() }, origin, settings)
+}
+
+fn static_file(path: String, origin: String, settings: StaticSettings) -> RouteSettings {
+    static_at(PathPattern::Exact(path), origin, settings)
+}
+
+fn static_at(path: PathPattern, origin: String, settings: StaticSettings) -> RouteSettings {
     let rule = Rule { host: HostPattern::Any, path, conditions: Conditions::default(), origin };
     RouteSettings { rule, filters: FilterSettings::default(), handler: HandlerSettings::Static(settings) }
 }
@@ -204,6 +218,15 @@ mod tests {
         assert!(!settings.cache && !settings.manifest, "sources change while they are served");
         assert_eq!(findings.routes[0].rule.origin, "from Django: STATIC_URL, settings.py:118; files of the finders");
         assert!(findings.warnings[0].contains("DEBUG is True"));
+    }
+
+    #[test]
+    fn of_a_url_with_a_host_the_path_is_served_and_that_is_said() {
+        let url = Some(String::from("https://cdn.example.com/assets/"));
+        let findings = examine(&DjangoInfo { debug: true, static_url: url, ..project() });
+        let rule = &findings.routes[0].rule;
+        assert_eq!(rule.path.to_string(), "/assets/*");
+        assert!(rule.origin.contains("path of STATIC_URL https://cdn.example.com/assets/"), "{}", rule.origin);
     }
 
     #[test]

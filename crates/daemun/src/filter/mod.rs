@@ -19,8 +19,28 @@
 //! Without a filter there is no chain: the router calls the handler itself. Knows requests and answers. Must not know
 //! routes, handlers or settings files.
 
+mod access;
+mod basic_auth;
+mod cache;
 mod chain;
+mod compress;
+mod errors;
+mod headers;
+mod kept;
+mod password;
+mod rate_limit;
+mod rewrite;
 mod settings;
 
-pub use chain::{Filtered, Kept};
+pub use access::AccessSettings;
+pub use basic_auth::AuthSettings;
+pub use cache::CacheSettings;
+pub use chain::Filtered;
+pub use compress::CompressSettings;
+pub use errors::{ErrorPage, ErrorPages};
+pub use headers::{CorsSettings, HeaderSettings};
+pub use kept::Kept;
+pub use password::Password;
+pub use rate_limit::{Per, RateLimitSettings};
+pub use rewrite::{Rewrite, RewriteSettings};
 pub use settings::{Described, FilterSettings, Placed};

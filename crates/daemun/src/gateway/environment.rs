@@ -3,7 +3,7 @@
 
 use bytes::BufMut;
 
-use crate::http::{Request, Scheme, TrustedProxies};
+use crate::http::{ClientCertificate, Request, Scheme, TlsSession, TrustedProxies};
 
 /// What a program that is a script of its own is told beyond the request (RFC 3875, sections 4.1.5, 4.1.6, 4.1.13).
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +60,9 @@ fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     variable(out, b"SERVER_SOFTWARE", b"daemun");
     variable(out, b"GATEWAY_INTERFACE", b"CGI/1.1");
     addresses(out, request);
+    if let Some(session) = request.endpoint.tls() {
+        secured(out, session);
+    }
     if let Some(length) = length
         && (length > 0 || head.field("content-length").is_some())
     {
@@ -67,6 +70,28 @@ fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     }
     if let Some(value) = head.field("content-type") {
         variable(out, b"CONTENT_TYPE", value);
+    }
+}
+
+/// What TLS says of the connection, in the words of Apache's mod_ssl. The names cannot come from a field: those begin
+/// with `HTTP_`.
+fn secured(out: &mut Vec<u8>, session: &TlsSession) {
+    variable(out, b"SSL_PROTOCOL", session.protocol.as_bytes());
+    variable(out, b"SSL_CIPHER", session.cipher.as_bytes());
+    if let Some(name) = &session.server_name {
+        variable(out, b"SSL_TLS_SNI", name.as_bytes());
+    }
+    match &session.client {
+        ClientCertificate::NotAsked => {}
+        ClientCertificate::Absent => variable(out, b"SSL_CLIENT_VERIFY", b"NONE"),
+        ClientCertificate::Verified(shown) => {
+            variable(out, b"SSL_CLIENT_VERIFY", b"SUCCESS");
+            variable(out, b"SSL_CLIENT_S_DN", shown.subject.as_bytes());
+            variable(out, b"SSL_CLIENT_I_DN", shown.issuer.as_bytes());
+            variable(out, b"SSL_CLIENT_M_SERIAL", shown.serial.as_bytes());
+            variable(out, b"SSL_CLIENT_FINGERPRINT", shown.fingerprint.as_bytes());
+            variable(out, b"SSL_CLIENT_CERT", shown.pem.as_bytes());
+        }
     }
 }
 

@@ -12,7 +12,8 @@ thread_local! {
 
 /// The date of now as an IMF-fixdate.
 pub fn now() -> [u8; LENGTH] {
-    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    // The clock of the last tick: some milliseconds late, and a fifth of the price.
+    let seconds = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse).tv_sec.max(0).cast_unsigned();
     CACHE.with_borrow_mut(|(cached, text)| {
         if *cached != seconds {
             *text = format(UNIX_EPOCH + Duration::from_secs(seconds));

@@ -195,10 +195,128 @@ pub fn response_head(status: Status, fields: &Fields, length: Length, date: &[u8
     response
 }
 
+/// The head of an interim response (1xx), which has the fields it was given and no others.
+pub fn interim_head(status: Status, fields: &Fields) -> WireResponse<()> {
+    let mut response = WireResponse::new(());
+    *response.status_mut() = StatusCode::from_u16(status.code()).unwrap_or(StatusCode::PROCESSING);
+    for field in fields.iter().filter(|field| !matches!(kind(field), Kind::Ours)) {
+        append(response.headers_mut(), field.name(), field.shared_value());
+    }
+    response
+}
+
 /// Names and values are valid by their type, with one exception: a value may not have white space around it.
 fn append(map: &mut HeaderMap, name: &[u8], value: &Bytes) {
     let value = value.slice_ref(value.trim_ascii());
     if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_maybe_shared(value)) {
         map.append(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::http::Request;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { max_head: 65_536, max_request_line: 16_384, max_fields: 100 };
+
+    fn parts(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Parts {
+        let request = fields.iter().fold(Request::builder().method(method).uri(uri), |request, (name, value)| {
+            request.header(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap())
+        });
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn status(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> Option<u16> {
+        read_head(&parts(method, uri, fields), &LIMITS).err().map(|refusal| refusal.status.code())
+    }
+
+    #[test]
+    fn a_request_becomes_the_head_that_http_1_1_would_give() {
+        let fields = [("cookie", "a=1"), ("x-a", "1"), ("cookie", "b=2"), ("x-a", "2"), ("content-length", "3")];
+        let read = read_head(&parts("POST", "https://a.example:8443/p%20q?x=/?y", &fields), &LIMITS).unwrap();
+        let head = &read.head;
+        assert_eq!((head.method_name(), head.target()), ("POST", &b"/p%20q?x=/?y"[..]));
+        assert_eq!((head.raw_path(), head.query()), (&b"/p%20q"[..], Some(&b"x=/?y"[..])));
+        assert_eq!((head.authority(), head.host(), head.version()), ("a.example:8443", "a.example", Version::Http2));
+        assert_eq!(head.field("host"), Some(&b"a.example:8443"[..]));
+        assert_eq!(head.field_values("cookie").collect::<Vec<_>>(), [b"a=1; b=2"]);
+        assert_eq!(head.field_values("x-a").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!((read.length, read.expect_continue), (Some(3), false));
+    }
+
+    #[test]
+    fn a_host_says_what_the_authority_says_or_stands_alone() {
+        let same = read_head(&parts("GET", "https://a.example/", &[("host", "A.example")]), &LIMITS).unwrap();
+        assert_eq!(same.head.authority(), "a.example");
+        let alone = read_head(&parts("GET", "/", &[("host", "b.example")]), &LIMITS).unwrap();
+        assert_eq!(alone.head.authority(), "b.example");
+        for (uri, fields) in [
+            ("https://a.example/", &[("host", "b.example")][..]),
+            ("/", &[]),
+            ("/", &[("host", "a"), ("host", "a")]),
+            ("/", &[("host", "a b")]),
+            ("/", &[("host", "")]),
+            ("https://u@a.example/", &[]),
+            ("https://a,b/", &[]),
+        ] {
+            assert_eq!(status("GET", uri, fields), Some(400), "{uri} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn fields_of_the_connection_and_values_in_white_space_are_malformed() {
+        for field in [
+            ("connection", "close"),
+            ("proxy-connection", "close"),
+            ("keep-alive", "1"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("te", "gzip"),
+            ("x-a", " b"),
+            ("x-a", "b\t"),
+            ("content-length", "+1"),
+            ("content-length", ""),
+            ("content-length", "18446744073709551616"),
+        ] {
+            assert_eq!(status("GET", "https://a/", &[field]), Some(400), "{field:?}");
+        }
+        assert_eq!(status("GET", "https://a/", &[("te", "trailers"), ("x-a", "b c")]), None);
+        assert_eq!(status("GET", "https://a/", &[("content-length", "1"), ("content-length", "1")]), Some(400));
+    }
+
+    #[test]
+    fn what_is_too_large_or_not_known_has_its_own_status() {
+        assert_eq!(status("CONNECT", "a:443", &[]), Some(501));
+        assert_eq!(status(&"A".repeat(33), "https://a/", &[]), Some(501));
+        assert_eq!(status("GET", &format!("https://a/{}", "a".repeat(16_384)), &[]), Some(414));
+        assert_eq!(status("GET", "https://a/", &[("x-a", "b"); 101]), Some(431));
+        assert_eq!(status("GET", "https://a/", &[("x-a", &"b".repeat(65_536))]), Some(431));
+        assert_eq!(status("GET", "https://a/", &[("expect", "200-ok")]), Some(417));
+        assert_eq!(status("GET", "*", &[("host", "a")]), Some(400));
+        assert_eq!(status("OPTIONS", "*", &[("host", "a")]), None);
+    }
+
+    #[test]
+    fn a_head_has_no_fields_of_the_connection_and_no_white_space_around_values() {
+        let fields = Fields::new()
+            .with("Connection", "close")
+            .with("Transfer-Encoding", "chunked")
+            .with("Content-Length", "9")
+            .with("X-Padded", " b ")
+            .with("Server", "other");
+        let head = response_head(Status::OK, &fields, Length::Known(3), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        let mut said: Vec<_> = head.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        said.sort_unstable();
+        assert_eq!(
+            said,
+            [
+                ("content-length", &b"3"[..]),
+                ("date", b"Sun, 06 Nov 1994 08:49:37 GMT"),
+                ("server", b"other"),
+                ("x-padded", b"b")
+            ]
+        );
     }
 }

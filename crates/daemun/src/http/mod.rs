@@ -8,6 +8,7 @@
 //! * [`h1`]: the HTTP/1.1 codec. [`h2`]: what HTTP/2 says differently.
 
 mod body;
+mod coding;
 pub mod date;
 mod fields;
 pub mod h1;
@@ -24,6 +25,7 @@ mod session;
 mod status;
 
 pub use body::{BodyError, BodyFeed, RequestBody};
+pub use coding::Coding;
 pub use fields::{Field, Fields};
 pub use head::{HeadBuilder, HeadEdit, Method, RequestHead, Version};
 pub use id::RequestId;
@@ -31,6 +33,7 @@ pub use interim::{Interim, InterimQueue};
 pub(crate) use path::push_encoded;
 pub use path::{CanonicalPath, PathError};
 pub use proxies::TrustedProxies;
+pub(crate) use proxies::within;
 pub use request::{Endpoint, Notes, Peer, Request, Scheme};
 pub use response::{BodyStream, FileBody, Response, ResponseBody, Timing};
 pub use session::{ClientCertificate, ShownCertificate, TlsSession};

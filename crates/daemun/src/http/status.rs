@@ -21,6 +21,8 @@ impl Status {
     pub const PERMANENT_REDIRECT: Self = Self(308);
     /// 400: Bad Request.
     pub const BAD_REQUEST: Self = Self(400);
+    /// 401: Unauthorized.
+    pub const UNAUTHORIZED: Self = Self(401);
     /// 403: Forbidden.
     pub const FORBIDDEN: Self = Self(403);
     /// 404: Not Found.
@@ -41,6 +43,8 @@ impl Status {
     pub const EXPECTATION_FAILED: Self = Self(417);
     /// 421: Misdirected Request.
     pub const MISDIRECTED_REQUEST: Self = Self(421);
+    /// 429: Too Many Requests.
+    pub const TOO_MANY_REQUESTS: Self = Self(429);
     /// 431: Request Header Fields Too Large.
     pub const FIELDS_TOO_LARGE: Self = Self(431);
     /// 499: the client closed the connection before it was answered; stands in logs only, as nginx writes it.

@@ -59,6 +59,7 @@ impl Bound {
     /// As a browser would be told.
     pub fn url(&self) -> String {
         match &self.address {
+            Address::Tcp(address) if self.settings.tls => format!("https://{address}"),
             Address::Tcp(address) => format!("http://{address}"),
             other => other.to_string(),
         }

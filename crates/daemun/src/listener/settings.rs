@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 pub struct ListenerSettings {
     /// Where.
     pub address: Address,
+    /// Whether clients speak TLS on it.
+    pub tls: bool,
     /// Access bits of a Unix socket, for instance `0o660`; default: as the umask says.
     pub mode: Option<u32>,
     /// Group of a Unix socket.
@@ -26,7 +28,7 @@ pub struct ListenerSettings {
 impl ListenerSettings {
     /// A listener for clients, with nothing else said of it.
     pub fn at(address: Address) -> Self {
-        Self { address, mode: None, group: None, role: Role::Clients, proxy_protocol: false }
+        Self { address, tls: false, mode: None, group: None, role: Role::Clients, proxy_protocol: false }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
 
 mod handlers;
+mod https;
 mod listening;
 mod sight;
 
@@ -11,6 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
@@ -19,11 +21,13 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::http::TrustedProxies;
 use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
+use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
 use sight::{Aside, Sight};
 
@@ -113,7 +117,12 @@ struct Front {
     listening: Listening,
     sight: Arc<Sight>,
     aside: Aside,
+    /// What https listeners show.
+    certificates: Arc<ArcSwap<Certificates>>,
+    tickets: Tickets,
     prepared: Option<Prepared>,
+    /// Caches and counters of filters, found again after a reload.
+    kept: Kept,
 }
 
 /// A pool and the task that accepts its workers.
@@ -126,6 +135,7 @@ struct AppPool {
 struct Prepared {
     plan: Plan,
     serving: Serving,
+    certificates: Certificates,
     sockets: Vec<Vec<OwnedFd>>,
 }
 
@@ -156,12 +166,24 @@ impl Front {
         };
         let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
-        let listening = Listening::new(limits.max_connections);
+        let certificates = Arc::new(ArcSwap::default());
+        let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let sight = Sight::new(Arc::clone(&context), questions);
-        let aside = Aside::new(&sight, &plan.token, &context.errors);
-        let pools = BTreeMap::new();
-        let mut front = Self { context, event_loops, reports, pools, listening, sight, aside, prepared: None };
+        let aside = Aside::new(&sight, &plan.token, &context.errors, &certificates);
+        let mut front = Self {
+            context,
+            event_loops,
+            reports,
+            pools: BTreeMap::new(),
+            listening,
+            sight,
+            aside,
+            certificates,
+            tickets: Tickets::default(),
+            prepared: None,
+            kept: Kept::default(),
+        };
         front.prepare(plan, descriptors)?;
         Ok(front)
     }
@@ -181,11 +203,14 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let handler = handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.context.errors)?;
+        let handler =
+            handlers::build(&plan.configuration, descriptors, &pools, &spool, &self.kept, &self.context.errors)?;
+        let handler = handlers::behind_https(handler, &plan);
+        let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let server = &plan.configuration.server;
         let trusted = TrustedProxies::new(server.trusted_proxies.clone());
         let serving = Serving { handler, limits: server.limits.clone(), trusted };
-        self.prepared = Some(Prepared { plan, serving, sockets });
+        self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
     }
 
@@ -227,6 +252,7 @@ impl Front {
                 return supervisor.send(&FromFront::Report(number, report), &[]).await.is_err();
             }
             ToFront::Status(number, status) => self.sight.told(number, *status),
+            ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Drain => {
                 self.drain().await;
@@ -244,8 +270,9 @@ impl Front {
 
     /// Serves what was prepared.
     fn switch(&mut self, generations: &BTreeMap<String, u64>) {
-        let Some(Prepared { mut plan, serving, sockets }) = self.prepared.take() else { return };
+        let Some(Prepared { mut plan, serving, certificates, sockets }) = self.prepared.take() else { return };
         self.context.serving.store(Arc::new(serving));
+        self.certificates.store(Arc::new(certificates));
         let sockets = self.aside.update(&mut plan, sockets, &self.event_loops);
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         let served = self.pools.iter().filter(|(name, _)| generations.contains_key(*name));
@@ -265,6 +292,14 @@ impl Front {
             }
         }
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
+    }
+
+    /// Shows other certificates; connections keep those that they began with.
+    fn show(&self, materials: &[Material]) {
+        match Certificates::new(materials, &self.tickets) {
+            Ok(certificates) => self.certificates.store(Arc::new(certificates)),
+            Err(error) => self.context.errors.error(format_args!("{error}; the certificates before are shown on")),
+        }
     }
 
     fn reopen(&self, access: bool, error: bool, descriptors: Vec<OwnedFd>) {

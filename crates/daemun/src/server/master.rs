@@ -8,6 +8,7 @@
 //! Whatever goes wrong before 3 leaves the old in place.
 
 mod binding;
+mod certificates;
 mod change;
 mod children;
 mod collecting;
@@ -39,6 +40,7 @@ use crate::process::{self, Account, Channel};
 use crate::supervisor::{Backoff, Notify, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
+use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
 use controlling::Desk;
@@ -86,6 +88,9 @@ struct Master {
     configure: Configure,
     /// What is being served, routes that were found included.
     configuration: Configuration,
+    /// What https listeners show.
+    certificates: Certificates,
+    watches_certificates: bool,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -216,6 +221,8 @@ impl Master {
         Ok(Self {
             configure,
             configuration,
+            certificates: Certificates::default(),
+            watches_certificates: false,
             serving: false,
             logs,
             errors,
@@ -286,6 +293,7 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::Watchdog => self.sign_of_life().await,
             Event::Upgrade => self.upgrade(None),

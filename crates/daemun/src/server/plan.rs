@@ -11,6 +11,7 @@ use crate::config::{Configuration, HandlerSettings};
 use crate::control::message::{Status, Traffic};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
+use crate::tls::Material;
 
 /// The supervisor's word.
 #[derive(Debug, Deserialize, Serialize)]
@@ -33,6 +34,8 @@ pub(super) enum ToFront {
     Status(u64, Box<Status>),
     /// Tell what was counted; the number comes back.
     Report(u64),
+    /// Show these from now on.
+    Certificates(Vec<Material>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
     Reopen(bool, bool),
 }
@@ -60,8 +63,8 @@ pub(super) struct FrontReport {
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
-/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folder of each
-/// root of each static route.
+/// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folders that
+/// each application may have files sent from; the folder of each root of each static route.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) configuration: Configuration,
@@ -69,6 +72,8 @@ pub(super) struct Plan {
     pub(super) listeners: Vec<(ListenerSettings, Address, usize)>,
     /// What opens URLs and stacks on the monitor listener.
     pub(super) token: String,
+    /// Certificates and keys of the https listeners.
+    pub(super) certificates: Vec<Material>,
 }
 
 /// A plan with its descriptors.
@@ -84,6 +89,7 @@ pub(super) struct Openings<'a> {
     pub(super) bound: &'a [Bound],
     pub(super) token: &'a str,
     pub(super) worker_sockets: Vec<BorrowedFd<'a>>,
+    pub(super) certificates: Vec<Material>,
 }
 
 /// Opens what `configuration` names. Roots that are not there are left out; the supervisor looks for them again.
@@ -102,6 +108,14 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     for socket in &openings.worker_sockets {
         add(*socket)?;
     }
+    for app in &mut configuration.apps {
+        app.sendfile.retain(|(_, path)| {
+            open_folder(path).is_ok_and(|folder| {
+                descriptors.push(folder);
+                true
+            })
+        });
+    }
     for route in &mut configuration.routes {
         if let HandlerSettings::Static(settings) = &mut route.handler {
             descriptors.extend(open_roots(settings));
@@ -110,7 +124,8 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners = openings.bound.iter();
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
-    Ok(Packed { plan: Plan { configuration, listeners, token: openings.token.to_owned() }, descriptors })
+    let (token, certificates) = (openings.token.to_owned(), openings.certificates.clone());
+    Ok(Packed { plan: Plan { configuration, listeners, token, certificates }, descriptors })
 }
 
 fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {

@@ -6,8 +6,10 @@ use bytes::Bytes;
 
 use super::conditional::{Conditions, Decision};
 use super::entry::{Entry, Keeping};
-use super::range::{self, Selected};
+use super::multipart;
+use super::range::{self, Part, Selected};
 use crate::http::{Fields, Method, RequestHead, Response, ResponseBody, Status};
+use crate::respond::page;
 
 /// The methods of a file (RFC 9110, section 9.3); the value of `Allow`.
 const ALLOW: &str = "GET, HEAD, OPTIONS";
@@ -16,34 +18,45 @@ const ALLOW: &str = "GET, HEAD, OPTIONS";
 pub(super) fn file(head: &RequestHead, entry: &Entry) -> Response {
     let is_head = head.method() == Method::Head;
     let conditions = Conditions::of(head);
-    match conditions.decide(entry.validators()) {
+    let chosen = if entry.varies() { entry.choose(conditions.accepted()) } else { entry.plain() };
+    match conditions.decide(chosen.validators()) {
         Decision::Proceed => {}
-        Decision::NotModified => return Response::new(Status::NOT_MODIFIED).with_fields(entry.unchanged()),
-        Decision::Failed => return plain(Status::PRECONDITION_FAILED, head.method()),
+        Decision::NotModified => return Response::new(Status::NOT_MODIFIED).with_fields(chosen.unchanged()),
+        Decision::Failed => return plain(Status::PRECONDITION_FAILED, head),
     }
+    let length = chosen.length();
     if is_head {
         // Ranges are only defined for GET (RFC 9110, section 14.2).
-        return Response::new(Status::OK)
-            .with_fields(entry.whole())
-            .with_body(ResponseBody::LengthOnly(entry.length()));
+        return Response::new(Status::OK).with_fields(chosen.whole()).with_body(ResponseBody::LengthOnly(length));
     }
-    let selected = match conditions.range(entry.validators(), SystemTime::now) {
-        Some(value) => range::select(value, entry.length()),
+    let selected = match conditions.range(chosen.validators(), SystemTime::now) {
+        Some(value) => range::select(value, length),
         None => Selected::Whole,
     };
-    let length = entry.length();
     match selected {
-        Selected::Whole => Response::new(Status::OK).with_fields(entry.whole()).with_body(entry.part(0, length)),
-        Selected::Part { first, length: part } => {
-            let content_range = format!("bytes {first}-{}/{length}", first + part - 1);
+        Selected::Part(part) => {
+            let (first, last) = (part.first, part.first + part.length - 1);
             Response::new(Status::PARTIAL_CONTENT)
-                .with_fields(entry.whole().with("Content-Range", content_range))
-                .with_body(entry.part(first, part))
+                .with_fields(chosen.whole().with("Content-Range", format!("bytes {first}-{last}/{length}")))
+                .with_body(chosen.part(part))
+        }
+        // Parts of something compressed, framed by something that is not, have no coding that could be told.
+        Selected::Parts(parts) if !chosen.is_coded() => {
+            let mut fields = chosen.whole();
+            let content_type = fields.get("Content-Type").unwrap_or_default();
+            let (content_type, body) = multipart::body(&parts, length, content_type, |part| chosen.part(part));
+            fields.remove("Content-Type");
+            Response::new(Status::PARTIAL_CONTENT)
+                .with_fields(fields.with("Content-Type", content_type))
+                .with_body(body)
         }
         Selected::Unsatisfiable => {
-            let mut response = plain(Status::RANGE_NOT_SATISFIABLE, head.method());
+            let mut response = plain(Status::RANGE_NOT_SATISFIABLE, head);
             response.fields.push(Bytes::from_static(b"Content-Range"), format!("bytes */{length}"));
             response
+        }
+        Selected::Whole | Selected::Parts(_) => {
+            Response::new(Status::OK).with_fields(chosen.whole()).with_body(chosen.part(Part { first: 0, length }))
         }
     }
 }
@@ -64,39 +77,34 @@ pub(super) fn to_folder(path: &[u8], query: Option<&[u8]>, keeping: Keeping) -> 
     }
     let mut fields = Fields::new().with("Location", location);
     if let Some(value) = keeping.value() {
-        fields.push(Bytes::from_static(b"Cache-Control"), Bytes::from_static(value.as_bytes()));
+        fields.push(Bytes::from_static(b"Cache-Control"), value);
     }
     Response::new(Status::MOVED_PERMANENTLY).with_fields(fields)
 }
 
-/// The answer to OPTIONS.
-pub(super) fn options() -> Response {
-    Response::new(Status::NO_CONTENT).with_fields(Fields::new().with("Allow", ALLOW))
+/// The answer to a method other than GET and HEAD.
+pub(super) fn other_method(head: &RequestHead) -> Response {
+    match head.method() {
+        Method::Options => Response::new(Status::NO_CONTENT).with_fields(Fields::new().with("Allow", ALLOW)),
+        _ => method_not_allowed(head),
+    }
 }
 
 /// A method that files do not have.
-pub(super) fn method_not_allowed(method: Method) -> Response {
-    let mut response = plain(Status::METHOD_NOT_ALLOWED, method);
+fn method_not_allowed(head: &RequestHead) -> Response {
+    let mut response = plain(Status::METHOD_NOT_ALLOWED, head);
     response.fields.push(Bytes::from_static(b"Allow"), Bytes::from_static(ALLOW.as_bytes()));
     response
 }
 
-/// An answer that is its status, told in a line.
-pub(super) fn plain(status: Status, method: Method) -> Response {
-    let text = Bytes::from(format!("{} {}\n", status.code(), status.reason()));
-    let fields = Fields::new()
-        .with("Content-Type", Bytes::from_static(b"text/plain; charset=utf-8"))
-        .with("X-Content-Type-Options", Bytes::from_static(b"nosniff"));
-    let body = match method {
-        Method::Head => ResponseBody::LengthOnly(text.len() as u64),
-        _ => ResponseBody::Full(text),
-    };
-    Response::new(status).with_fields(fields).with_body(body)
+/// An answer that is its status.
+pub(super) fn plain(status: Status, head: &RequestHead) -> Response {
+    page::of_status(&page::Facts::of(status), Some(head))
 }
 
 /// Percent-encodes what may not stand in a path or query as it is (RFC 3986, section 3.3). The backslash, which
 /// browsers take for a slash, is among it.
-fn encode(bytes: &[u8], also: &[u8], encoded: &mut Vec<u8>) {
+pub(super) fn encode(bytes: &[u8], also: &[u8], encoded: &mut Vec<u8>) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
     for &byte in bytes {
         if byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte) || also.contains(&byte) {

@@ -39,6 +39,8 @@ pub(super) enum Sought {
     File(Arc<Entry>),
     /// A folder that wants its slash.
     Folder,
+    /// A folder without an index, whose content may be told.
+    Listing,
     /// Something that may not be sent.
     Refused,
     /// Nothing.
@@ -48,11 +50,12 @@ pub(super) enum Sought {
 impl Sought {
     fn class(&self) -> (usize, usize) {
         match self {
-            Self::File(entry) => match entry.held() {
-                Some(bytes) => (0, OVERHEAD + bytes),
-                None => (1, 1),
+            // Variants that lie in memory beside one that is open count like descriptors of as many bytes.
+            Self::File(entry) => match entry.descriptors() {
+                0 => (0, OVERHEAD + entry.held()),
+                open => (1, open + entry.held().div_ceil(MEMORY / DESCRIPTORS)),
             },
-            Self::Folder | Self::Refused | Self::Absent => (2, 1),
+            Self::Folder | Self::Listing | Self::Refused | Self::Absent => (2, 1),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::coding::Accepted;
 use crate::http::RequestHead;
 
 /// What a file is compared by.
@@ -26,7 +27,7 @@ pub(super) enum Decision {
     Failed,
 }
 
-/// The conditional and range fields of a request, gathered in one pass over its fields.
+/// The conditional, range and coding fields of a request, gathered in one pass over its fields.
 #[derive(Debug, Default)]
 pub(super) struct Conditions<'a> {
     if_match: Lines<'a>,
@@ -35,6 +36,7 @@ pub(super) struct Conditions<'a> {
     if_unmodified_since: Lines<'a>,
     if_range: Lines<'a>,
     range: Lines<'a>,
+    accept_encoding: Lines<'a>,
 }
 
 impl<'a> Conditions<'a> {
@@ -47,6 +49,7 @@ impl<'a> Conditions<'a> {
                 5 if name.eq_ignore_ascii_case(b"Range") => &mut conditions.range,
                 8 if name.eq_ignore_ascii_case(b"If-Match") => &mut conditions.if_match,
                 8 if name.eq_ignore_ascii_case(b"If-Range") => &mut conditions.if_range,
+                15 if name.eq_ignore_ascii_case(b"Accept-Encoding") => &mut conditions.accept_encoding,
                 13 if name.eq_ignore_ascii_case(b"If-None-Match") => &mut conditions.if_none_match,
                 17 if name.eq_ignore_ascii_case(b"If-Modified-Since") => &mut conditions.if_modified_since,
                 19 if name.eq_ignore_ascii_case(b"If-Unmodified-Since") => &mut conditions.if_unmodified_since,
@@ -55,6 +58,12 @@ impl<'a> Conditions<'a> {
             lines.add(value);
         }
         conditions
+    }
+
+    /// The content codings that the client takes; asked for only where there is something to choose between.
+    pub(super) fn accepted(&self) -> Accepted {
+        let lines = &self.accept_encoding;
+        Accepted::read(lines.first.iter().chain(&lines.more).copied())
     }
 
     /// Steps 1 to 4 of RFC 9110, section 13.2.2, for GET and HEAD.

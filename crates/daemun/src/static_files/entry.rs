@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::coding::{Accepted, Coding};
 use super::conditional::{self, Validators};
-use super::content_type;
+use super::dress::Dress;
+use super::range::Part;
 use crate::http::{Fields, FileBody, ResponseBody, date};
 
 /// Files up to this length are held in memory. `sendfile` begins to pay only above some tens of KiB; below, one
@@ -32,21 +34,22 @@ pub(super) enum Keeping {
     Unsaid,
     /// They must ask each time: the sources are being edited.
     Ask,
-    /// A minute: a plain name beside hashed ones, whose content changes with a deployment.
-    Minute,
+    /// So many seconds: what the route says, or a minute for a plain name beside hashed ones, whose content changes
+    /// with a deployment.
+    Seconds(u32),
     /// For ever: the name carries the hash of the content (RFC 8246).
     Immutable,
 }
 
 impl Keeping {
     /// The value of `Cache-Control` (RFC 9111, section 5.2.2).
-    pub(super) fn value(self) -> Option<&'static str> {
-        match self {
-            Self::Unsaid => None,
-            Self::Ask => Some("no-cache"),
-            Self::Minute => Some("public, max-age=60"),
-            Self::Immutable => Some("public, max-age=31536000, immutable"),
-        }
+    pub(super) fn value(self) -> Option<Bytes> {
+        Some(match self {
+            Self::Unsaid => return None,
+            Self::Ask => Bytes::from_static(b"no-cache"),
+            Self::Seconds(seconds) => Bytes::from(format!("public, max-age={seconds}")),
+            Self::Immutable => Bytes::from_static(b"public, max-age=31536000, immutable"),
+        })
     }
 }
 
@@ -74,23 +77,41 @@ impl Identity {
     /// The strong entity tag (RFC 9110, section 8.8.3): modification time in nanoseconds and size. Not the inode,
     /// which differs between machines that serve copies of one tree; but where the time was set by a packager it says
     /// nothing, and the change time stands in.
-    fn tag(&self) -> Bytes {
+    ///
+    /// Each variant has its own, since its bytes are others (section 8.8.3.3).
+    fn tag(&self, coding: Option<Coding>) -> Bytes {
         let ((seconds, nanos), size) = (self.modified, self.size);
+        let (dash, coding) = coding.map_or(("", ""), |coding| ("-", coding.name()));
         Bytes::from(if seconds < PACKAGED {
             let (changed, changed_nanos) = self.changed;
-            format!("\"{seconds:x}.{nanos:x}-{size:x}-{changed:x}.{changed_nanos:x}\"")
+            format!("\"{seconds:x}.{nanos:x}-{size:x}-{changed:x}.{changed_nanos:x}{dash}{coding}\"")
         } else {
-            format!("\"{seconds:x}.{nanos:x}-{size:x}\"")
+            format!("\"{seconds:x}.{nanos:x}-{size:x}{dash}{coding}\"")
         })
     }
+}
+
+/// An open file and what `fstat` said of it.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) metadata: Metadata,
 }
 
 /// A file, ready to be sent.
 #[derive(Debug)]
 pub(super) struct Entry {
-    identity: Identity,
     keeping: Keeping,
     is_settled: bool,
+    plain: Representation,
+    variants: Vec<Representation>,
+}
+
+/// The file as it is, or compressed beforehand.
+#[derive(Debug)]
+pub(super) struct Representation {
+    coding: Option<Coding>,
+    identity: Identity,
     content: Content,
     tag: Bytes,
     modified: SystemTime,
@@ -104,61 +125,109 @@ enum Content {
     Open(Arc<OwnedFd>),
 }
 
+// === impl Entry ===
+
 impl Entry {
-    /// Makes an open file ready. `None` where it changed while it was read, twice in a row.
-    pub(super) fn load(name: &[u8], file: File, metadata: Metadata, keeping: Keeping) -> io::Result<Option<Self>> {
-        if metadata.size() > SMALL {
-            return Ok(Some(Self::new(name, &metadata, Content::Open(Arc::new(OwnedFd::from(file))), keeping)));
+    /// Makes an open file and its variants ready. `None` where it changed while it was read, twice in a row.
+    pub(super) fn load(
+        name: &[u8],
+        mut plain: Opened,
+        siblings: Vec<(Coding, Opened)>,
+        dress: &Dress,
+        keeping: Keeping,
+    ) -> io::Result<Option<Self>> {
+        let Some(content) = read_until_still(&mut plain)? else { return Ok(None) };
+        let now = SystemTime::now();
+        let touched = plain.metadata.modified().unwrap_or(UNIX_EPOCH);
+        let modified = conditional::last_modified(touched, now);
+        let mut variants = Vec::new();
+        let mut is_settled = is_settled(touched, now);
+        for (coding, mut sibling) in siblings {
+            // One that is being written now is passed over; a second later it is looked at again.
+            let Some(content) = read_until_still(&mut sibling)? else {
+                is_settled = false;
+                continue;
+            };
+            is_settled &= sibling.metadata.modified().is_ok_and(|touched| self::is_settled(touched, now));
+            variants.push((Some(coding), content, Identity::of(&sibling.metadata)));
         }
-        let mut metadata = metadata;
-        for _ in 0..2 {
-            if let Some(bytes) = read_as(&file, &metadata)? {
-                return Ok(Some(Self::new(name, &metadata, Content::Memory(bytes), keeping)));
+        let fields = FieldsOf { name, modified, dress, keeping, varies: !variants.is_empty() };
+        Ok(Some(Self {
+            keeping,
+            is_settled,
+            plain: fields.representation(None, content, Identity::of(&plain.metadata)),
+            variants: variants
+                .into_iter()
+                .map(|(coding, content, identity)| fields.representation(coding, content, identity))
+                .collect(),
+        }))
+    }
+
+    /// Whether these are still the file and its variants, so that nothing has to be read again.
+    pub(super) fn is_still(&self, plain: &Opened, siblings: &[(Coding, Opened)], keeping: Keeping) -> bool {
+        let is_same = |one: &Representation, other: &Opened| one.identity == Identity::of(&other.metadata);
+        self.is_settled
+            && self.keeping == keeping
+            && is_same(&self.plain, plain)
+            && self.variants.len() == siblings.len()
+            && self
+                .variants
+                .iter()
+                .zip(siblings)
+                .all(|(variant, (coding, sibling))| variant.coding == Some(*coding) && is_same(variant, sibling))
+    }
+
+    /// Whether there is anything to choose between.
+    pub(super) fn varies(&self) -> bool {
+        !self.variants.is_empty()
+    }
+
+    /// The file as it is.
+    pub(super) fn plain(&self) -> &Representation {
+        &self.plain
+    }
+
+    /// What the client wants most; of what it wants alike, the smallest.
+    pub(super) fn choose(&self, accepted: Accepted) -> &Representation {
+        let mut best = (&self.plain, 0);
+        for variant in &self.variants {
+            let weight = variant.coding.map_or(0, |coding| accepted.weight(coding));
+            let is_better = weight > best.1 || weight == best.1 && variant.length() < best.0.length();
+            if weight > 0 && is_better && !accepted.prefers_identity(weight) {
+                best = (variant, weight);
             }
-            metadata = file.metadata()?;
-            if metadata.size() > SMALL {
-                break;
-            }
         }
-        Ok(None)
+        best.0
     }
 
-    fn new(name: &[u8], metadata: &Metadata, content: Content, keeping: Keeping) -> Self {
-        let (identity, now) = (Identity::of(metadata), SystemTime::now());
-        let touched = metadata.modified().unwrap_or(UNIX_EPOCH);
-        let (tag, modified) = (identity.tag(), conditional::last_modified(touched, now));
-        let mut whole = Fields::new()
-            .with("Content-Type", content_type::of(name))
-            .with("X-Content-Type-Options", Bytes::from_static(b"nosniff"))
-            .with("ETag", tag.clone())
-            .with("Last-Modified", Bytes::copy_from_slice(&date::format(modified)))
-            .with("Accept-Ranges", Bytes::from_static(b"bytes"));
-        // What RFC 9110, section 15.4.5 wants in a 304; the fields of the content would be noise.
-        let mut unchanged = Fields::new().with("ETag", tag.clone());
-        if let Some(value) = keeping.value() {
-            whole.push(Bytes::from_static(b"Cache-Control"), Bytes::from_static(value.as_bytes()));
-            unchanged.push(Bytes::from_static(b"Cache-Control"), Bytes::from_static(value.as_bytes()));
-        }
-        let is_settled = now.duration_since(touched).is_ok_and(|age| age >= SETTLED);
-        Self { identity, keeping, is_settled, content, tag, modified, whole, unchanged }
+    /// Bytes that it holds in memory.
+    pub(super) fn held(&self) -> usize {
+        let held = |one: &Representation| if let Content::Memory(bytes) = &one.content { bytes.len() } else { 0 };
+        held(&self.plain) + self.variants.iter().map(held).sum::<usize>()
     }
 
-    /// Whether this is still the file with this metadata, so that nothing has to be read again.
-    pub(super) fn is_still(&self, metadata: &Metadata, keeping: Keeping) -> bool {
-        self.is_settled && self.keeping == keeping && self.identity == Identity::of(metadata)
+    /// Descriptors that it holds open.
+    pub(super) fn descriptors(&self) -> usize {
+        let all = std::iter::once(&self.plain).chain(&self.variants);
+        all.filter(|one| matches!(one.content, Content::Open(_))).count()
     }
+}
 
-    /// The length of the file.
+fn is_settled(touched: SystemTime, now: SystemTime) -> bool {
+    now.duration_since(touched).is_ok_and(|age| age >= SETTLED)
+}
+
+// === impl Representation ===
+
+impl Representation {
+    /// The length of all of it.
     pub(super) fn length(&self) -> u64 {
         self.identity.size
     }
 
-    /// Bytes that it holds in memory; `None` where it holds a descriptor instead.
-    pub(super) fn held(&self) -> Option<usize> {
-        match &self.content {
-            Content::Memory(bytes) => Some(bytes.len()),
-            Content::Open(_) => None,
-        }
+    /// Whether it is compressed.
+    pub(super) fn is_coded(&self) -> bool {
+        self.coding.is_some()
     }
 
     /// What preconditions compare.
@@ -176,13 +245,68 @@ impl Entry {
         self.unchanged.clone()
     }
 
-    /// A part of the file that lies within it.
-    pub(super) fn part(&self, first: u64, length: u64) -> ResponseBody {
+    /// A part of it that lies within it.
+    pub(super) fn part(&self, part: Part) -> ResponseBody {
         match &self.content {
-            Content::Memory(bytes) => ResponseBody::Full(bytes.slice(first as usize..(first + length) as usize)),
-            Content::Open(file) => ResponseBody::File(FileBody { file: Arc::clone(file), offset: first, length }),
+            Content::Memory(bytes) => {
+                ResponseBody::Full(bytes.slice(part.first as usize..(part.first + part.length) as usize))
+            }
+            Content::Open(file) => {
+                ResponseBody::File(FileBody { file: Arc::clone(file), offset: part.first, length: part.length })
+            }
         }
     }
+}
+
+/// What the fields of a file and its variants are made of.
+struct FieldsOf<'a> {
+    name: &'a [u8],
+    modified: SystemTime,
+    dress: &'a Dress,
+    keeping: Keeping,
+    varies: bool,
+}
+
+impl FieldsOf<'_> {
+    fn representation(&self, coding: Option<Coding>, content: Content, identity: Identity) -> Representation {
+        let tag = identity.tag(coding);
+        let mut whole = Fields::new()
+            .with("Content-Type", self.dress.content_type(self.name))
+            .with("X-Content-Type-Options", Bytes::from_static(b"nosniff"))
+            .with("ETag", tag.clone())
+            .with("Last-Modified", Bytes::copy_from_slice(&date::format(self.modified)))
+            .with("Accept-Ranges", Bytes::from_static(b"bytes"));
+        // What RFC 9110, section 15.4.5 wants in a 304; the fields of the content would be noise.
+        let mut unchanged = Fields::new().with("ETag", tag.clone());
+        if let Some(coding) = coding {
+            whole.push(Bytes::from_static(b"Content-Encoding"), Bytes::from_static(coding.name().as_bytes()));
+        }
+        if self.varies {
+            for fields in [&mut whole, &mut unchanged] {
+                fields.push(Bytes::from_static(b"Vary"), Bytes::from_static(b"Accept-Encoding"));
+            }
+        }
+        if let Some(value) = self.keeping.value() {
+            whole.push(Bytes::from_static(b"Cache-Control"), value.clone());
+            unchanged.push(Bytes::from_static(b"Cache-Control"), value);
+        }
+        self.dress.put_on(&mut whole, &mut unchanged);
+        Representation { coding, identity, content, tag, modified: self.modified, whole, unchanged }
+    }
+}
+
+/// The content of an open file: in memory where it is small. `None` where it changed while it was read, twice in a row.
+fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
+    for _ in 0..2 {
+        if opened.metadata.size() > SMALL {
+            return Ok(Some(Content::Open(Arc::new(OwnedFd::from(opened.file.try_clone()?)))));
+        }
+        if let Some(bytes) = read_as(&opened.file, &opened.metadata)? {
+            return Ok(Some(Content::Memory(bytes)));
+        }
+        opened.metadata = opened.file.metadata()?;
+    }
+    Ok(None)
 }
 
 /// The content that belongs to `metadata`; `None` where it turns out shorter, or where the file is another one
@@ -230,40 +354,47 @@ mod tests {
         assert_eq!(read_as(&file, &before).unwrap(), None, "touched");
     }
 
+    fn load(file: File, metadata: Metadata) -> Entry {
+        Entry::load(b"a.txt", Opened { file, metadata }, Vec::new(), &Dress::default(), Keeping::Unsaid)
+            .unwrap()
+            .unwrap()
+    }
+
     #[test]
     fn a_file_that_changed_once_is_read_again_as_what_it_is_now() {
         let file = file_of(b"0123456789");
         let before = file.metadata().unwrap();
         file.set_len(4).unwrap();
-        let entry = Entry::load(b"a.txt", file, before, Keeping::Unsaid).unwrap().unwrap();
-        assert_eq!(entry.length(), 4);
-        assert!(matches!(entry.part(0, 4), ResponseBody::Full(bytes) if bytes == "0123"));
+        let entry = load(file, before);
+        assert_eq!(entry.plain().length(), 4);
+        let body = entry.plain().part(Part { first: 0, length: 4 });
+        assert!(matches!(body, ResponseBody::Full(bytes) if bytes == "0123"));
     }
 
     #[test]
     fn a_fresh_file_is_read_again_because_its_times_may_not_tell() {
         let file = file_of(b"x");
-        let load = |file: &File| {
-            let metadata = file.metadata().unwrap();
-            Entry::load(b"a", file.try_clone().unwrap(), metadata, Keeping::Unsaid).unwrap().unwrap()
-        };
-        assert!(!load(&file).is_still(&file.metadata().unwrap(), Keeping::Unsaid));
+        let opened = |file: &File| Opened { metadata: file.metadata().unwrap(), file: file.try_clone().unwrap() };
+        let entry = load(file.try_clone().unwrap(), file.metadata().unwrap());
+        assert!(!entry.is_still(&opened(&file), &[], Keeping::Unsaid));
         set_modified(&file, SystemTime::now() - Duration::from_secs(60));
-        let entry = load(&file);
-        assert!(entry.is_still(&file.metadata().unwrap(), Keeping::Unsaid));
-        assert!(!entry.is_still(&file.metadata().unwrap(), Keeping::Immutable), "a new manifest changes the fields");
+        let entry = load(file.try_clone().unwrap(), file.metadata().unwrap());
+        assert!(entry.is_still(&opened(&file), &[], Keeping::Unsaid));
+        assert!(!entry.is_still(&opened(&file), &[], Keeping::Immutable), "a new manifest changes the fields");
+        let sibling = (Coding::Gzip, opened(&file));
+        assert!(!entry.is_still(&opened(&file), &[sibling], Keeping::Unsaid), "a variant has come");
     }
 
     #[test]
     fn the_tag_is_strong_and_tells_time_and_size() {
         let identity = |modified, size, inode, changed| Identity { device: 1, inode, size, modified, changed };
-        let tag = identity((1_700_000_000, 5), 7, 1, (1, 1)).tag();
+        let tag = identity((1_700_000_000, 5), 7, 1, (1, 1)).tag(None);
         assert!(tag.starts_with(b"\"") && tag.ends_with(b"\"") && tag.len() > 2);
-        assert_eq!(identity((1_700_000_000, 5), 7, 2, (2, 2)).tag(), tag, "the same on another machine");
-        assert_ne!(identity((1_700_000_000, 6), 7, 1, (1, 1)).tag(), tag);
-        assert_ne!(identity((1_700_000_000, 5), 8, 1, (1, 1)).tag(), tag);
+        assert_eq!(identity((1_700_000_000, 5), 7, 2, (2, 2)).tag(None), tag, "the same on another machine");
+        assert_ne!(identity((1_700_000_000, 6), 7, 1, (1, 1)).tag(None), tag);
+        assert_ne!(identity((1_700_000_000, 5), 8, 1, (1, 1)).tag(None), tag);
         // Nix dates all its files to second 1.
-        assert_ne!(identity((1, 0), 7, 1, (9, 0)).tag(), identity((1, 0), 7, 1, (8, 0)).tag());
+        assert_ne!(identity((1, 0), 7, 1, (9, 0)).tag(None), identity((1, 0), 7, 1, (8, 0)).tag(None));
     }
 
     #[test]
@@ -271,7 +402,7 @@ mod tests {
         let file = file_of(b"x");
         set_modified(&file, SystemTime::now() + Duration::from_secs(86_400));
         let metadata = file.metadata().unwrap();
-        let entry = Entry::load(b"a", file, metadata, Keeping::Unsaid).unwrap().unwrap();
-        assert!(entry.validators().modified <= SystemTime::now());
+        let entry = load(file, metadata);
+        assert!(entry.plain().validators().modified <= SystemTime::now());
     }
 }

@@ -2,14 +2,19 @@
 //!
 //! Everything here waits for the disk, and so runs on the blocking pool only.
 
+use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::cache::Sought;
-use super::entry::{Entry, Identity, Keeping};
+use super::coding::Coding;
+use super::dress::Dress;
+use super::entry::{Entry, Identity, Keeping, Opened};
+use super::listing::{self, Listing};
 use super::manifest::{self, Manifest, ManifestError};
 use super::name;
 use super::settings::{Missing, StaticSettings};
@@ -17,6 +22,9 @@ use super::tree::{Below, Tree};
 
 /// How often the manifest is looked at: the same second after which a file is.
 const MANIFEST_CHECK: Duration = Duration::from_secs(1);
+
+/// Seconds for which a plain name beside hashed ones is kept: its content changes with a deployment.
+const BESIDE_HASHED: u32 = 60;
 
 /// A lookup that failed: the machine's fault or the operator's, never the client's.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +67,10 @@ pub(super) struct Lookup {
     allow_names: Vec<String>,
     refuse_sources: bool,
     is_edited: bool,
+    precompressed: bool,
+    listing: bool,
+    max_age: Option<u32>,
+    dress: Dress,
     manifest: Option<Mutex<Watched>>,
 }
 
@@ -81,6 +93,7 @@ struct Watched {
 impl Lookup {
     /// The roots of these settings, with the folders that were opened for them in the same order.
     pub(super) fn new(settings: StaticSettings, folders: Vec<OwnedFd>) -> Self {
+        let dress = Dress::new(&settings);
         let roots = settings.roots.into_iter().zip(folders).map(|(root, folder)| RootTree {
             tree: Tree::new(folder),
             prefix: root.prefix.trim_matches('/').as_bytes().to_vec(),
@@ -94,6 +107,11 @@ impl Lookup {
             allow_names: settings.allow_names,
             refuse_sources: settings.refuse_sources,
             is_edited: !settings.cache,
+            // What lies beside sources that are edited is of yesterday.
+            precompressed: settings.precompressed && settings.cache,
+            listing: settings.listing,
+            max_age: settings.max_age,
+            dress,
             manifest: settings.manifest.then(|| Mutex::new(watched)),
         }
     }
@@ -145,13 +163,34 @@ impl Lookup {
                 found => return Ok(found),
             }
         }
+        let trimmed = folder.strip_suffix(b"/").unwrap_or(folder);
+        if self.listing && !name::is_denied(own, &self.allow_names, false) {
+            let below = if trimmed.is_empty() { Ok(Below::Folder) } else { root.tree.open(trimmed) };
+            if let Below::Folder = below.map_err(|errno| root.failed(folder, errno))? {
+                return Ok(Sought::Listing);
+            }
+        }
         Ok(Sought::Absent)
+    }
+
+    /// What stands in the folder that `own` names: of the first root that has it.
+    pub(super) fn list(&self, own: &[u8]) -> Result<Option<Listing>, LookupError> {
+        for root in &self.roots {
+            let Some(folder) = root.below(own) else { continue };
+            let folder = folder.strip_suffix(b"/").unwrap_or(folder);
+            let is_hidden =
+                |name: &[u8]| name::is_denied(&[own, name].concat(), &self.allow_names, self.refuse_sources);
+            let listing = listing::read(&root.tree, folder, is_hidden).map_err(|errno| root.failed(folder, errno))?;
+            if listing.is_some() {
+                return Ok(listing);
+            }
+        }
+        Ok(None)
     }
 
     /// What stands under `name` in this root, which is `own` in the route.
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
-        let failed = |source| LookupError::Io { name: text(name), root: root.path.display().to_string(), source };
-        let below = root.tree.open(name).map_err(|errno| failed(io::Error::from(errno)));
+        let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
         if name::is_denied(own, &self.allow_names, self.refuse_sources) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
             return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
@@ -161,11 +200,13 @@ impl Lookup {
             Below::Other => Ok(Sought::Refused),
             Below::Folder => Ok(Sought::Folder),
             Below::File(file, metadata) => {
-                let keeping = self.keeping(own, known.now);
-                if let Some(last) = known.last.filter(|last| last.is_still(&metadata, keeping)) {
+                let (keeping, opened) = (self.keeping(own, known.now), Opened { file, metadata });
+                let siblings = self.siblings(root, name, &opened, keeping);
+                if let Some(last) = known.last.filter(|last| last.is_still(&opened, &siblings, keeping)) {
                     return Ok(Sought::File(Arc::clone(last)));
                 }
-                match Entry::load(name, file, metadata, keeping).map_err(failed)? {
+                let loaded = Entry::load(name, opened, siblings, &self.dress, keeping);
+                match loaded.map_err(|source| root.failed(name, source))? {
                     Some(entry) => Ok(Sought::File(Arc::new(entry))),
                     None => Err(LookupError::Changing { name: text(name), root: root.path.display().to_string() }),
                 }
@@ -173,14 +214,35 @@ impl Lookup {
         }
     }
 
+    /// The variants of a file that were compressed beforehand and can stand for it: smaller, and not older, unless the
+    /// name says that the content never changes. What cannot be opened is no variant.
+    fn siblings(&self, root: &RootTree, name: &[u8], plain: &Opened, keeping: Keeping) -> Vec<(Coding, Opened)> {
+        if !self.precompressed || Coding::ALL.iter().any(|coding| name.ends_with(coding.suffix().as_bytes())) {
+            return Vec::new();
+        }
+        let open = |coding: Coding| match root.tree.open(&[name, coding.suffix().as_bytes()].concat()) {
+            Ok(Below::File(file, metadata)) => Some((coding, Opened { file, metadata })),
+            _ => None,
+        };
+        let modified = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
+        let stands = |(_, sibling): &(Coding, Opened)| {
+            sibling.metadata.size() < plain.metadata.size()
+                && (keeping == Keeping::Immutable || modified(&sibling.metadata) >= modified(&plain.metadata))
+        };
+        Coding::ALL.into_iter().filter_map(open).filter(stands).collect()
+    }
+
     fn keeping(&self, own: &[u8], now: Instant) -> Keeping {
         if self.is_edited {
             return Keeping::Ask;
         }
         match self.current_manifest(now) {
-            None => Keeping::Unsaid,
             Some(manifest) if manifest.is_hashed(own) => Keeping::Immutable,
-            Some(_) => Keeping::Minute,
+            manifest => match self.max_age {
+                Some(seconds) => Keeping::Seconds(seconds),
+                None if manifest.is_some() => Keeping::Seconds(BESIDE_HASHED),
+                None => Keeping::Unsaid,
+            },
         }
     }
 
@@ -196,6 +258,10 @@ impl Lookup {
 }
 
 impl RootTree {
+    fn failed(&self, name: &[u8], source: impl Into<io::Error>) -> LookupError {
+        LookupError::Io { name: text(name), root: self.path.display().to_string(), source: source.into() }
+    }
+
     /// `own` as it is called in this root; `None` where the root's prefix stands against it.
     fn below<'a>(&self, own: &'a [u8]) -> Option<&'a [u8]> {
         if self.prefix.is_empty() {

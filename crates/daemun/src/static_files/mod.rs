@@ -7,23 +7,30 @@
 //! 2. *Name* (`name`): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
 //! 3. *Memory* (`cache`): what the name led to within the last second, ready to be sent, without a system call.
 //! 4. *Disk* (`lookup`), on the blocking pool: the first root that has the name, opened beneath it (`tree`), an
-//!    index for a folder; made ready (`entry`) with its type (`content_type`), and with how long it may be kept
-//!    (`manifest`).
+//!    index for a folder; made ready (`entry`) with its type (`content_type`), with what lies beside it compressed,
+//!    with how long it may be kept (`manifest`) and what the route adds (`dress`).
 //! 5. *Missing*: the route's other path takes the name's place, once.
-//! 6. *Outcome*: absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
+//! 6. *Outcome*: a folder that may be told is listed (`listing`); absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
 //!    wants its slash; a file is sent.
-//! 7. *Preconditions* (`conditional`): 304, 412.
-//! 8. *Range* (`range`): 206, 416.
+//! 7. *Variant* (`coding`), then *preconditions* (`conditional`): 304, 412.
+//! 8. *Range* (`range`, `multipart`): 206, 416.
+//!
+//! `send` puts the same behind the answers of another handler: `X-Sendfile` and `X-Accel-Redirect`.
 
 mod answer;
 mod cache;
+mod coding;
 mod conditional;
 mod content_type;
+mod dress;
 mod entry;
+mod listing;
 mod lookup;
 mod manifest;
+mod multipart;
 mod name;
 mod range;
+mod send;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -44,6 +51,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Method, Request, Status};
 
 pub use manifest::ManifestError;
+pub use send::{SendFiles, SendRoots};
 pub use settings::{Missing, Root, StaticSettings};
 
 /// The handler of a static route.
@@ -123,12 +131,30 @@ impl StaticFiles {
                 None => self.look_up(other.clone(), request.received).await?,
             };
         }
+        if let Sought::Listing = sought {
+            return self.list(request).await;
+        }
         Ok(self.outcome(request, &sought))
+    }
+
+    /// What is in a folder, as it is now.
+    async fn list(&self, request: Request) -> Result<Outcome, HandlerError> {
+        let head = &request.head;
+        if !is_served(head.method()) {
+            return Ok(Outcome::Response(answer::other_method(head)));
+        }
+        let own = name::own_part(&request.path, request.prefix_length).unwrap_or_default();
+        let (lookup, own) = (Arc::clone(&self.lookup), Bytes::copy_from_slice(own));
+        let listing = on_disk(move || lookup.list(&own)).await?;
+        Ok(Outcome::Response(match listing {
+            Some(listing) => listing.answer(&request),
+            None => answer::plain(Status::NOT_FOUND, head),
+        }))
     }
 
     async fn look_up(&self, name: Bytes, now: Instant) -> Result<Sought, HandlerError> {
         let (lookup, cache) = (Arc::clone(&self.lookup), self.cache.clone());
-        let looking = tokio::task::spawn_blocking(move || {
+        on_disk(move || {
             let Some(cache) = cache else { return lookup.look_up(&name, Known { last: None, now }) };
             let result = lookup.look_up(&name, Known { last: cache.last(&name).as_ref(), now });
             match &result {
@@ -136,14 +162,8 @@ impl StaticFiles {
                 Err(_) => cache.forget(&name),
             }
             result
-        });
-        match looking.await {
-            Ok(result) => result.map_err(|error| failure(&error)),
-            Err(error) => {
-                let message = format!("looking for a file: {error}");
-                Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message))
-            }
-        }
+        })
+        .await
     }
 
     /// Step 6.
@@ -151,9 +171,8 @@ impl StaticFiles {
         let method = request.head.method();
         Outcome::Response(match sought {
             Sought::Absent if self.is_next_on_missing => return Outcome::Decline(request),
-            Sought::Absent | Sought::Refused => answer::plain(Status::NOT_FOUND, method),
-            _ if method == Method::Options => answer::options(),
-            _ if !is_served(method) => answer::method_not_allowed(method),
+            Sought::Absent | Sought::Refused | Sought::Listing => answer::plain(Status::NOT_FOUND, &request.head),
+            _ if !is_served(method) => answer::other_method(&request.head),
             Sought::Folder => {
                 let keeping = if self.cache.is_some() { Keeping::Unsaid } else { Keeping::Ask };
                 answer::to_folder(request.path.as_bytes(), request.head.query(), keeping)
@@ -171,13 +190,25 @@ impl Handler for StaticFiles {
     fn handle(&self, request: Request) -> Answering<'_> {
         let method = request.head.method();
         if !self.is_next_on_missing && !is_served(method) {
-            let response =
-                if method == Method::Options { answer::options() } else { answer::method_not_allowed(method) };
-            return Box::pin(ready(Ok(Outcome::Response(response))));
+            return Box::pin(ready(Ok(Outcome::Response(answer::other_method(&request.head)))));
         }
         match self.at_hand(&request) {
+            Ok(Sought::Listing) => Box::pin(self.list(request)),
             Ok(sought) => Box::pin(ready(Ok(self.outcome(request, &sought)))),
             Err(name) => Box::pin(self.look_on_disk(request, name)),
+        }
+    }
+}
+
+/// Runs a lookup on the blocking pool.
+async fn on_disk<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, LookupError> + Send + 'static,
+) -> Result<T, HandlerError> {
+    match tokio::task::spawn_blocking(look).await {
+        Ok(result) => result.map_err(|error| failure(&error)),
+        Err(error) => {
+            let message = format!("looking for a file: {error}");
+            Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message))
         }
     }
 }

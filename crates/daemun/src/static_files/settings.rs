@@ -1,11 +1,12 @@
 //! Which files a route serves, and how.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 /// `static = { … }` on a route.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct StaticSettings {
     /// Folders that are looked through in order; the first that has the name answers.
     pub roots: Vec<Root>,
@@ -23,6 +24,21 @@ pub struct StaticSettings {
     /// Whether what is in memory may be used without looking at the disk again for a second. False for sources
     /// that are being edited.
     pub cache: bool,
+    /// Whether `a.css.br`, `a.css.zst` and `a.css.gz` are sent for `a.css` to clients that take them, where they are not
+    /// older and are smaller.
+    pub precompressed: bool,
+    /// Whether a folder without an index answers with the list of what is in it.
+    pub listing: bool,
+    /// Content types by ending (`.x`) or by whole name, before those that are known.
+    pub types: BTreeMap<String, String>,
+    /// Fields on every file that is sent; they take the place of our own of the same name.
+    pub headers: BTreeMap<String, String>,
+    /// Seconds for which files may be kept without asking; those that the manifest hashes for ever. `None`: nothing is
+    /// said, or a minute where there is a manifest.
+    pub max_age: Option<u32>,
+    /// Whether the files come from visitors: pages and images that a browser would run scripts of get an origin of
+    /// their own.
+    pub uploads: bool,
 }
 
 /// One folder of a static route.
@@ -36,9 +52,10 @@ pub struct Root {
 }
 
 /// What a static route does with a name that is not there.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Missing {
     /// 404.
+    #[default]
     NotFound,
     /// The next best route answers.
     Next,

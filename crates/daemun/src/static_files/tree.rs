@@ -7,6 +7,7 @@
 
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
@@ -85,6 +86,77 @@ impl Tree {
             Err(Errno::XDEV | Errno::LOOP | Errno::NXIO | Errno::NODEV) => Ok(Below::Other),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// One thing in a folder.
+#[derive(Debug)]
+pub(super) struct Listed {
+    /// Its name; any bytes.
+    pub(super) name: Vec<u8>,
+    /// The size of a file; `None` for a folder.
+    pub(super) size: Option<u64>,
+    /// When it was modified.
+    pub(super) modified: SystemTime,
+}
+
+impl Tree {
+    /// At most `most` of the files and folders in the folder `name`, in no order, and whether there are more; `None`
+    /// where there is no such folder. What may not be sent is left out: links that lead out of the root, pipes, and what
+    /// `is_hidden` says.
+    pub(super) fn list(
+        &self,
+        name: &[u8],
+        most: usize,
+        is_hidden: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<(Vec<Listed>, bool)>, Errno> {
+        let opened = match (self.opening, name) {
+            (Opening::Kernel, b"") => open_beneath(&self.root, b".", OFlags::DIRECTORY),
+            (Opening::Kernel, name) => open_beneath(&self.root, name, OFlags::DIRECTORY),
+            (Opening::Walk, b"") => rustix::fs::openat(&self.root, c".", CALM | OFlags::DIRECTORY, Mode::empty()),
+            (Opening::Walk, name) => walk(&self.root, name),
+        };
+        let folder = match opened {
+            Ok(folder) => folder,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::XDEV | Errno::LOOP) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut listed = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&folder)? {
+            let entry = entry?;
+            let own = entry.file_name().to_bytes();
+            if matches!(own, b"." | b"..") || is_hidden(own) {
+                continue;
+            }
+            if listed.len() == most {
+                return Ok(Some((listed, true)));
+            }
+            listed.extend(self.look(&folder, name, own));
+        }
+        Ok(Some((listed, false)))
+    }
+
+    /// A file or folder below this root; `None` for what is neither, or is gone again.
+    fn look(&self, folder: &OwnedFd, folder_name: &[u8], own: &[u8]) -> Option<Listed> {
+        let stat = rustix::fs::statat(folder, own, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        let after = |seconds: i64| {
+            let since = Duration::from_secs(seconds.unsigned_abs());
+            if seconds < 0 { UNIX_EPOCH - since } else { UNIX_EPOCH + since }
+        };
+        let (size, modified) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (Some(stat.st_size as u64), after(stat.st_mtime)),
+            FileType::Directory => (None, after(stat.st_mtime)),
+            FileType::Symlink => {
+                let separator: &[u8] = if folder_name.is_empty() { b"" } else { b"/" };
+                match self.open(&[folder_name, separator, own].concat()).ok()? {
+                    Below::File(_, metadata) => (Some(metadata.len()), metadata.modified().ok()?),
+                    Below::Folder => (None, after(stat.st_mtime)),
+                    Below::Other | Below::Nothing => return None,
+                }
+            }
+            _ => return None,
+        };
+        Some(Listed { name: own.to_vec(), size, modified })
     }
 }
 

@@ -71,6 +71,11 @@ impl AccessLogger {
         Self { writer: None, format: Format::Combined }
     }
 
+    /// Whether anything is written at all: who would look at the clock for a line need not.
+    pub fn is_on(&self) -> bool {
+        self.writer.is_some()
+    }
+
     /// Writes a line.
     pub fn log(&self, entry: &Entry<'_>) {
         let Some(writer) = &self.writer else { return };

@@ -17,4 +17,5 @@ pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
 pub use seldom::Seldom;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
+pub use time::rfc3339;
 pub use writer::LogWriter;

@@ -26,7 +26,7 @@ pub(super) fn push_common(line: &mut Vec<u8>, now: SystemTime) {
 }
 
 /// `2026-11-22T12:00:00.123Z` (RFC 3339).
-pub(super) fn rfc3339(now: SystemTime) -> String {
+pub fn rfc3339(now: SystemTime) -> String {
     let (seconds, millis) = since_epoch(now);
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = time(seconds);

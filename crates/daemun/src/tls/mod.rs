@@ -13,8 +13,6 @@ mod facts;
 mod material;
 mod session;
 mod settings;
-#[cfg(test)]
-mod tests;
 
 pub use certificates::{Certificates, Chosen, Tickets};
 pub use facts::Facts;

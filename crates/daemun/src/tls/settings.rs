@@ -45,3 +45,20 @@ pub fn is_name(host: &str) -> bool {
     };
     !bare.is_empty() && bare.len() <= 253 && bare.split('.').all(label)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_name;
+
+    #[test]
+    fn a_name_is_one_that_clients_can_ask_for() {
+        for good in ["localhost", "example.com", "*.example.com", "xn--bcher-kva.example", "a_b.example"] {
+            assert!(is_name(good), "{good}");
+        }
+        for bad in
+            ["", "*", "*.", "a..b", ".a", "a.", "a.*.b", "**.a", "b\u{fc}cher", "a b", "[::1]", "a:443", "http://a"]
+        {
+            assert!(!is_name(bad), "{bad}");
+        }
+    }
+}

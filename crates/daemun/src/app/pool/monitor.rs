@@ -93,7 +93,9 @@ impl State {
     fn watch_wanted(&self) -> Watch {
         let crowded = |worker: &Worker| worker.lanes.iter().any(|lane| lane.in_flight() > 1);
         let elsewhere = self.workers.iter().map(Worker::threads).sum::<usize>() > 1;
-        if (elsewhere && !self.queue.is_empty()) || self.workers.iter().any(crowded) {
+        // One thread alone has nobody who could take its requests over: what remains is to have it write its answers.
+        let matters = elsewhere || self.pace.holds_back();
+        if (elsewhere && !self.queue.is_empty()) || (matters && self.workers.iter().any(crowded)) {
             Watch::Close
         } else if !self.queue.is_empty() || self.workers.iter().any(|worker| worker.in_flight() > 0) {
             Watch::Loose

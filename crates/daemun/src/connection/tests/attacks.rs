@@ -322,7 +322,7 @@ async fn what_is_not_spoken_here_has_its_own_status() {
         (505, "GET / HTTP/2.0\r\nHost: a\r\n\r\n"),
         (505, "GET / HTTP/0.9\r\nHost: a\r\n\r\n"),
         (505, "GET / HTTP/3.0\r\nHost: a\r\n\r\n"),
-        (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+        (505, "PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n"),
         (501, "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\r\n"),
         (501, "CONNECT / HTTP/1.1\r\nHost: a\r\n\r\n"),
         (501, "ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFGH / HTTP/1.1\r\nHost: a\r\n\r\n"),

@@ -5,27 +5,38 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use super::https::Https;
 use crate::app::{Application, Pool};
 use crate::config::{Configuration, HandlerSettings};
-use crate::filter::Filtered;
+use crate::filter::{Filtered, Kept};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
+use crate::listener::Address;
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, Router, Rule};
-use crate::static_files::StaticFiles;
+use crate::server::plan::Plan;
+use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, RouteId};
 
-/// Builds the router over all routes; `folders` are the opened roots of the static ones, in their order.
+/// Builds the router over all routes; `folders` are those that applications may have files sent
+/// from, then the roots of the static routes, each in their order.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
     pools: &BTreeMap<String, Arc<Pool>>,
     spool: &Arc<Spool>,
+    kept: &Kept,
     errors: &ErrorLogger,
 ) -> io::Result<Arc<dyn Handler>> {
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
+    let mut senders = BTreeMap::new();
+    for app in &configuration.apps {
+        let opened = folders.by_ref().take(app.sendfile.len()).collect();
+        let roots = SendRoots::new(&app.sendfile, opened).map_err(io::Error::other)?;
+        senders.insert(app.name.as_str(), (!app.sendfile.is_empty()).then(|| Arc::new(roots)));
+    }
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
@@ -39,16 +50,24 @@ pub(super) fn build(
             }
             HandlerSettings::App(name) => {
                 let pool = pools.get(name).ok_or_else(|| io::Error::other(format!("no application `{name}`")))?;
-                Arc::new(Application::new(Arc::clone(pool), Arc::clone(spool), trusted.clone()))
+                let roots = senders.get(name.as_str()).cloned().flatten();
+                let (pool, spool) = (Arc::clone(pool), Arc::clone(spool));
+                let application = Arc::new(Application::new(pool, spool, trusted.clone(), roots.is_some()));
+                match roots {
+                    Some(roots) => Arc::new(SendFiles::new(application, roots)),
+                    None => application,
+                }
             }
             HandlerSettings::Redirect { to, status } => Arc::new(Redirect::new(to, *status).map_err(io::Error::other)?),
             HandlerSettings::Respond { status, body, content_type } => {
                 Arc::new(Respond::new(*status, body, content_type).map_err(io::Error::other)?)
             }
         };
+        let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
+        let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
+        let handler = Filtered::wrap(&route.filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
         let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
         let labels = Labels { route: pattern(&route.rule), app };
-        let handler = Filtered::wrap(&route.filters, handler);
         let counted = Counted { route: metrics::intern(&labels), handler };
         routes.push((route.rule.clone(), Arc::new(counted) as Arc<dyn Handler>));
     }
@@ -80,6 +99,21 @@ impl Handler for Counted {
     fn may_decline(&self) -> bool {
         self.handler.may_decline()
     }
+}
+
+/// The same behind what `redirect_https` and `hsts` ask for.
+pub(super) fn behind_https(handler: Arc<dyn Handler>, plan: &Plan) -> Arc<dyn Handler> {
+    let server = &plan.configuration.server;
+    let ports = plan.listeners.iter().filter(|(settings, ..)| settings.tls);
+    let mut ports = ports.filter_map(|(_, address, _)| match address {
+        Address::Tcp(address) => Some(address.port()),
+        _ => None,
+    });
+    // The usual port where anybody listens there; without a listener of ours a proxy speaks https before us.
+    let first = ports.next().unwrap_or(443);
+    let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
+    let trusted = TrustedProxies::new(server.trusted_proxies.clone());
+    Https::wrap(handler, server.redirect_https.then_some(port), server.hsts.as_deref(), trusted)
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.

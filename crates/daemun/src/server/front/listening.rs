@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Handle;
@@ -21,12 +22,14 @@ use crate::listener::accept::{Accepted, Listener, accept};
 use crate::listener::{Address, Clients, ListenerSettings, refuse};
 use crate::telemetry::Seldom;
 use crate::telemetry::metrics;
+use crate::tls::Certificates;
 
 /// Every address that is being listened on, and the connections that came of it.
 pub(super) struct Listening {
     addresses: HashMap<Address, watch::Sender<bool>>,
     room: Arc<Room>,
     limit: usize,
+    certificates: Arc<ArcSwap<Certificates>>,
 }
 
 /// What all connections share that one of them may find missing.
@@ -47,7 +50,7 @@ const REFUSALS: usize = 64;
 const HEADER_DEADLINE: Duration = Duration::from_secs(5);
 
 impl Listening {
-    pub(super) fn new(limit: usize) -> Self {
+    pub(super) fn new(limit: usize, certificates: Arc<ArcSwap<Certificates>>) -> Self {
         let room = Room {
             permits: Arc::new(Semaphore::new(limit)),
             clients: Arc::default(),
@@ -56,7 +59,7 @@ impl Listening {
             too_many_of_one: Seldom::default(),
             bad_header: Seldom::default(),
         };
-        Self { addresses: HashMap::new(), room: Arc::new(room), limit }
+        Self { addresses: HashMap::new(), room: Arc::new(room), limit, certificates }
     }
 
     /// Connections that are open.
@@ -95,7 +98,9 @@ impl Listening {
                 // One socket for all: its accept loop hands connections out in turn.
                 let targets = if alone { event_loops.to_vec() } else { Vec::new() };
                 let (room, context) = (Arc::clone(&self.room), Arc::clone(context));
-                let place = Place { server: None, expects_header: settings.proxy_protocol, room, context };
+                let certificates = settings.tls.then(|| Arc::clone(&self.certificates));
+                let expects_header = settings.proxy_protocol;
+                let place = Place { server: None, expects_header, certificates, room, context };
                 let accepting = AcceptLoop { place, targets };
                 event_loops[number % event_loops.len()].spawn(accepting.run(socket, stopped.clone()));
             }
@@ -123,6 +128,8 @@ struct Place {
     server: Option<SocketAddr>,
     /// Whether trusted proxies begin with a PROXY header.
     expects_header: bool,
+    /// What is shown, where clients speak TLS.
+    certificates: Option<Arc<ArcSwap<Certificates>>>,
     room: Arc<Room>,
     context: Arc<Context>,
 }
@@ -231,14 +238,23 @@ impl Place {
     async fn run(self, transport: Transport, told: Told, permit: OwnedSemaphorePermit) {
         let scheme = if told.is_secure { Scheme::Https } else { Scheme::Http };
         let (client, server) = told.ends.unzip();
-        let endpoint = Arc::new(Endpoint::new(client, server, scheme));
+        let endpoint = Endpoint::new(client, server, scheme);
         let _counted = self.context.is_counted.then(Counted::new);
-        connection::serve(transport, endpoint, self.context).await;
+        match self.certificates.map(|certificates| certificates.load_full()) {
+            None => connection::serve(transport, Arc::new(endpoint), self.context).await,
+            // Boxed: a plain connection's task has no room for it.
+            Some(certificates) => {
+                Box::pin(connection::serve_tls(transport, endpoint, certificates, self.context)).await;
+            }
+        }
         drop(permit);
     }
 
-    /// Says 503, where not too many hear it already.
+    /// Says 503, where not too many hear it already. A client that waits for a TLS handshake is just closed.
     fn refuse(&self, accepted: Accepted) {
+        if self.certificates.is_some() {
+            return;
+        }
         if let Ok(permit) = Arc::clone(&self.room.refusing).try_acquire_owned() {
             tokio::spawn(async move {
                 refuse(accepted).await;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,6 +18,7 @@ use crate::listener::Role;
 use crate::monitor::{Monitor, Sources, Telling};
 use crate::server::plan::{FrontReport, Plan};
 use crate::telemetry::{AccessLogger, ErrorLogger, metrics};
+use crate::tls::Certificates;
 
 /// How long the supervisor may take to tell what it knows; without it the last known is told.
 const STATUS_DEADLINE: Duration = Duration::from_millis(500);
@@ -140,13 +142,18 @@ pub(super) struct Aside {
 const CONNECTIONS: usize = 256;
 
 impl Aside {
-    pub(super) fn new(sight: &Arc<Sight>, token: &str, errors: &ErrorLogger) -> Self {
+    pub(super) fn new(
+        sight: &Arc<Sight>,
+        token: &str,
+        errors: &ErrorLogger,
+        certificates: &Arc<ArcSwap<Certificates>>,
+    ) -> Self {
         let sources = || Arc::clone(sight) as Arc<dyn Sources>;
         let place = |handler: Monitor| {
             let limits = Limits { max_connections: CONNECTIONS, max_body: 0, ..Limits::default() };
             let mut context = Context::new(Arc::new(handler), limits, AccessLogger::off(), errors.clone());
             context.is_counted = false;
-            (Listening::new(CONNECTIONS), Arc::new(context))
+            (Listening::new(CONNECTIONS, Arc::clone(certificates)), Arc::new(context))
         };
         Self { health: place(Monitor::health(sources())), monitor: place(Monitor::everything(sources(), token)) }
     }

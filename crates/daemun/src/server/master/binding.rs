@@ -42,6 +42,10 @@ impl Master {
             }
             let fault = |error: BindError| self.explain(settings, &error);
             if let Some(old) = self.same_address(settings) {
+                if old.settings.tls != settings.tls {
+                    let address = &settings.address;
+                    return Err(format!("{address}: a change between http and https takes effect with the next start"));
+                }
                 fresh.adopted.push(old.adopt(settings).map_err(fault)?);
             } else if let Some(at) = handed.iter().position(|handed| handed.serves(settings)) {
                 // Two listeners on any port are two.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::binding::Fresh;
+use super::certificates::Certificates;
 use super::events::Event;
 use super::{App, Lifeline, Master, Phase, lines, roots};
 use crate::app::{Ready, Start, Zygote, ZygoteMessage};
@@ -24,6 +25,7 @@ pub(super) struct Change {
     pub(super) number: u64,
     pub(super) configuration: Configuration,
     pub(super) bound: Fresh,
+    pub(super) certificates: Certificates,
     pub(super) apps: BTreeMap<String, NewApp>,
     pub(super) stage: Stage,
 }
@@ -119,11 +121,13 @@ impl Master {
 
     /// Begins a change: binds, and starts to import; of the applications only those that are named, where some are.
     pub(super) async fn begin(&mut self, configuration: Configuration, only: &[String]) -> Result<(), String> {
+        let certificates = Certificates::read(&configuration.tls)?;
         let bound = self.bind_new(&configuration)?;
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;
-        let mut change = Change { number, configuration, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        let mut change =
+            Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         let wanted = |app: &crate::app::AppSettings| only.is_empty() || only.contains(&app.name);
         let apps: Vec<_> = change.configuration.apps.iter().filter(|app| wanted(app)).cloned().collect();
         for settings in apps {

@@ -61,6 +61,8 @@ pub(super) enum Event {
     ReportLate(u64),
     /// The front wants to know how all is, for whoever asked it.
     StatusWanted(u64),
+    /// Certificates may have been replaced.
+    LookForCertificates,
     /// TTIN.
     WorkerMore,
     /// TTOU.

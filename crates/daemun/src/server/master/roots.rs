@@ -1,12 +1,12 @@
 //! Folders of static files that appear or are replaced while the server runs.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::events::Event;
 use super::{Master, Phase};
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
 use crate::server::plan::ToFront;
-use crate::static_files::Root;
 use crate::supervisor::identity;
 
 /// How often folders are looked for that were not there, or have been replaced since.
@@ -36,9 +36,9 @@ pub(super) fn closed_to_the_front(configuration: &Configuration) -> Vec<String> 
     if !identity::is_root() {
         return Vec::new();
     }
-    let closed = |root: &Root| {
-        let mode = std::fs::metadata(&root.path).ok()?.permissions().mode() & 0o777;
-        let path = root.path.display();
+    let closed = |path: &Path| {
+        let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
+        let path = path.display();
         (mode & 0o001 == 0).then(|| {
             format!(
                 "{path} has mode {mode:o}, and the front, which has a user of its own, cannot enter it: every file in \
@@ -50,11 +50,13 @@ pub(super) fn closed_to_the_front(configuration: &Configuration) -> Vec<String> 
     let told = |route: &RouteSettings| match &route.handler {
         HandlerSettings::Static(settings) => {
             let place = format!("{}: ", route.rule.origin);
-            settings.roots.iter().filter_map(closed).map(|text| place.clone() + &text).collect()
+            settings.roots.iter().filter_map(|root| closed(&root.path)).map(|text| place.clone() + &text).collect()
         }
         _ => Vec::new(),
     };
-    routes.flat_map(told).collect()
+    let sent = configuration.apps.iter().flat_map(|app| app.sendfile.iter().map(move |(_, path)| (&app.name, path)));
+    let sent = sent.filter_map(|(app, path)| Some(format!("`sendfile` of [app.{app}]: {}", closed(path)?)));
+    routes.flat_map(told).chain(sent).collect()
 }
 
 /// Which folder each static root is now: its device and inode; `None` where it is not there.
@@ -65,6 +67,8 @@ pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
         HandlerSettings::Static(settings) => Some(settings),
         _ => None,
     });
-    let paths = settings.flat_map(|settings| &settings.roots).map(|root| std::fs::metadata(&root.path).ok());
+    let sent = configuration.apps.iter().flat_map(|app| &app.sendfile).map(|(_, path)| path);
+    let paths = settings.flat_map(|settings| &settings.roots).map(|root| &root.path).chain(sent);
+    let paths = paths.map(|path| std::fs::metadata(path).ok());
     paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
 }

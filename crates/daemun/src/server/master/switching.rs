@@ -14,9 +14,11 @@ use crate::server::plan::{self, Openings, ToFront};
 impl Master {
     /// Sends the plan of the change under way, or of what is being served.
     pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, new) = match &self.change {
-            Some(change) if change.stage != Stage::Importing => (&change.configuration, Some(&change.bound)),
-            _ => (&self.configuration, None),
+        let (configuration, certificates, new) = match &self.change {
+            Some(change) if change.stage != Stage::Importing => {
+                (&change.configuration, &change.certificates, Some(&change.bound))
+            }
+            _ => (&self.configuration, &self.certificates, None),
         };
         let wanted = |bound: &&Bound| configuration.server.all_listeners().any(|settings| settings == &bound.settings);
         let all = self.bound.iter().filter(wanted).chain(new.into_iter().flat_map(Fresh::iter));
@@ -28,6 +30,7 @@ impl Master {
             bound: &bound,
             token: &self.desk.token,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
+            certificates: certificates.materials(),
         };
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
         let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
@@ -86,7 +89,7 @@ impl Master {
 
     /// The front serves what was prepared: the old may go.
     pub(super) async fn switched(&mut self) {
-        let Some(Change { configuration, bound, apps, .. }) =
+        let Some(Change { configuration, certificates, bound, apps, .. }) =
             self.change.take_if(|change| change.stage == Stage::Switching)
         else {
             return;
@@ -115,6 +118,8 @@ impl Master {
         let first = !std::mem::replace(&mut self.serving, true);
         self.roots = roots::now(&configuration);
         self.configuration = configuration;
+        self.certificates = certificates;
+        self.watch_certificates();
         if first {
             // Before the line that others wait for.
             self.write_pid_file();

@@ -177,7 +177,7 @@ async fn ranges_are_sent_as_parts() {
         assert_eq!(answer.field(name), site.get("/a.txt").await.field(name), "{name}");
     }
     let answer = site.ask("GET", "/empty.txt", &[("Range", "bytes=0-")]).await;
-    assert_eq!((answer.status, answer.field("Content-Range")), (416, Some("bytes */0")));
+    assert_eq!((answer.status, answer.field("Content-Range"), answer.length), (200, None, 0));
 }
 
 #[tokio::test]
@@ -262,4 +262,183 @@ async fn as_many_folders_as_roots_must_be_opened() {
     let site = Site::new(&[]);
     let error = StaticFiles::new(site.settings.clone(), Vec::new()).unwrap_err();
     assert_eq!(error.to_string(), "0 folders were opened for 1 roots");
+}
+
+#[tokio::test]
+async fn several_ranges_are_sent_as_parts_of_one_answer() {
+    let text: Vec<u8> = (0..2000).map(|at| b'a' + (at % 23) as u8).collect();
+    let large: Vec<u8> = (0..200_000).map(|at| b'a' + (at % 23) as u8).collect();
+    let site = Site::new(&[("a.txt", &text), ("large.bin", &large)]);
+    for (target, content, kind) in
+        [("/a.txt", &text, "text/plain; charset=utf-8"), ("/large.bin", &large, "application/octet-stream")]
+    {
+        let length = content.len();
+        let answer = site.ask("GET", target, &[("Range", "bytes=-5, 100-149, 120-199")]).await;
+        assert_eq!((answer.status, answer.field("Content-Range")), (206, None));
+        let boundary = answer.field("Content-Type").unwrap().strip_prefix("multipart/byteranges; boundary=").unwrap();
+        let part = |first: usize, last: usize| {
+            let head = format!("--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: bytes {first}-{last}/{length}");
+            format!("\r\n{head}\r\n\r\n{}", String::from_utf8_lossy(&content[first..=last]))
+        };
+        let want = format!("{}{}\r\n--{boundary}--\r\n", part(length - 5, length - 1), part(100, 199));
+        assert_eq!(answer.text(), want);
+        assert_eq!(answer.length, want.len() as u64);
+        assert!(answer.field("ETag").is_some() && answer.field("Accept-Ranges").is_some());
+        let tag = answer.field("ETag").unwrap();
+        let same = site.ask("GET", target, &[("Range", "bytes=0-0,9-9"), ("If-Range", tag)]).await;
+        assert_eq!(same.status, 206);
+        let other = site.ask("GET", target, &[("Range", "bytes=0-0,9-9"), ("If-Range", "\"other\"")]).await;
+        assert_eq!((other.status, other.length), (200, length as u64));
+    }
+}
+
+/// A text, and two ways in which it might have been compressed: nobody looks inside.
+const VARIANTS: [(&str, &[u8]); 3] = [("a.css", &[b'x'; 900]), ("a.css.gz", &[b'g'; 300]), ("a.css.br", &[b'b'; 200])];
+
+#[tokio::test]
+async fn a_variant_is_sent_to_those_who_want_it_with_its_own_tag() {
+    let site = Site::new(&VARIANTS);
+    let plain = site.get("/a.css").await;
+    assert_eq!(
+        (plain.length, plain.field("Content-Encoding"), plain.field("Vary")),
+        (900, None, Some("Accept-Encoding"))
+    );
+    let mut tags = vec![plain.field("ETag").unwrap().to_owned()];
+    for (accept, coding, length) in [
+        ("gzip, deflate, br, zstd", Some("br"), 200),
+        ("gzip", Some("gzip"), 300),
+        ("br;q=0.5, gzip", Some("gzip"), 300),
+        ("*", Some("br"), 200),
+        ("br;q=0, *", Some("gzip"), 300),
+        ("zstd", None, 900),
+        ("identity", None, 900),
+        ("br;q=0.5, identity;q=0.6", None, 900),
+        ("gzip, identity;q=0", Some("gzip"), 300),
+        ("identity;q=0", None, 900),
+        ("", None, 900),
+    ] {
+        for method in ["GET", "HEAD"] {
+            let answer = site.ask(method, "/a.css", &[("Accept-Encoding", accept)]).await;
+            assert_eq!(
+                (answer.status, answer.field("Content-Encoding"), answer.length),
+                (200, coding, length),
+                "{accept}"
+            );
+            assert_eq!(answer.field("Content-Type"), Some("text/css; charset=utf-8"));
+            assert_eq!(answer.field("Vary"), Some("Accept-Encoding"), "{accept}");
+            assert_eq!(answer.field("Last-Modified"), plain.field("Last-Modified"));
+            let tag = answer.field("ETag").unwrap();
+            let fields = [("Accept-Encoding", accept), ("If-None-Match", tag)];
+            let unchanged = site.ask(method, "/a.css", &fields).await;
+            assert_eq!((unchanged.status, unchanged.field("Vary")), (304, Some("Accept-Encoding")), "{accept}");
+            tags.push(tag.to_owned());
+        }
+    }
+    tags.sort();
+    tags.dedup();
+    assert_eq!(tags.len(), 3, "{tags:?}");
+}
+
+#[tokio::test]
+async fn a_range_is_a_part_of_the_variant_that_would_have_been_sent() {
+    let site = Site::new(&VARIANTS);
+    let whole = site.ask("GET", "/a.css", &[("Accept-Encoding", "br")]).await;
+    let tag = whole.field("ETag").unwrap();
+    let range = [("Accept-Encoding", "br"), ("Range", "bytes=10-19"), ("If-Range", tag)];
+    let part = site.ask("GET", "/a.css", &range).await;
+    assert_eq!((part.status, part.field("Content-Range"), part.text()), (206, Some("bytes 10-19/200"), "bbbbbbbbbb"));
+    assert_eq!((part.field("Content-Encoding"), part.field("ETag")), (Some("br"), Some(tag)));
+    let other = site.ask("GET", "/a.css", &[("Range", "bytes=10-19"), ("If-Range", tag)]).await;
+    assert_eq!((other.status, other.length), (200, 900), "the tag is that of another variant");
+    let several = site.ask("GET", "/a.css", &[("Accept-Encoding", "br"), ("Range", "bytes=0-9,100-109")]).await;
+    assert_eq!((several.status, several.length), (200, 200));
+}
+
+#[tokio::test]
+async fn a_variant_that_is_older_or_larger_than_its_file_is_passed_over() {
+    let site = Site::new(&[("a.css", &[b'x'; 900]), ("a.css.gz", &[b'g'; 300]), ("a.css.br", &[b'b'; 901])]);
+    let older = fs::File::options().write(true).open(site.path("a.css.gz")).unwrap();
+    older.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    let answer = site.ask("GET", "/a.css", &[("Accept-Encoding", "br, gzip")]).await;
+    assert_eq!((answer.length, answer.field("Vary")), (900, None));
+    let json = br#"{"paths": {"b.css": "a.css"}, "version": "1.1"}"#;
+    site.write("staticfiles.json", json);
+    let hashed = site.with(|settings| settings.manifest = true);
+    let answer = hashed.ask("GET", "/a.css", &[("Accept-Encoding", "br, gzip")]).await;
+    assert_eq!(answer.field("Content-Encoding"), Some("gzip"), "a hashed name never changes its content");
+    let off = hashed.with(|settings| settings.precompressed = false);
+    assert_eq!(off.ask("GET", "/a.css", &[("Accept-Encoding", "br, gzip")]).await.length, 900);
+    let itself = off.ask("GET", "/a.css.gz", &[("Accept-Encoding", "gzip")]).await;
+    assert_eq!((itself.field("Content-Type"), itself.field("Content-Encoding")), (Some("application/gzip"), None));
+}
+
+#[tokio::test]
+async fn the_route_says_types_fields_and_how_long_files_are_kept() {
+    let site = Site::new(&[("a.gpx", b"x"), ("a.svg", b"x"), ("a.html", b"x")]).with(|settings| {
+        settings.types = [(".gpx".to_owned(), "application/gpx+xml".to_owned())].into();
+        settings.headers =
+            [("Access-Control-Allow-Origin", "*"), ("X-Content-Type-Options", "none"), ("Content-Language", "ko")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+        settings.max_age = Some(3600);
+        settings.uploads = true;
+    });
+    let answer = site.get("/a.gpx").await;
+    assert_eq!(answer.field("Content-Type"), Some("application/gpx+xml"));
+    assert_eq!(answer.field("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!(answer.field("X-Content-Type-Options"), Some("none"));
+    assert_eq!(answer.field("Cache-Control"), Some("public, max-age=3600"));
+    assert_eq!(answer.field("Content-Security-Policy"), None);
+    let unchanged = site.ask("GET", "/a.gpx", &[("If-None-Match", "*")]).await;
+    assert_eq!(unchanged.field("Access-Control-Allow-Origin"), Some("*"));
+    assert_eq!((unchanged.status, unchanged.field("Content-Language")), (304, None));
+    for active in ["/a.svg", "/a.html"] {
+        assert!(site.get(active).await.field("Content-Security-Policy").unwrap().ends_with("sandbox"), "{active}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_without_an_index_is_listed_where_that_is_allowed() {
+    let files: [(&str, &[u8]); 7] = [
+        ("b.txt", b"22"),
+        ("A.txt", b"1"),
+        ("z/a.txt", b"1"),
+        (".hidden", b"1"),
+        ("with/index.html", b"own"),
+        ("<b>&\"'.txt", b"1"),
+        ("javascript:alert(1)", b"333"),
+    ];
+    let site = Site::new(&files);
+    std::os::unix::fs::symlink("../outside/secret.txt", site.path("link")).unwrap();
+    std::os::unix::fs::symlink("b.txt", site.path("inside")).unwrap();
+    assert_eq!(site.get("/").await.status, 404, "off unless asked for");
+    let site = site.with(|settings| settings.listing = true);
+    let names = async |query: &str| {
+        let answer = site.get(&format!("/{query}")).await;
+        assert_eq!((answer.status, answer.field("Content-Type")), (200, Some("text/plain; charset=utf-8")));
+        answer.text().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let sorted = ["with/", "z/", "<b>&\"'.txt", "A.txt", "b.txt", "inside", "javascript:alert(1)"];
+    assert_eq!(names("").await, sorted);
+    let by_size = ["with/", "z/", "<b>&\"'.txt", "A.txt", "b.txt", "inside", "javascript:alert(1)"];
+    assert_eq!(names("?sort=size").await, by_size);
+    assert_eq!(names("?sort=size&order=desc").await[..3], ["z/", "with/", "javascript:alert(1)"]);
+    assert_eq!(names("?order=desc").await[2], "javascript:alert(1)");
+    let page = site.ask("GET", "/", &[("Accept", "text/html")]).await;
+    assert_eq!(page.field("Content-Type"), Some("text/html; charset=utf-8"));
+    assert!(page.field("Content-Security-Policy").unwrap().starts_with("default-src 'none'"));
+    let text = page.text();
+    assert!(text.contains("<a href=\"./%3Cb%3E&amp;%22&#39;.txt\">&lt;b&gt;&amp;&quot;&#39;.txt</a>"), "{text}");
+    assert!(text.contains("href=\"./javascript:alert(1)\""), "{text}");
+    assert!(!text.contains("hidden") && !text.contains("secret") && !text.contains("../"), "{text}");
+    let json = site.ask("GET", "/z/", &[("Accept", "application/json")]).await;
+    let value: serde_json::Value = serde_json::from_slice(&json.body).unwrap();
+    assert_eq!((&value[0]["name"], &value[0]["type"], &value[0]["size"]), (&"a.txt".into(), &"file".into(), &1.into()));
+    assert_eq!(site.get("/with/").await.text(), "own");
+    assert_eq!(site.get("/z").await.field("Location"), Some("/z/"));
+    assert_eq!(site.get("/none/").await.status, 404);
+    assert_eq!(site.get("/.hidden/").await.status, 404);
+    assert_eq!(site.ask("POST", "/z/", &[]).await.status, 405);
+    let head = site.ask("HEAD", "/z/", &[]).await;
+    assert_eq!((head.status, head.body.len(), head.length), (200, 0, 6));
 }

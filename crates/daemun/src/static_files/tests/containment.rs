@@ -64,7 +64,7 @@ async fn dots_never_lead_out_however_they_are_written() {
     for target in ["/dir/../a.txt", "/%64ir/%2e%2e/a.txt", "/./a.txt", "//a.txt", "/static/../a.txt"] {
         let handler = site.handler();
         let request = request("GET", target, &[], "/", Instant::now()).unwrap();
-        assert_eq!(answer(handler.handle(request).await).text(), "a", "{target}");
+        assert_eq!(answer(handler.handle(request).await).await.text(), "a", "{target}");
     }
     for target in ["/dir%2f..%2f..%2foutside/secret.txt", "/..%2foutside/secret.txt", "/%252e%252e/outside/secret.txt"]
     {
@@ -73,7 +73,7 @@ async fn dots_never_lead_out_however_they_are_written() {
     // Behind a prefix without a slash, two dots may begin the name (nginx's off-by-slash).
     for target in ["/static../outside/secret.txt", "/static../root/a.txt", "/static./a.txt"] {
         let request = request("GET", target, &[], "/static", Instant::now()).unwrap();
-        assert_eq!(answer(site.handler().handle(request).await).status, 404, "{target}");
+        assert_eq!(answer(site.handler().handle(request).await).await.status, 404, "{target}");
     }
 }
 
@@ -92,7 +92,7 @@ async fn a_sibling_whose_name_begins_like_the_root_is_not_reached() {
     write_old(&site.folder.path().join("root-old/x.txt"), b"x");
     for target in ["/../root-old/x.txt", "/-old/x.txt"] {
         let Some(request) = request("GET", target, &[], "/", Instant::now()) else { continue };
-        assert_eq!(answer(site.handler().handle(request).await).status, 404);
+        assert_eq!(answer(site.handler().handle(request).await).await.status, 404);
     }
 }
 
@@ -226,7 +226,7 @@ async fn random_paths_never_open_anything_outside() {
         let Ok(target) = std::str::from_utf8(&raw) else { continue };
         for prefix in ["/", "/dir", "/root"] {
             let Some(request) = request("GET", target, &[], prefix, Instant::now()) else { continue };
-            let answer = answer(handler.handle(request).await);
+            let answer = answer(handler.handle(request).await).await;
             if answer.status == 200 {
                 assert!(["a", "b"].contains(&answer.text()), "{target} {prefix}");
             } else {

@@ -18,7 +18,7 @@ async fn the_second_answer_is_ready_at_once() {
         let again = request("GET", target, &[], "/", Instant::now()).unwrap();
         let polled = handler.handle(again).as_mut().poll(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(result) = polled else { panic!("{target} waits") };
-        assert_eq!(answer(result).status, status, "{target}");
+        assert_eq!(answer(result).await.status, status, "{target}");
     }
 }
 

@@ -89,11 +89,9 @@ impl Site {
         let settings = StaticSettings {
             roots: vec![Root { path: folder.path().join("root"), prefix: String::new() }],
             index: vec!["index.html".to_owned()],
-            missing: Missing::NotFound,
-            manifest: false,
-            allow_names: Vec::new(),
-            refuse_sources: false,
             cache: true,
+            precompressed: true,
+            ..StaticSettings::default()
         };
         let site = Self { folder, settings };
         for (name, content) in files {
@@ -191,17 +189,17 @@ fn request(method: &str, target: &str, fields: &[(&str, &str)], prefix: &str, re
 async fn ask(handler: &StaticFiles, method: &str, target: &str, fields: &[(&str, &str)]) -> Answer {
     let prefix = if target.starts_with("/static") { "/static/" } else { "/" };
     let request = request(method, target, fields, prefix, Instant::now()).expect("the path is canonical");
-    answer(handler.handle(request).await)
+    answer(handler.handle(request).await).await
 }
 
 /// The answer to a GET that comes `after` now.
 async fn get_after(handler: &StaticFiles, target: &str, after: Duration) -> Answer {
     let request = request("GET", target, &[], "/", Instant::now() + after).expect("the path is canonical");
-    answer(handler.handle(request).await)
+    answer(handler.handle(request).await).await
 }
 
-fn answer(result: Result<Outcome, HandlerError>) -> Answer {
-    let response = match result {
+async fn answer(result: Result<Outcome, HandlerError>) -> Answer {
+    let mut response = match result {
         Ok(Outcome::Response(response)) => response,
         Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => {
             return Answer { status: DECLINED, body: Vec::new(), length: 0, is_file: false, response: None };
@@ -221,7 +219,17 @@ fn answer(result: Result<Outcome, HandlerError>) -> Answer {
             file.read_exact_at(&mut bytes, part.offset).unwrap();
             (bytes, part.length, true)
         }
-        ResponseBody::Stream(_) => panic!("a file is never a stream"),
+        ResponseBody::Stream(_) => {
+            let ResponseBody::Stream(mut stream) = std::mem::replace(&mut response.body, ResponseBody::Empty) else {
+                unreachable!()
+            };
+            let length = stream.length().unwrap();
+            let mut bytes = Vec::new();
+            while let Some(chunk) = std::future::poll_fn(|context| stream.as_mut().poll_chunk(context)).await {
+                bytes.extend_from_slice(&chunk.unwrap());
+            }
+            (bytes, length, true)
+        }
     };
     Answer { status: response.status.code(), body, length, is_file, response: Some(response) }
 }

@@ -1,0 +1,324 @@
+//! The door of a CGI route: a request in, a program's answer out.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::answer::{Document, Head, NoHead, read_head};
+use super::body::{OutputBody, Untold};
+use super::faults::{self, Why};
+use super::find::{FindError, Found, Scripts};
+use super::input::Input;
+use super::invocation::{Invocation, interpreter_for, path_info};
+use super::process::{Deadlines, Pipes, Process, standard};
+use super::settings::{CgiSettings, find_program};
+use crate::gateway::Spool;
+use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::http::{Method, Request, RequestBody, Response, ResponseBody, Status, Timing, TrustedProxies};
+use crate::launcher::{Client, LaunchError};
+use crate::telemetry::ErrorLogger;
+
+/// Seconds after which a client may try again when all places are taken.
+const RETRY_AFTER: u32 = 2;
+
+/// What all CGI routes share.
+#[derive(Clone)]
+pub struct Shared {
+    /// Starts programs.
+    pub client: Arc<Client>,
+    /// Holds bodies.
+    pub spool: Arc<Spool>,
+    /// Whose word about a client counts.
+    pub trusted: TrustedProxies,
+    /// Where standard error goes.
+    pub errors: ErrorLogger,
+    /// Programs at a time over all routes.
+    pub places: Arc<Semaphore>,
+}
+
+/// A CGI route.
+pub struct Cgi {
+    settings: Arc<CgiSettings>,
+    scripts: Option<Arc<Scripts>>,
+    /// Whether the route's path is exact: then nothing of it is `PATH_INFO`.
+    is_exact: bool,
+    shared: Shared,
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    /// `/dev/null`.
+    nothing: OwnedFd,
+}
+
+/// What a request leads to.
+enum Way {
+    Run(Box<Invocation>),
+    Decline,
+    Refuse(HandlerError),
+}
+
+impl Cgi {
+    /// A route. `folder` is the opened root, where it has one; `is_exact` says that its path has no `*`.
+    pub fn new(
+        mut settings: CgiSettings,
+        folder: Option<OwnedFd>,
+        is_exact: bool,
+        shared: Shared,
+    ) -> std::io::Result<Self> {
+        for (_, command) in &mut settings.interpreters {
+            resolve(command);
+        }
+        resolve(&mut settings.program);
+        let owners = std::mem::take(&mut settings.owners);
+        let scripts = match settings.script_root() {
+            Some(root) => folder.map(|folder| Arc::new(Scripts::new(folder, root.to_owned(), owners))),
+            None => None,
+        };
+        let places = Arc::new(Semaphore::new(settings.max_processes.max(1) as usize));
+        let nothing = std::fs::File::open("/dev/null")?.into();
+        Ok(Self {
+            settings: Arc::new(settings),
+            scripts,
+            is_exact,
+            shared,
+            places,
+            waiting: AtomicUsize::new(0),
+            nothing,
+        })
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let invocation = match self.way(&request).await {
+            Way::Run(invocation) => *invocation,
+            Way::Decline => return Ok(Outcome::Decline(request)),
+            Way::Refuse(error) => return Err(error),
+        };
+        let begun = Instant::now();
+        let input = Input::gather(std::mem::replace(&mut request.body, RequestBody::Empty), &self.shared.spool).await?;
+        let waited = Instant::now();
+        let places = self.take_places(&invocation).await?;
+        let queue = waited.elapsed();
+        let mut process = self.start(&invocation, &request, &input, places).await?;
+        let head = read_head(&mut process, invocation.is_nph(), &request.interim);
+        let timeout = request.timeout.unwrap_or(self.settings.timeout);
+        let head = tokio::time::timeout(timeout, head).await.unwrap_or(Err(NoHead::Late));
+        let head = head.map_err(|error| explain(&invocation, &error, begun))?;
+        process.set_idle(self.settings.stream_idle);
+        match head {
+            Head::Document(document) => {
+                let timing = Timing { queue: Some(queue), application: Some(waited.elapsed().saturating_sub(queue)) };
+                let name = format!("{}: {}", request.notes.id, invocation.script.display());
+                let response = respond(document, process, name, request.head.method());
+                Ok(Outcome::Response(Response { timing, ..response }))
+            }
+            Head::Local { path, query } => {
+                process.finish_alone();
+                let redirected = request.redirected(&path, query.as_deref());
+                redirected.map(|other| Outcome::Redirect(Box::new(other))).map_err(|error| {
+                    let message = format!(
+                        "{}: its local redirect to `{}` leads nowhere: {error}",
+                        invocation.script.display(),
+                        path.escape_ascii()
+                    );
+                    HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message)
+                })
+            }
+        }
+    }
+
+    /// Which program answers, if any.
+    async fn way(&self, request: &Request) -> Way {
+        let path = request.path.as_bytes();
+        if !self.settings.program.is_empty() {
+            let length = if self.is_exact { path.len() } else { request.prefix_length.saturating_sub(1) };
+            return self.invoke(request, length, None);
+        }
+        let Some(scripts) = &self.scripts else { return Way::Decline };
+        let rest = path.get(request.prefix_length..).unwrap_or_default();
+        let found = match scripts.find(rest, false) {
+            Err(FindError::Cold) => {
+                let (scripts, rest) = (Arc::clone(scripts), rest.to_vec());
+                let found = tokio::task::spawn_blocking(move || scripts.find(&rest, true)).await;
+                found.unwrap_or(Err(FindError::Absent))
+            }
+            found => found,
+        };
+        match found {
+            Ok(found) => self.invoke(request, request.prefix_length + found.length, Some(found)),
+            Err(FindError::Absent) => Way::Decline,
+            Err(error @ FindError::Hidden(_)) => {
+                Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Client, error.to_string()))
+            }
+            Err(error @ (FindError::Outside { .. } | FindError::NotAFile(_))) => {
+                Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Server, error.to_string()))
+            }
+            Err(FindError::Io { error, .. }) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Way::Decline,
+            Err(error) => {
+                Way::Refuse(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, error.to_string()))
+            }
+        }
+    }
+
+    /// A program whose part of the path has `length` bytes.
+    fn invoke(&self, request: &Request, length: usize, found: Option<Found>) -> Way {
+        let path = request.path.as_bytes();
+        let (name, rest) = path.split_at(length.min(path.len()));
+        let segments = name.iter().filter(|&&byte| byte == b'/').count();
+        let Some(path_info) = path_info(request, rest, segments) else {
+            let message = "an encoded slash in the path would lead upwards";
+            return Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Client, message));
+        };
+        let name = [&request.notes.script_name[..], name].concat();
+        let Some(found) = found else {
+            let script = self.settings.program.first().map(PathBuf::from).unwrap_or_default();
+            let interpreter = self.settings.program.clone();
+            let invocation = Invocation { script, interpreter, is_script: false, name, path_info, reuse: false };
+            return Way::Run(Box::new(invocation));
+        };
+        let mut interpreter = interpreter_for(&self.settings, &found.path).unwrap_or_default().to_vec();
+        if interpreter.is_empty() && !found.is_executable {
+            let message = faults::ScriptFault::NotExecutable.told(&found.path);
+            return Way::Refuse(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message));
+        }
+        let mut reuse = false;
+        if self.settings.reuse && interpreter.is_empty() && faults::is_python(&found.path) {
+            let python = self.settings.profile.reuse.as_ref().map(|reuse| reuse.python.display().to_string());
+            reuse = python.is_some();
+            interpreter.extend(python);
+        }
+        let invocation = Invocation { script: found.path, interpreter, is_script: true, name, path_info, reuse };
+        Way::Run(Box::new(invocation))
+    }
+
+    /// A place among the route's processes and among all.
+    async fn take_places(&self, invocation: &Invocation) -> Result<[OwnedSemaphorePermit; 2], HandlerError> {
+        let full = |why: String| {
+            let message = format!("{}: {why}", invocation.script.display());
+            let mut error = HandlerError::new(Status::SERVICE_UNAVAILABLE, Fault::Server, message);
+            error.retry_after = Some(RETRY_AFTER);
+            error
+        };
+        let both = async {
+            // The route's first: a route that is full must not keep the places of all.
+            let own = Arc::clone(&self.places).acquire_owned().await;
+            let all = Arc::clone(&self.shared.places).acquire_owned().await;
+            Some([own.ok()?, all.ok()?])
+        };
+        if self.places.available_permits() == 0 && self.waiting.load(Ordering::Relaxed) >= self.settings.queue_max {
+            let most = self.settings.queue_max;
+            return Err(full(format!("{most} requests wait already for one of `max_processes` (`queue.max`)")));
+        }
+        let _one = Waiting::new(&self.waiting);
+        match tokio::time::timeout(self.settings.queue_timeout, both).await {
+            Ok(places) => places.ok_or_else(|| full("the server is stopping".to_owned())),
+            Err(_) => {
+                let seconds = self.settings.queue_timeout.as_secs_f32();
+                Err(full(format!("no place among `max_processes` was free within {seconds} s (`queue.timeout`)")))
+            }
+        }
+    }
+
+    async fn start(
+        &self,
+        invocation: &Invocation,
+        request: &Request,
+        input: &Input,
+        places: [OwnedSemaphorePermit; 2],
+    ) -> Result<Process, HandlerError> {
+        let failed = |error: std::io::Error| {
+            let message = format!("{}: cannot be started: {error}", invocation.script.display());
+            let mut error = HandlerError::new(Status::SERVICE_UNAVAILABLE, Fault::Server, message);
+            error.retry_after = Some(RETRY_AFTER);
+            error
+        };
+        let pipes = Pipes::new().map_err(failed)?;
+        let start = invocation.start(&self.settings, request, input.length, &self.shared.trusted);
+        let standard = standard(input.descriptor(&self.nothing), &pipes);
+        let started = self.shared.client.start(&start, standard, Box::new(places)).await;
+        let running = started.map_err(|error| explain(invocation, &NoHead::Failed(error), Instant::now()))?;
+        let deadlines = Deadlines { idle: self.settings.total_timeout, total: self.settings.total_timeout };
+        let name = format!("{}: {}", request.notes.id, invocation.script.display());
+        let log = (self.shared.errors.clone(), name);
+        let Pipes { output, error } = pipes;
+        Process::new(running, output.0, error.0, deadlines, log).map_err(failed)
+    }
+}
+
+impl Handler for Cgi {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        Box::pin(self.answer(request))
+    }
+}
+
+/// Counts a request that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Gives the program's place for its name. One that is not there stays as it is: each request will say so.
+fn resolve(command: &mut [String]) {
+    if let Some(name) = command.first_mut()
+        && let Some(path) = find_program(name)
+    {
+        *name = path.to_string_lossy().into_owned();
+    }
+}
+
+/// The status and the line of the log for a program that gave no head.
+fn explain(invocation: &Invocation, error: &NoHead, begun: Instant) -> HandlerError {
+    let script = invocation.script.display();
+    let (status, message) = match error {
+        NoHead::Failed(error) => {
+            let program = (invocation.is_script && !invocation.interpreter.is_empty()).then(|| invocation.program());
+            let status = match error {
+                LaunchError::Start { .. } => Status::INTERNAL_SERVER_ERROR,
+                LaunchError::TooLong => Status::FIELDS_TOO_LARGE,
+                LaunchError::NoLauncher => Status::BAD_GATEWAY,
+            };
+            (status, Why { path: &invocation.script, program, error }.to_string())
+        }
+        NoHead::Late => {
+            let seconds = begun.elapsed().as_secs_f32();
+            (Status::GATEWAY_TIMEOUT, format!("{script}: {error} (it ran for {seconds:.1} s), and was ended"))
+        }
+        NoHead::Ended { ending: Some(ending), .. } if ending.code.is_none() && ending.signal.is_none() => {
+            (Status::BAD_GATEWAY, format!("{script}: {error}"))
+        }
+        NoHead::Ended { .. } | NoHead::Invalid { .. } => {
+            // A first line that ends with CR is the usual reason for a program that `env` does not find.
+            let faults =
+                if invocation.interpreter.is_empty() { faults::faults(&invocation.script) } else { Vec::new() };
+            let hint = faults.first().map(|fault| format!("; {}", fault.told(&invocation.script))).unwrap_or_default();
+            (Status::INTERNAL_SERVER_ERROR, format!("{script}: {error}{hint}"))
+        }
+    };
+    let fault = if status == Status::BAD_GATEWAY { Fault::Server } else { Fault::Worker };
+    HandlerError::new(status, fault, message)
+}
+
+fn respond(document: Document, mut process: Process, name: String, method: Method) -> Response {
+    let Document { status, reason, fields, content_length, is_chunked } = document;
+    let body = if method == Method::Head || status.is_bodiless() {
+        // A program that does more than answer comes to its end.
+        process.buffer.clear();
+        process.finish_alone();
+        content_length.map_or_else(|| ResponseBody::Stream(Box::pin(Untold)), ResponseBody::LengthOnly)
+    } else {
+        ResponseBody::Stream(Box::pin(OutputBody::new(process, name, content_length, is_chunked)))
+    };
+    Response { status, reason, fields, body, timing: Timing::default() }
+}

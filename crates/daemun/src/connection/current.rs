@@ -1,0 +1,165 @@
+//! What every version of HTTP does with a request beside reading and writing it: who may ask, what becomes of errors,
+//! and the line in the access log.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+
+use tokio::time::Instant;
+
+use super::error_page::{error_response, new_reference};
+use super::{Context, Serving};
+use crate::handler::{Answering, Fault, HandlerError, Outcome};
+use crate::http::{
+    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, Response, Status, Timing,
+};
+use crate::telemetry::metrics::{self, Scope};
+use crate::telemetry::{Entry, Level, RequestLine};
+use crate::tls::Certificates;
+
+/// What is known of a request while it is answered.
+pub(super) struct Current {
+    pub(super) head: RequestHead,
+    pub(super) received: Instant,
+    /// The route that it takes.
+    pub(super) scope: Scope,
+    endpoint: Arc<Endpoint>,
+    context: Arc<Context>,
+}
+
+/// Which certificate a connection began with, where some ask for those of clients.
+#[derive(Debug)]
+pub(super) struct Guard {
+    pub(super) certificates: Arc<Certificates>,
+    pub(super) entry: usize,
+}
+
+/// How a handler's work ended: well or not, or with what its panic said.
+pub(super) type Worked = Result<Result<Outcome, HandlerError>, String>;
+
+impl Current {
+    pub(super) fn new(head: RequestHead, endpoint: &Arc<Endpoint>, context: &Arc<Context>) -> Self {
+        let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
+        Self { head, received: Instant::now(), scope: Scope::default(), endpoint, context }
+    }
+
+    /// The request as handlers see it, or the answer to one that none of them sees.
+    pub(super) fn route(
+        &self,
+        body: RequestBody,
+        interim: Interim,
+        guard: Option<&Guard>,
+    ) -> Result<Request, Box<Response>> {
+        let head = self.head.clone();
+        if head.raw_path() == b"*" {
+            // A ping of the server itself (RFC 9110, section 9.3.7).
+            return Err(Box::new(Response::new(Status::OK)));
+        }
+        if guard.is_some_and(|guard| !guard.certificates.covers(guard.entry, head.host())) {
+            let detail = Some("this name asks for client certificates of its own; connect to it by its name");
+            return Err(Box::new(error_response(Status::MISDIRECTED_REQUEST, detail, None, None, Some(&head))));
+        }
+        let Ok(path) = CanonicalPath::parse(&head.raw_path_bytes()) else {
+            let detail = Some("the path has no canonical form");
+            return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
+        };
+        let (endpoint, received) = (Arc::clone(&self.endpoint), self.received.into_std());
+        let notes = Notes::default();
+        Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim, notes })
+    }
+
+    /// What the client is told of how the work ended. A body that `failed` on its way in is the client's fault, whatever
+    /// the handler made of it.
+    pub(super) fn conclude(&self, worked: Worked, failed: Option<Status>) -> Response {
+        match worked {
+            Ok(Ok(outcome)) => self.check(outcome),
+            Ok(Err(error)) => self.explain(error, failed),
+            Err(panic) => {
+                let message = format!("a handler panicked: {panic}");
+                self.report(Status::INTERNAL_SERVER_ERROR, Fault::Server, &message, None)
+            }
+        }
+    }
+
+    fn check(&self, outcome: Outcome) -> Response {
+        match outcome {
+            Outcome::Response(response) if response.status.is_informational() => {
+                let message = format!("a handler answered with {} alone", response.status.code());
+                self.report(Status::BAD_GATEWAY, Fault::Worker, &message, None)
+            }
+            Outcome::Response(response) => response,
+            Outcome::Redirect(_) => {
+                let message = "a handler redirected, and nothing before it carries that out";
+                self.report(Status::INTERNAL_SERVER_ERROR, Fault::Server, message, None)
+            }
+            Outcome::Decline(_) => error_response(Status::NOT_FOUND, None, None, None, Some(&self.head)),
+        }
+    }
+
+    fn explain(&self, error: HandlerError, failed: Option<Status>) -> Response {
+        let (status, fault) = match failed {
+            Some(status) => (status, Fault::Client),
+            None => (error.status, error.fault),
+        };
+        let mut page = self.report(status, fault, &error.message, error.retry_after);
+        if let Some(dress) = error.dress {
+            dress.apply(&mut page);
+        }
+        page
+    }
+
+    /// The one place where an error becomes a response and a line of the log.
+    pub(super) fn report(&self, status: Status, fault: Fault, message: &str, retry: Option<u32>) -> Response {
+        let reference = new_reference();
+        let level = if fault == Fault::Client { Level::Info } else { Level::Error };
+        let (method, target) = (self.head.method_name(), self.head.target().escape_ascii());
+        let errors = &self.context.errors;
+        errors.log(level, format_args!("{message} ({method} {target}, {}, reference {reference})", status.code()));
+        error_response(status, None, Some(&reference), retry, Some(&self.head))
+    }
+
+    /// Says what was wrong with a response that had begun.
+    pub(super) fn report_broken(&self, message: &str) {
+        self.context.errors.error(format_args!("{message} ({})", self.head.target().escape_ascii()));
+    }
+
+    /// The line of the access log, and the counters.
+    pub(super) fn log(&self, status: Status, bytes: u64, timing: Timing) {
+        let duration = self.received.elapsed();
+        if self.context.is_counted {
+            metrics::answered(self.scope.route(), self.head.method(), status, bytes, duration, timing);
+        }
+        if !self.context.access.is_on() {
+            return;
+        }
+        self.context.access.log(&Entry {
+            client: self.endpoint.client().map(|peer| peer.address),
+            request: RequestLine::Head(&self.head),
+            status,
+            bytes,
+            duration,
+            timing,
+        });
+    }
+}
+
+/// Begins a handler's work. A panic stays here.
+pub(super) fn begin<'a>(serving: &'a Serving, scope: &Scope, request: Request) -> Result<Answering<'a>, String> {
+    let begun = catch_unwind(AssertUnwindSafe(|| scope.run(|| serving.handler.handle(request))));
+    begun.map_err(|panic| told(&*panic).to_owned())
+}
+
+/// Goes on with it.
+pub(super) fn poll(answering: &mut Answering<'_>, scope: &Scope, task: &mut Task<'_>) -> Poll<Worked> {
+    match catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(task)))) {
+        Ok(polled) => polled.map(Ok),
+        Err(panic) => Poll::Ready(Err(told(&*panic).to_owned())),
+    }
+}
+
+/// What a panic said.
+pub(super) fn told(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("nothing")
+}

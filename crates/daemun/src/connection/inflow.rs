@@ -1,0 +1,136 @@
+//! The body of an HTTP/2 request on its way from its stream to the handler: what [`incoming`](super::incoming) is for
+//! HTTP/1.1. The client's windows open as the handler takes what came, so that one that does not read holds its client
+//! back; that a body is as long as it said is found by the `h2` crate.
+
+use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
+
+use ::h2::RecvStream;
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::Limits;
+use super::alarm::Alarm;
+use super::http2::Shared;
+use crate::http::{BodyError, BodyFeed, RequestBody, Status};
+
+/// The body of a request, as far as it is still to come.
+pub(super) struct Inflow(Option<Box<Coming>>);
+
+struct Coming {
+    stream: RecvStream,
+    feed: BodyFeed,
+    /// The client waits for a 100.
+    owes_continue: bool,
+    seen: u64,
+    max_body: u64,
+    /// Time in which some bytes have to come while the handler waits for them.
+    pace: Duration,
+    late_at: Option<Instant>,
+    alarm: Alarm,
+    is_over: bool,
+    failure: Option<Status>,
+}
+
+impl Inflow {
+    /// No body.
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Makes the way for a body.
+    pub(super) fn begin(
+        stream: RecvStream,
+        length: Option<u64>,
+        owes_continue: bool,
+        limits: &Limits,
+    ) -> (Self, RequestBody) {
+        if stream.is_end_stream() {
+            return (Self(None), RequestBody::Empty);
+        }
+        let (feed, body) = RequestBody::coming(length);
+        let coming = Coming {
+            stream,
+            feed,
+            owes_continue,
+            seen: 0,
+            max_body: limits.max_body,
+            pace: limits.header_timeout,
+            late_at: None,
+            alarm: Alarm::default(),
+            is_over: false,
+            failure: None,
+        };
+        (Self(Some(Box::new(coming))), body)
+    }
+
+    /// Feeds the handler what it wants. Ready when something changed: poll the handler again.
+    pub(super) fn poll(&mut self, task: &mut Task<'_>, shared: &Shared) -> Poll<()> {
+        match &mut self.0 {
+            Some(coming) if coming.is_wanted() => coming.poll(task, shared),
+            Some(coming) => {
+                coming.late_at = None;
+                Poll::Pending
+            }
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether a 100 is to be sent now: the handler wants what the client waits to send. True once.
+    pub(super) fn takes_continue(&mut self) -> bool {
+        let Some(coming) = &mut self.0 else { return false };
+        let is_due = coming.owes_continue && coming.is_wanted() && coming.seen == 0;
+        coming.owes_continue &= !is_due;
+        is_due
+    }
+
+    /// The status that the body's own failure asks for.
+    pub(super) fn failure(&self) -> Option<Status> {
+        self.0.as_ref()?.failure
+    }
+}
+
+impl Coming {
+    fn is_wanted(&self) -> bool {
+        !self.is_over && self.feed.is_wanted() && !self.feed.is_abandoned()
+    }
+
+    fn poll(&mut self, task: &mut Task<'_>, shared: &Shared) -> Poll<()> {
+        let polled = self.stream.poll_data(task);
+        if polled.is_pending() {
+            // Only while the handler waits: one that is busy does not make its client slow.
+            let late_at = *self.late_at.get_or_insert_with(|| Instant::now() + self.pace);
+            ready!(self.alarm.poll(task, late_at));
+            self.fail(Some(Status::REQUEST_TIMEOUT), BodyError::Slow);
+            return Poll::Ready(());
+        }
+        self.late_at = None;
+        match ready!(polled) {
+            Some(Ok(bytes)) => self.take(bytes, shared),
+            Some(Err(_)) => self.fail(None, BodyError::Cut("the client reset the stream")),
+            None => {
+                self.is_over = true;
+                self.feed.end(Ok(()));
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, bytes: Bytes, shared: &Shared) {
+        shared.count(bytes.len());
+        self.seen += bytes.len() as u64;
+        // Of a stream that is gone nothing needs to be released.
+        let _ = self.stream.flow_control().release_capacity(bytes.len());
+        if self.seen > self.max_body {
+            self.fail(Some(Status::CONTENT_TOO_LARGE), BodyError::TooLarge(self.max_body));
+        } else {
+            self.feed.push(bytes);
+        }
+    }
+
+    fn fail(&mut self, status: Option<Status>, error: BodyError) {
+        self.is_over = true;
+        self.failure = status;
+        self.feed.end(Err(error));
+    }
+}

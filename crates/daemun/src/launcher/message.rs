@@ -1,0 +1,247 @@
+//! What front and launcher say to each other: one packet each, all numbers little-endian.
+
+use std::ffi::CStr;
+
+use bytes::{Buf, BufMut};
+
+use crate::sys::Step;
+
+/// Largest packet: beyond it the kernel's buffer for one may not suffice.
+pub(super) const MAX_PACKET: usize = 192 * 1024;
+
+const START: u8 = 1;
+const END: u8 = 2;
+const RELEASE: u8 = 3;
+const ENDED: u8 = 4;
+const FAILED: u8 = 5;
+
+/// A program that is to be started, ready to be executed. Its standard input, output and error come along.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Start {
+    /// Which profile.
+    pub profile: u32,
+    /// Whether the profile's warm interpreter runs it.
+    pub reuse: bool,
+    /// Program, working folder, arguments, then `NAME=value` of the environment, each ended by a NUL.
+    strings: Vec<u8>,
+    arguments: u16,
+    environment: u16,
+}
+
+impl Start {
+    /// A start of `program` in `directory` with neither arguments nor environment. Both are absolute paths without NULs.
+    pub fn new(profile: u32, program: &[u8], directory: &[u8]) -> Self {
+        let mut start = Self { profile, strings: Vec::with_capacity(2048), ..Self::default() };
+        start.push(program);
+        start.push(directory);
+        start
+    }
+
+    /// One more argument, the name of the program first. All of them come before the environment.
+    pub fn argument(&mut self, argument: &[u8]) {
+        self.arguments = self.arguments.saturating_add(1);
+        self.push(argument);
+    }
+
+    /// The environment as names and values, each ended by a NUL.
+    pub fn environment(&mut self, pairs: &[u8]) {
+        let mut parts = pairs.split(|&byte| byte == 0);
+        while let (Some(name), Some(value)) = (parts.next(), parts.next()) {
+            self.environment = self.environment.saturating_add(1);
+            self.strings.extend_from_slice(name);
+            self.strings.push(b'=');
+            self.push(value);
+        }
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        // A NUL would begin another string: what comes after it in its own is not told.
+        let end = memchr::memchr(0, text).unwrap_or(text.len());
+        self.strings.extend_from_slice(&text[..end]);
+        self.strings.push(0);
+    }
+}
+
+/// A [`Start`] as it arrives.
+#[derive(Debug)]
+pub(super) struct Received<'a> {
+    pub(super) id: u64,
+    pub(super) profile: u32,
+    pub(super) reuse: bool,
+    pub(super) program: &'a CStr,
+    pub(super) directory: &'a CStr,
+    pub(super) arguments: Vec<&'a CStr>,
+    pub(super) environment: Vec<&'a CStr>,
+}
+
+/// The front's word.
+#[derive(Debug)]
+pub(super) enum FromFront<'a> {
+    /// Start this.
+    Start(Received<'a>),
+    /// Nobody wants it any more: its process group ends.
+    End(u64),
+    /// Its request is over: whoever it has left in its process group ends.
+    Release(u64),
+}
+
+/// The launcher's word.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum FromLauncher {
+    /// It has ended.
+    Ended {
+        id: u64,
+        /// Its exit code, or `None` for a death by signal.
+        code: Option<i32>,
+        signal: Option<i32>,
+        /// Whether others of its process group go on.
+        left_others: bool,
+    },
+    /// It could not be started.
+    Failed { id: u64, step: Step, number: i32 },
+}
+
+/// `start` as the packet of the run `id`.
+pub(super) fn encode_start(id: u64, start: &Start) -> Vec<u8> {
+    let mut out = Vec::with_capacity(start.strings.len() + 24);
+    out.put_u8(START);
+    out.put_u64_le(id);
+    out.put_u32_le(start.profile);
+    out.put_u8(u8::from(start.reuse));
+    out.put_u16_le(start.arguments);
+    out.put_u16_le(start.environment);
+    out.extend_from_slice(&start.strings);
+    out
+}
+
+/// The packet that ends the run `id`; with `gently` only what it has left behind.
+pub(super) fn encode_end(id: u64, gently: bool) -> [u8; 9] {
+    let mut out = [if gently { RELEASE } else { END }; 9];
+    out[1..].copy_from_slice(&id.to_le_bytes());
+    out
+}
+
+/// Reads the front's packet; `None` for one that is none.
+pub(super) fn decode_from_front(mut packet: &[u8]) -> Option<FromFront<'_>> {
+    let kind = packet.try_get_u8().ok()?;
+    let id = packet.try_get_u64_le().ok()?;
+    match kind {
+        END => return Some(FromFront::End(id)),
+        RELEASE => return Some(FromFront::Release(id)),
+        START => {}
+        _ => return None,
+    }
+    let (profile, reuse) = (packet.try_get_u32_le().ok()?, packet.try_get_u8().ok()? != 0);
+    let (arguments, environment) = (packet.try_get_u16_le().ok()?, packet.try_get_u16_le().ok()?);
+    let mut strings = Strings(packet);
+    let (program, directory) = (strings.next()?, strings.next()?);
+    let mut several = |count: u16| strings.by_ref().take(count.into()).collect::<Vec<_>>();
+    let (all_arguments, all_environment) = (several(arguments), several(environment));
+    let whole = all_arguments.len() == usize::from(arguments) && all_environment.len() == usize::from(environment);
+    whole.then_some(FromFront::Start(Received {
+        id,
+        profile,
+        reuse,
+        program,
+        directory,
+        arguments: all_arguments,
+        environment: all_environment,
+    }))
+}
+
+/// The launcher's packet.
+pub(super) fn encode_from_launcher(word: FromLauncher) -> Vec<u8> {
+    let mut out = Vec::with_capacity(24);
+    match word {
+        FromLauncher::Ended { id, code, signal, left_others } => {
+            out.put_u8(ENDED);
+            out.put_u64_le(id);
+            out.put_i32_le(code.unwrap_or(-1));
+            out.put_i32_le(signal.unwrap_or(-1));
+            out.put_u8(u8::from(left_others));
+        }
+        FromLauncher::Failed { id, step, number } => {
+            out.put_u8(FAILED);
+            out.put_u64_le(id);
+            out.put_u8(Step::ALL.iter().position(|&other| other == step).unwrap_or_default() as u8);
+            out.put_i32_le(number);
+        }
+    }
+    out
+}
+
+/// Reads the launcher's packet.
+pub(super) fn decode_from_launcher(mut packet: &[u8]) -> Option<FromLauncher> {
+    let kind = packet.try_get_u8().ok()?;
+    let id = packet.try_get_u64_le().ok()?;
+    match kind {
+        ENDED => {
+            let some = |number: i32| (number >= 0).then_some(number);
+            let (code, signal) = (packet.try_get_i32_le().ok()?, packet.try_get_i32_le().ok()?);
+            let left_others = packet.try_get_u8().ok()? != 0;
+            Some(FromLauncher::Ended { id, code: some(code), signal: some(signal), left_others })
+        }
+        FAILED => {
+            let step = *Step::ALL.get(usize::from(packet.try_get_u8().ok()?))?;
+            Some(FromLauncher::Failed { id, step, number: packet.try_get_i32_le().ok()? })
+        }
+        _ => None,
+    }
+}
+
+/// Strings that each end with a NUL.
+struct Strings<'a>(&'a [u8]);
+
+impl<'a> Iterator for Strings<'a> {
+    type Item = &'a CStr;
+
+    fn next(&mut self) -> Option<&'a CStr> {
+        let text = CStr::from_bytes_until_nul(self.0).ok()?;
+        self.0 = &self.0[text.to_bytes_with_nul().len()..];
+        Some(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_arrives_as_it_was_sent() {
+        let mut start = Start::new(3, b"/bin/a b", b"/srv");
+        start.argument(b"a b");
+        start.argument(b"");
+        start.environment(b"PATH\0/bin\0EMPTY\0\0X\0a=b\0");
+        let packet = encode_start(9, &start);
+        let Some(FromFront::Start(received)) = decode_from_front(&packet) else { unreachable!("a start") };
+        assert_eq!((received.id, received.profile, received.reuse), (9, 3, false));
+        assert_eq!((received.program, received.directory), (c"/bin/a b", c"/srv"));
+        assert_eq!(received.arguments, [c"a b", c""]);
+        assert_eq!(received.environment, [c"PATH=/bin", c"EMPTY=", c"X=a=b"]);
+    }
+
+    #[test]
+    fn a_packet_that_is_cut_is_nothing() {
+        let mut start = Start::new(1, b"/bin/true", b"/");
+        start.argument(b"true");
+        start.environment(b"A\0b\0");
+        let packet = encode_start(1, &start);
+        for end in 0..packet.len() {
+            assert!(decode_from_front(&packet[..end]).is_none(), "{end}");
+        }
+        assert!(matches!(decode_from_front(&encode_end(7, false)), Some(FromFront::End(7))));
+        assert!(matches!(decode_from_front(&encode_end(7, true)), Some(FromFront::Release(7))));
+    }
+
+    #[test]
+    fn the_launchers_word_arrives_as_it_was_said() {
+        for word in [
+            FromLauncher::Ended { id: 1, code: Some(0), signal: None, left_others: false },
+            FromLauncher::Ended { id: u64::MAX, code: None, signal: Some(9), left_others: true },
+            FromLauncher::Failed { id: 2, step: Step::Execute, number: libc::ENOENT },
+        ] {
+            assert_eq!(decode_from_launcher(&encode_from_launcher(word)), Some(word));
+        }
+        assert_eq!(decode_from_launcher(b"\x04"), None);
+    }
+}

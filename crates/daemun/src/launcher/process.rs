@@ -1,0 +1,308 @@
+//! The launcher's process: one loop over its sockets and the ends of what it started.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, spawn_local};
+
+use super::ToLauncher;
+use super::client::packet;
+use super::message::{FromFront, FromLauncher, MAX_PACKET, Received, decode_from_front, encode_from_launcher};
+use super::profile::Profile;
+use super::reuse::Interpreter;
+use super::sandbox;
+use crate::process::Channel;
+use crate::sys::{self, Identity, Limit, Program, StartError, Starter, Step};
+
+/// From TERM to KILL.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether a process group has ended.
+const LOOK: Duration = Duration::from_millis(25);
+
+/// How long what a program left behind in its group may go on when the front does not say that the request is over.
+const LEFT_BEHIND: Duration = Duration::from_secs(10);
+
+/// Runs the launcher on the channel that was inherited as `descriptor`.
+pub fn run(descriptor: i32) -> ExitCode {
+    let result = start(descriptor);
+    if let Err(error) = &result {
+        eprintln!("daemun: launcher: {error}");
+    }
+    if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn start(descriptor: i32) -> io::Result<()> {
+    // Before anything else: no process of the same user may look into this one.
+    sys::forbid_inspection()?;
+    sys::default_signals();
+    let channel = sys::inherited(descriptor)?;
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    LocalSet::new().block_on(&runtime, async {
+        let mut channel: Channel<(), ToLauncher> = Channel::from_descriptor(channel)?;
+        let shop = Rc::new(Shop { starter: RefCell::new(Starter::new()?), profiles: RefCell::default() });
+        let mut fronts: Vec<Rc<Front>> = Vec::new();
+        // The end of the channel is the end of the supervisor, and of us.
+        while let Ok(Some((message, descriptors))) = channel.receive().await {
+            match message {
+                ToLauncher::Profiles(profiles) => shop.learn(&profiles),
+                ToLauncher::Renew => shop.renew(),
+                ToLauncher::Front => {
+                    for socket in descriptors {
+                        let front = Rc::new(Front { socket: sys::watched(socket)?, runs: RefCell::default() });
+                        fronts.retain(|front| Rc::strong_count(front) > 1);
+                        fronts.push(Rc::clone(&front));
+                        spawn_local(attend(front, Rc::clone(&shop)));
+                    }
+                }
+            }
+        }
+        for front in fronts {
+            front.end_all(Signal::KILL);
+        }
+        Ok(())
+    })
+}
+
+/// What all fronts share.
+pub(super) struct Shop {
+    pub(super) starter: RefCell<Starter>,
+    profiles: RefCell<Vec<Rc<Ready>>>,
+}
+
+/// A profile with what can be prepared of it.
+pub(super) struct Ready {
+    pub(super) profile: Profile,
+    pub(super) identity: Option<Identity>,
+    pub(super) limits: Vec<Limit>,
+    pub(super) sandbox: Option<OwnedFd>,
+    /// The sandbox cannot be had here: nothing may run without it.
+    broken: bool,
+    interpreter: RefCell<Option<Rc<Interpreter>>>,
+}
+
+impl Shop {
+    /// Profiles are only ever added: a front may still serve what it was told before.
+    fn learn(&self, profiles: &[Profile]) {
+        let mut known = self.profiles.borrow_mut();
+        for profile in profiles.iter().skip(known.len()) {
+            let built = profile.sandbox.as_ref().map(sandbox::build).transpose();
+            if let Err(error) = &built {
+                eprintln!(
+                    "daemun: launcher: the sandbox of a CGI route cannot be made, and nothing runs there: {error}"
+                );
+            }
+            known.push(Rc::new(Ready {
+                identity: profile.identity(),
+                limits: profile.limits(),
+                broken: built.is_err(),
+                sandbox: built.ok().flatten().flatten(),
+                profile: profile.clone(),
+                interpreter: RefCell::new(None),
+            }));
+        }
+    }
+
+    /// Lets go of warm interpreters; they end when their last program has.
+    fn renew(&self) {
+        for ready in &*self.profiles.borrow() {
+            if let Some(interpreter) = ready.interpreter.take() {
+                interpreter.retire();
+            }
+        }
+    }
+
+    fn profile(&self, number: u32) -> Option<Rc<Ready>> {
+        self.profiles.borrow().get(number as usize).cloned()
+    }
+}
+
+/// The socket of one front and what it has running.
+pub(super) struct Front {
+    socket: AsyncFd<OwnedFd>,
+    runs: RefCell<HashMap<u64, Run>>,
+}
+
+/// A program that was started.
+struct Run {
+    /// Its process id and that of its group. Nobody else can have the number while one of the group is there.
+    group: i32,
+    /// Whether the program itself has ended and only others of its group are left.
+    leaderless: bool,
+    ending: bool,
+}
+
+/// Does what a front says until it is gone; then ends what it had started.
+async fn attend(front: Rc<Front>, shop: Rc<Shop>) {
+    let mut buffer = vec![0; MAX_PACKET];
+    loop {
+        let Ok((length, descriptors)) = packet::receive(&front.socket, &mut buffer).await else { break };
+        if length == 0 {
+            break;
+        }
+        match decode_from_front(&buffer[..length]) {
+            Some(FromFront::Start(start)) => front.start(&shop, &start, &buffer[..length], descriptors).await,
+            Some(FromFront::End(id)) => front.end(id),
+            Some(FromFront::Release(id)) => {
+                if front.runs.borrow().get(&id).is_some_and(|run| run.leaderless) {
+                    front.end(id);
+                }
+            }
+            // Nobody but a front has the other end; one that speaks nonsense gets no more.
+            None => break,
+        }
+    }
+    front.end_all(Signal::TERM);
+    tokio::time::sleep(PATIENCE).await;
+    front.end_all(Signal::KILL);
+}
+
+impl Front {
+    async fn start(self: &Rc<Self>, shop: &Rc<Shop>, start: &Received<'_>, packet: &[u8], descriptors: Vec<OwnedFd>) {
+        let id = start.id;
+        let failed = |step, number| FromLauncher::Failed { id, step, number };
+        let Ok([input, output, error]) = <[OwnedFd; 3]>::try_from(descriptors) else {
+            return self.say(failed(Step::Descriptors, libc::EMFILE)).await;
+        };
+        let Some(ready) = shop.profile(start.profile) else {
+            return self.say(failed(Step::Process, libc::ENOENT)).await;
+        };
+        if ready.broken {
+            return self.say(failed(Step::Sandbox, libc::ENOSYS)).await;
+        }
+        if start.reuse {
+            return self.start_warm(shop, &ready, (id, packet), [input, output, error]).await;
+        }
+        let program = Program {
+            path: start.program,
+            arguments: &start.arguments,
+            environment: &start.environment,
+            directory: start.directory,
+            standard: [input.as_fd(), output.as_fd(), error.as_fd()],
+            identity: ready.identity.as_ref(),
+            limits: &ready.limits,
+            sandbox: ready.sandbox.as_ref().map(AsFd::as_fd),
+        };
+        let started = shop.starter.borrow_mut().start(&program);
+        match started {
+            Ok((group, pidfd)) => {
+                self.add(id, group);
+                spawn_local(watch(Rc::clone(self), id, pidfd));
+            }
+            Err(StartError { step, error }) => {
+                self.say(failed(step, error.raw_os_error().unwrap_or(libc::EIO))).await;
+            }
+        }
+    }
+
+    /// Hands a start to the profile's warm interpreter, which is started where none is there.
+    async fn start_warm(
+        self: &Rc<Self>,
+        shop: &Rc<Shop>,
+        ready: &Rc<Ready>,
+        (id, packet): (u64, &[u8]),
+        standard: [OwnedFd; 3],
+    ) {
+        let current = ready.interpreter.borrow().clone().filter(|interpreter| interpreter.is_alive());
+        let interpreter = match current {
+            Some(interpreter) => Ok(interpreter),
+            None => Interpreter::start(shop, ready).inspect(|interpreter| {
+                ready.interpreter.replace(Some(Rc::clone(interpreter)));
+            }),
+        };
+        let handed = match interpreter {
+            Ok(interpreter) => interpreter.hand(self, id, packet, &standard).await,
+            Err(error) => Err(error),
+        };
+        if let Err(StartError { step, error }) = handed {
+            let number = error.raw_os_error().unwrap_or(libc::EIO);
+            self.say(FromLauncher::Failed { id, step, number }).await;
+        }
+    }
+
+    /// A program runs.
+    pub(super) fn add(&self, id: u64, group: i32) {
+        self.runs.borrow_mut().insert(id, Run { group, leaderless: false, ending: false });
+    }
+
+    /// A program has ended.
+    pub(super) async fn ended(self: &Rc<Self>, id: u64, code: Option<i32>, signal: Option<i32>) {
+        let left_others = {
+            let mut runs = self.runs.borrow_mut();
+            let group = runs.get(&id).map_or(0, |run| run.group);
+            let left_others = sys::signal_group(group, None);
+            match runs.get_mut(&id) {
+                Some(run) if left_others => run.leaderless = true,
+                _ => drop(runs.remove(&id)),
+            }
+            left_others
+        };
+        if left_others {
+            let front = Rc::clone(self);
+            spawn_local(async move {
+                tokio::time::sleep(LEFT_BEHIND).await;
+                front.end(id);
+            });
+        }
+        self.say(FromLauncher::Ended { id, code, signal, left_others }).await;
+    }
+
+    /// Ends a process group: TERM, and KILL for whoever is left.
+    fn end(self: &Rc<Self>, id: u64) {
+        let mut runs = self.runs.borrow_mut();
+        let Some(run) = runs.get_mut(&id).filter(|run| !run.ending) else { return };
+        run.ending = true;
+        let group = run.group;
+        sys::signal_group(group, Some(Signal::TERM));
+        let front = Rc::clone(self);
+        spawn_local(async move {
+            let looks = PATIENCE.as_millis() / LOOK.as_millis();
+            for _ in 0..looks {
+                tokio::time::sleep(LOOK).await;
+                if !sys::signal_group(group, None) {
+                    break;
+                }
+            }
+            // One whose program is still to be reaped keeps its number: nobody else is hit.
+            let mut runs = front.runs.borrow_mut();
+            if runs.get(&id).is_some_and(|run| run.group == group) {
+                sys::signal_group(group, Some(Signal::KILL));
+            }
+            if runs.get(&id).is_some_and(|run| run.leaderless) {
+                runs.remove(&id);
+            }
+        });
+    }
+
+    fn end_all(&self, signal: Signal) {
+        for run in self.runs.borrow().values() {
+            sys::signal_group(run.group, Some(signal));
+        }
+    }
+
+    /// A front that is gone hears nothing, and its socket's end says so elsewhere.
+    pub(super) async fn say(&self, word: FromLauncher) {
+        let _ = packet::send(&self.socket, &encode_from_launcher(word), &[]).await;
+    }
+}
+
+/// Waits for the end of a program.
+async fn watch(front: Rc<Front>, id: u64, pidfd: OwnedFd) {
+    let ended = match sys::watched(pidfd) {
+        Ok(pidfd) => {
+            let _ = pidfd.readable().await;
+            sys::wait_for(pidfd.get_ref())
+        }
+        Err(error) => Err(error),
+    };
+    let (code, signal) = ended.map_or((None, None), |ended| (ended.code, ended.signal));
+    front.ended(id, code, signal).await;
+}

@@ -1,0 +1,130 @@
+//! The body of an answer with several parts of a file (RFC 9110, section 14.6).
+
+use std::collections::VecDeque;
+use std::collections::hash_map::RandomState;
+use std::fs::File;
+use std::future::Future;
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinHandle;
+
+use super::range::Part;
+use crate::http::{BodyError, BodyStream, ResponseBody};
+
+/// Bytes that are read at once.
+const STEP: u64 = 256 * 1024;
+
+/// The parts of a file of `length` bytes and of this type, each as `body` gives it, and the type of the whole.
+pub(super) fn body(
+    parts: &[Part],
+    length: u64,
+    content_type: &[u8],
+    body: impl Fn(Part) -> ResponseBody,
+) -> (Bytes, ResponseBody) {
+    let boundary = boundary();
+    let mut pieces = VecDeque::with_capacity(2 * parts.len() + 1);
+    for part in parts {
+        let (first, last) = (part.first, part.first + part.length - 1);
+        let mut head = format!("\r\n--{boundary}\r\nContent-Type: ").into_bytes();
+        head.extend_from_slice(content_type);
+        head.extend_from_slice(format!("\r\nContent-Range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes());
+        pieces.push_back(Piece::Bytes(Bytes::from(head)));
+        match body(*part) {
+            ResponseBody::Full(bytes) => pieces.push_back(Piece::Bytes(bytes)),
+            ResponseBody::File(file) => {
+                pieces.push_back(Piece::File { file: file.file, offset: file.offset, length: file.length });
+            }
+            ResponseBody::Empty | ResponseBody::LengthOnly(_) | ResponseBody::Stream(_) => {}
+        }
+    }
+    pieces.push_back(Piece::Bytes(Bytes::from(format!("\r\n--{boundary}--\r\n"))));
+    let content_type = Bytes::from(format!("multipart/byteranges; boundary={boundary}"));
+    let length = pieces.iter().map(Piece::length).sum();
+    if pieces.iter().all(|piece| matches!(piece, Piece::Bytes(_))) {
+        let mut whole = BytesMut::with_capacity(usize::try_from(length).unwrap_or_default());
+        pieces.iter().for_each(|piece| {
+            if let Piece::Bytes(bytes) = piece {
+                whole.extend_from_slice(bytes)
+            }
+        });
+        return (content_type, ResponseBody::Full(whole.freeze()));
+    }
+    (content_type, ResponseBody::Stream(Box::pin(Pieces { pieces, length, reading: None })))
+}
+
+/// Something that stands in no file: nobody can guess it, so nobody can put it into one.
+fn boundary() -> String {
+    let random = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", random(), random())
+}
+
+enum Piece {
+    Bytes(Bytes),
+    File { file: Arc<OwnedFd>, offset: u64, length: u64 },
+}
+
+impl Piece {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { length, .. } => *length,
+        }
+    }
+}
+
+/// Pieces in their order; those of files are read on the blocking pool.
+struct Pieces {
+    pieces: VecDeque<Piece>,
+    length: u64,
+    reading: Option<JoinHandle<io::Result<Bytes>>>,
+}
+
+impl BodyStream for Pieces {
+    fn poll_chunk(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        loop {
+            if let Some(reading) = &mut self.reading {
+                let result =
+                    ready!(Pin::new(reading).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
+                self.reading = None;
+                return Poll::Ready(Some(result.map_err(|error| {
+                    BodyError::Failed(match error.kind() {
+                        io::ErrorKind::UnexpectedEof => "a file became shorter while it was sent".to_owned(),
+                        _ => format!("a file could not be read: {error}"),
+                    })
+                })));
+            }
+            match self.pieces.front_mut() {
+                None => return Poll::Ready(None),
+                Some(Piece::Bytes(bytes)) => {
+                    let bytes = std::mem::take(bytes);
+                    self.pieces.pop_front();
+                    return Poll::Ready(Some(Ok(bytes)));
+                }
+                Some(Piece::File { length: 0, .. }) => {
+                    self.pieces.pop_front();
+                }
+                Some(Piece::File { file, offset, length }) => {
+                    let (file, from, step) = (Arc::clone(file), *offset, STEP.min(*length));
+                    *offset += step;
+                    *length -= step;
+                    self.reading = Some(tokio::task::spawn_blocking(move || {
+                        let mut bytes = vec![0; step as usize];
+                        File::from(file.try_clone()?).read_exact_at(&mut bytes, from)?;
+                        Ok(Bytes::from(bytes))
+                    }));
+                }
+            }
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        Some(self.length)
+    }
+}

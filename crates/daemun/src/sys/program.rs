@@ -1,0 +1,325 @@
+//! Starting a program as cheaply as the kernel allows: a child that shares our memory until it has become the program.
+//!
+//! `clone` with `CLONE_VM` and `CLONE_VFORK` copies nothing and suspends us until the child has executed the program or
+//! ended; the child runs on a stack of its own and makes system calls only.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+
+use rustix::mm::{MapFlags, ProtFlags};
+
+use super::{Ended, Identity};
+
+/// Bytes of the child's stack: it calls nothing that needs more than a few hundred.
+const STACK: usize = 64 * 1024;
+
+/// A limit of a process: which, and how much.
+pub type Limit = (LimitKind, u64);
+
+/// Which limit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum LimitKind {
+    /// Seconds of processor time.
+    Cpu,
+    /// Bytes of address space.
+    Memory,
+    /// Open files.
+    Files,
+    /// Processes of the user.
+    Processes,
+    /// Bytes of a file that is written.
+    FileSize,
+}
+
+/// A program to start.
+#[derive(Debug)]
+pub struct Program<'a> {
+    /// What is executed.
+    pub path: &'a CStr,
+    /// Its arguments, the name first.
+    pub arguments: &'a [&'a CStr],
+    /// Its environment, each `NAME=value`.
+    pub environment: &'a [&'a CStr],
+    /// Its working folder.
+    pub directory: &'a CStr,
+    /// Standard input, output and error. It gets no other descriptor.
+    pub standard: [BorrowedFd<'a>; 3],
+    /// Who it becomes; `None`: as we are.
+    pub identity: Option<&'a Identity>,
+    /// Its limits.
+    pub limits: &'a [Limit],
+    /// A Landlock ruleset that it is held to.
+    pub sandbox: Option<BorrowedFd<'a>>,
+}
+
+/// Which step of a start failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Making the process.
+    Process,
+    /// Its descriptors.
+    Descriptors,
+    /// Its limits.
+    Limits,
+    /// Its user and groups.
+    User,
+    /// Its sandbox.
+    Sandbox,
+    /// Its working folder.
+    Directory,
+    /// Executing the program.
+    Execute,
+}
+
+impl Step {
+    /// All of them, as they are numbered between processes.
+    pub const ALL: [Self; 7] =
+        [Self::Process, Self::Descriptors, Self::Limits, Self::User, Self::Sandbox, Self::Directory, Self::Execute];
+}
+
+/// A start that failed.
+#[derive(Debug)]
+pub struct StartError {
+    /// Where.
+    pub step: Step,
+    /// Why.
+    pub error: io::Error,
+}
+
+/// Starts programs from one thread.
+#[derive(Debug)]
+pub struct Starter {
+    stack: NonNull<u8>,
+}
+
+impl Starter {
+    /// A starter with a stack for its children.
+    pub fn new() -> io::Result<Self> {
+        // SAFETY: a new private mapping at an address that the kernel chooses.
+        let stack = unsafe {
+            let flags = MapFlags::PRIVATE | MapFlags::STACK;
+            rustix::mm::mmap_anonymous(std::ptr::null_mut(), STACK, ProtFlags::READ | ProtFlags::WRITE, flags)
+        }?;
+        Ok(Self { stack: NonNull::new(stack.cast()).ok_or(io::ErrorKind::OutOfMemory)? })
+    }
+
+    /// Starts `program` as the leader of a session and process group of its own; its process id and a descriptor that
+    /// becomes readable when it ends.
+    pub fn start(&mut self, program: &Program<'_>) -> Result<(i32, OwnedFd), StartError> {
+        let pointers = |texts: &[&CStr]| -> Vec<*const libc::c_char> {
+            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+        };
+        let (arguments, environment) = (pointers(program.arguments), pointers(program.environment));
+        let child = Child { program, arguments, environment, failed: Cell::new(None) };
+        let mut pidfd: RawFd = -1;
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+        // SAFETY: the stack is ours alone, grows down from its end, and is used by one child at a time, since we are
+        // suspended until it has left it. `child` outlives that. The child touches no memory but its stack and `failed`.
+        let pid = unsafe {
+            let top = self.stack.as_ptr().add(STACK).cast();
+            libc::clone(run_child, top, flags, (&raw const child).cast_mut().cast(), &raw mut pidfd)
+        };
+        if pid < 0 {
+            return Err(StartError { step: Step::Process, error: io::Error::last_os_error() });
+        }
+        // SAFETY: `clone` succeeded, so that this is a descriptor that it made for us.
+        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+        match child.failed.get() {
+            None => Ok((pid, pidfd)),
+            Some((step, number)) => {
+                // It has exited already: nothing waits here.
+                let _ = wait_for(&pidfd);
+                Err(StartError { step, error: io::Error::from_raw_os_error(number) })
+            }
+        }
+    }
+}
+
+impl Drop for Starter {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length; no child is on it, since `start` has returned.
+        let _ = unsafe { rustix::mm::munmap(self.stack.as_ptr().cast(), STACK) };
+    }
+}
+
+/// What the child reads, and where it says why it failed.
+struct Child<'a> {
+    program: &'a Program<'a>,
+    arguments: Vec<*const libc::c_char>,
+    environment: Vec<*const libc::c_char>,
+    failed: Cell<Option<(Step, i32)>>,
+}
+
+extern "C" fn run_child(child: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: `start` passes a `Child` that lives until this process has become the program or ended.
+    let child = unsafe { &*child.cast::<Child<'_>>() };
+    let step = become_program(child);
+    let number = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
+    child.failed.set(Some((step, number)));
+    // SAFETY: ends this process without running anything of its parent's.
+    unsafe { libc::_exit(127) }
+}
+
+/// Returns only when a step failed: which one; `errno` says why. System calls on memory that is there already; those
+/// for users go to the kernel directly, because the C library's would signal the threads of our parent.
+fn become_program(child: &Child<'_>) -> Step {
+    let Child { program, arguments, environment, .. } = child;
+    // SAFETY: as above: no call allocates, takes a lock or touches memory that is not handed to it.
+    unsafe {
+        // A session of its own is a process group of its own too, and has no terminal.
+        libc::setsid();
+        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        for (number, descriptor) in (0..).zip(program.standard) {
+            if libc::dup2(descriptor.as_raw_fd(), number) < 0 {
+                return Step::Descriptors;
+            }
+        }
+        for &(kind, most) in program.limits {
+            let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+            if libc::setrlimit(kind.resource(), &raw const limit) != 0 {
+                return Step::Limits;
+            }
+        }
+        if let Some(identity) = program.identity {
+            let (user, group) = (identity.user, identity.group);
+            if libc::syscall(libc::SYS_setgroups, identity.groups.len(), identity.groups.as_ptr()) != 0
+                || libc::syscall(libc::SYS_setresgid, group, group, group) != 0
+                || libc::syscall(libc::SYS_setresuid, user, user, user) != 0
+            {
+                return Step::User;
+            }
+        }
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        // After the change of user, which clears it: nothing runs on that nobody would end.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::chdir(program.directory.as_ptr()) != 0 {
+            return Step::Directory;
+        }
+        if let Some(sandbox) = program.sandbox
+            && libc::syscall(libc::SYS_landlock_restrict_self, sandbox.as_raw_fd(), 0) != 0
+        {
+            return Step::Sandbox;
+        }
+        libc::execve(program.path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+    }
+    Step::Execute
+}
+
+impl LimitKind {
+    fn resource(self) -> libc::__rlimit_resource_t {
+        match self {
+            Self::Cpu => libc::RLIMIT_CPU,
+            Self::Memory => libc::RLIMIT_AS,
+            Self::Files => libc::RLIMIT_NOFILE,
+            Self::Processes => libc::RLIMIT_NPROC,
+            Self::FileSize => libc::RLIMIT_FSIZE,
+        }
+    }
+}
+
+/// Reaps a child of ours that has ended.
+pub fn wait_for(pidfd: &impl AsFd) -> io::Result<Ended> {
+    // SAFETY: plain data of which all zeros is a value.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let number = pidfd.as_fd().as_raw_fd() as libc::id_t;
+    // SAFETY: `info` is a valid place for the result.
+    if unsafe { libc::waitid(libc::P_PIDFD, number, &raw mut info, libc::WEXITED) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `waitid` has filled the part of the union that tells of a child.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    let exited = info.si_code == libc::CLD_EXITED;
+    Ok(Ended { pid, code: exited.then_some(status), signal: (!exited).then_some(status) })
+}
+
+/// Sends a signal to a process group; false where nobody is in it any more.
+pub fn signal_group(group: i32, signal: Option<rustix::process::Signal>) -> bool {
+    let number = signal.map_or(0, rustix::process::Signal::as_raw);
+    // SAFETY: touches no memory. Never 0 or 1, which would mean ourselves or everybody.
+    group > 1 && unsafe { libc::kill(-group, number) } == 0
+}
+
+/// Undoes what whoever started us has ignored or blocked, so that programs begin as from a shell: `nohup` ignores HUP,
+/// and a language's runtime PIPE. Ours do not die of PIPE: each write says so, and the child sets it back.
+pub fn default_signals() {
+    for number in 1..=64 {
+        if number != libc::SIGPIPE {
+            // SAFETY: sets a disposition of this process that has no handler yet. KILL, STOP and the C library's own
+            // refuse.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+    // SAFETY: an empty set made on the stack.
+    unsafe {
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::io::Read;
+
+    use super::*;
+
+    fn start(script: &str, change: impl FnOnce(&mut Program<'_>)) -> Result<(i32, String, Ended), StartError> {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let script = CString::new(script).unwrap();
+        let mut program = Program {
+            path: c"/bin/sh",
+            arguments: &[c"sh", c"-c", &script],
+            environment: &[c"A=b"],
+            directory: c"/",
+            standard: [null.as_fd(), writer.as_fd(), null.as_fd()],
+            identity: None,
+            limits: &[(LimitKind::Files, 50)],
+            sandbox: None,
+        };
+        change(&mut program);
+        let (pid, pidfd) = Starter::new().unwrap().start(&program)?;
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        Ok((pid, text, wait_for(&pidfd).unwrap()))
+    }
+
+    #[test]
+    fn a_program_gets_three_descriptors_its_limits_and_a_session_of_its_own() {
+        let script =
+            "ls /proc/self/fd | tr '\\n' ' '; ulimit -n; pwd; echo $A; ps -o sid=,pgid= $$ 2>/dev/null; exit 7";
+        let (pid, text, ended) = start(script, |_| {}).unwrap();
+        // ls reads its folder through 3.
+        assert!(text.starts_with("0 1 2 3 50\n/\nb\n"), "{text}");
+        assert_eq!((ended.pid, ended.code, ended.signal), (pid, Some(7), None));
+        let (_, text, _) =
+            start("cut -d' ' -f5,6 /proc/$$/stat; grep -E 'SigIgn|NoNewPrivs' /proc/$$/status", |_| {}).unwrap();
+        let mut lines = text.lines();
+        let ids: Vec<&str> = lines.next().unwrap().split(' ').collect();
+        assert_eq!(ids[0], ids[1], "leader of a group and of a session");
+        assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+        assert!(text.contains("SigIgn:\t0000000000000000"), "{text}");
+    }
+
+    #[test]
+    fn a_start_that_fails_says_where_and_why_and_leaves_no_zombie() {
+        let missing = start("", |program| program.path = c"/nowhere/to/be/found").unwrap_err();
+        assert_eq!((missing.step, missing.error.raw_os_error()), (Step::Execute, Some(libc::ENOENT)));
+        let folder = start("", |program| program.directory = c"/nowhere").unwrap_err();
+        assert_eq!((folder.step, folder.error.raw_os_error()), (Step::Directory, Some(libc::ENOENT)));
+        let bit = start("", |program| program.path = c"/etc/passwd").unwrap_err();
+        assert_eq!((bit.step, bit.error.raw_os_error()), (Step::Execute, Some(libc::EACCES)));
+    }
+
+    #[test]
+    fn a_death_by_signal_is_told_and_a_group_without_members_too() {
+        let (pid, _, ended) = start("kill -9 $$", |_| {}).unwrap();
+        assert_eq!((ended.code, ended.signal), (None, Some(9)));
+        assert!(!signal_group(pid, None), "nobody is left");
+    }
+}
