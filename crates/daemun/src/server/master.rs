@@ -16,6 +16,7 @@ mod controlling;
 mod events;
 mod lines;
 mod logs;
+mod resizing;
 mod roots;
 mod stopping;
 mod switching;
