@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     match arguments.command {
         Command::Serve(arguments) => with_environment(|environment| serve(&arguments, environment)),
-        command => with_environment(|environment| cli::operate(&command, environment)),
+        command => with_environment(|environment| cli::operate(&command, &environment)),
     }
 }
 

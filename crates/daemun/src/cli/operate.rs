@@ -21,10 +21,10 @@ const WATCH: Duration = Duration::from_secs(1);
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Carries out every command but those that start a server.
-pub fn run(command: &Command, environment: Environment) -> ExitCode {
+pub fn run(command: &Command, environment: &Environment) -> ExitCode {
     let (place, wanted) = match command {
-        Command::Status(arguments) => return status(arguments, &environment),
-        Command::Init(arguments) => return init::run(arguments, &environment),
+        Command::Status(arguments) => return status(arguments, environment),
+        Command::Init(arguments) => return init::run(arguments, environment),
         // Whoever starts a server does not come here.
         Command::Serve(_) => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
@@ -36,7 +36,7 @@ pub fn run(command: &Command, environment: Environment) -> ExitCode {
         Command::Stop(place) => (place, Wanted::Stop),
         Command::Upgrade(place) => (place, Wanted::Upgrade),
     };
-    match converse(place, &wanted, &environment) {
+    match converse(place, &wanted, environment) {
         Ok(code) => code,
         Err(error) => failed(&error),
     }
@@ -51,7 +51,7 @@ fn failed(error: &AskError) -> ExitCode {
 fn converse(place: &Place, wanted: &Wanted, environment: &Environment) -> Result<ExitCode, AskError> {
     let mut conversation = Conversation::open(&candidates(place, environment))?;
     conversation.ask(wanted)?;
-    while let Some(answer) = conversation.next()? {
+    while let Some(answer) = conversation.hear()? {
         match answer {
             Answer::Say { text } => println!("{text}"),
             Answer::Done { text } => {
@@ -133,7 +133,7 @@ fn status(arguments: &StatusArguments, environment: &Environment) -> ExitCode {
 fn ask_status(places: &[PathBuf]) -> Result<Status, AskError> {
     let mut conversation = Conversation::open(places)?;
     conversation.ask(&Wanted::Status)?;
-    let reason = match conversation.next()? {
+    let reason = match conversation.hear()? {
         Some(Answer::Status(status)) => return Ok(*status),
         Some(Answer::Refused { reason }) => reason,
         _ => "the server ended before it had answered".to_owned(),

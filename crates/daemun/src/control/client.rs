@@ -70,7 +70,7 @@ impl Conversation {
     }
 
     /// The next answer; `None` when the server has closed the conversation.
-    pub fn next(&mut self) -> Result<Option<Answer>, AskError> {
+    pub fn hear(&mut self) -> Result<Option<Answer>, AskError> {
         let mut line = Vec::new();
         let failed = |error: io::Error| {
             let error = match error.kind() {

@@ -44,8 +44,8 @@ impl Gate {
     pub(super) fn has_token(&self, request: &Request) -> bool {
         let head = &request.head;
         let bearer = head.field("authorization").and_then(|value| value.strip_prefix(b"Bearer "));
-        let query = head.query().unwrap_or_default().split(|&byte| byte == b'&');
-        let given = bearer.or_else(|| query.filter_map(|pair| pair.strip_prefix(b"token=")).next());
+        let mut query = head.query().unwrap_or_default().split(|&byte| byte == b'&');
+        let given = bearer.or_else(|| query.find_map(|pair| pair.strip_prefix(b"token=")));
         given.is_some_and(|given| is_same(given, self.token.as_bytes()))
     }
 }

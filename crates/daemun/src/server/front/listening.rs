@@ -174,9 +174,10 @@ impl Place {
         let (mut stream, peer) = match accepted {
             Accepted::Tcp(stream, peer) => (stream, peer),
             Accepted::Unix(mut stream) => {
-                let told = match self.expects_header {
-                    true => self.header(&mut stream, &"a Unix socket").await,
-                    false => Some(Told::default()),
+                let told = if self.expects_header {
+                    self.header(&mut stream, &"a Unix socket").await
+                } else {
+                    Some(Told::default())
                 };
                 let Some(told) = told else { return };
                 return self.run(Transport::Unix(stream), told, permit).await;
