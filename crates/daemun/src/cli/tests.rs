@@ -5,7 +5,10 @@ use super::*;
 
 fn serve(words: &[&str]) -> ServeArguments {
     let words = ["daemun", "serve"].iter().chain(words);
-    let Command::Serve(arguments) = parse(words.copied()).map_err(|refusal| refusal.to_string()).unwrap().command;
+    let Command::Serve(arguments) = parse(words.copied()).map_err(|refusal| refusal.to_string()).unwrap().command
+    else {
+        unreachable!("`serve` was asked for")
+    };
     *arguments
 }
 
