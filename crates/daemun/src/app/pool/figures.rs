@@ -37,7 +37,9 @@ impl Pool {
                 }
             }
         }
-        figures.answers = figures.busy + figures.idle > 0;
+        // One without workers of its own accord starts the first with the next request.
+        let starts_on_demand = state.expecting && state.settings.min_processes == 0;
+        figures.answers = figures.busy + figures.idle > 0 || starts_on_demand;
         figures
     }
 }
