@@ -13,10 +13,7 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &[
-    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare",
-    "schema",
-];
+const LATER_COMMANDS: &[&str] = &["dev", "check", "explain", "import", "compare", "schema"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[
@@ -100,8 +97,6 @@ const LATER_OPTIONS: &[&str] = &[
     "--ssl-certificate",
     "--ssl-keyfile",
     "--ssl-certfile",
-    "--monitor",
-    "--health",
     "--preload",
     "--https",
     "--watch",
