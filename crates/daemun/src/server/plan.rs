@@ -28,6 +28,8 @@ pub(super) enum ToFront {
     Retire(String, u32),
     /// Say which workers of this application have had nothing to do for this long.
     WhoIsIdle(String, std::time::Duration),
+    /// Send nothing new to this server of this upstream.
+    DrainServer(String, String),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.

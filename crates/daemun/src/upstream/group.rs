@@ -131,7 +131,8 @@ impl Group {
         Serving::new(settings, Some(&self.serving.load()))
     }
 
-    /// From now on these are the settings. What a server that is gone has begun it finishes.
+    /// From now on these are the settings: a server that was drained by hand is asked again. What a server that is gone
+    /// has begun it finishes.
     pub fn update(&self, serving: Serving) {
         let before = self.serving.swap(Arc::new(serving));
         let now = self.serving.load();
@@ -139,6 +140,9 @@ impl Group {
             if !now.servers.iter().any(|other| Arc::ptr_eq(&other.state, &server.state)) {
                 server.state.sweep(std::time::Duration::ZERO);
             }
+        }
+        for server in &now.servers {
+            server.state.is_drained.store(false, Ordering::Relaxed);
         }
         lock(&self.gathered).clear();
         self.freed.notify_waiters();
@@ -220,10 +224,7 @@ impl Group {
     /// Has a server get nothing new, or something again: by its URL, host and port, or host. How many were meant.
     pub fn drain(&self, server: &str, is_drained: bool) -> usize {
         let serving = self.serving.load();
-        let is_meant = |one: &&Arc<Server>| {
-            server == one.settings.url || server == one.authority || server == one.settings.host()
-        };
-        let meant: Vec<_> = serving.servers.iter().filter(is_meant).collect();
+        let meant: Vec<_> = serving.servers.iter().filter(|one| one.settings.is_called(server)).collect();
         for server in &meant {
             server.state.is_drained.store(is_drained, Ordering::Relaxed);
             if is_drained {

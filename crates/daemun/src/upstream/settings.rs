@@ -240,6 +240,11 @@ impl ServerSettings {
         }
     }
 
+    /// Whether an operator may mean it by this: its URL, host and port, or host.
+    pub fn is_called(&self, name: &str) -> bool {
+        name == self.url || name == self.authority() || name == self.host()
+    }
+
     /// Its name for TLS, without brackets.
     pub fn host(&self) -> &str {
         match &self.address {

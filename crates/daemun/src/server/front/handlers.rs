@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::https::Https;
+use super::upstreams::Groups;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
@@ -18,6 +19,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::listener::Address;
+use crate::proxy::Proxy;
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
@@ -28,6 +30,7 @@ use crate::telemetry::metrics::{self, Labels, RouteId};
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
     pub(super) pools: BTreeMap<String, Arc<Pool>>,
+    pub(super) groups: Groups,
     pub(super) spool: Arc<Spool>,
     /// Caches and counters of filters.
     pub(super) kept: &'a Kept,
@@ -42,7 +45,7 @@ pub(super) fn build(
     mut folders: impl Iterator<Item = OwnedFd>,
     means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
-    let Means { pools, spool, kept, errors, launcher } = means;
+    let Means { pools, groups, spool, kept, errors, launcher } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut senders = BTreeMap::new();
     for app in &configuration.apps {
@@ -77,6 +80,10 @@ pub(super) fn build(
                     Some(roots) => Arc::new(SendFiles::new(application, roots)),
                     None => application,
                 }
+            }
+            HandlerSettings::Upstream(name) => {
+                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
+                Arc::new(Proxy::new(Arc::clone(group), Arc::clone(spool), trusted.clone()))
             }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
