@@ -196,7 +196,8 @@ impl Draft {
     }
 
     fn read_upstreams(&mut self, entry: &Entry<'_>) {
-        for entry in entry.map("[upstream]", "tables, each under a line such as [upstream.legacy]").unwrap_or_default() {
+        for entry in entry.map("[upstream]", "tables, each under a line such as [upstream.legacy]").unwrap_or_default()
+        {
             let name = entry.key();
             if let Some(first) = self.upstreams.iter().find(|upstream| upstream.settings.name == name) {
                 entry.fault(format!("[upstream.{name}] stands already at {}", first.place));
@@ -204,7 +205,7 @@ impl Draft {
             }
             let what = format!("a table under a line such as [upstream.legacy], with `servers`, for `{name}`");
             let section = entry.section(&format!("[upstream.{name}]"), &what, upstream::KEYS);
-            self.upstreams.extend(section.and_then(|section| upstream::read(name, &section, &entry)));
+            self.upstreams.extend(section.map(|section| upstream::read(name, &section, &entry)));
         }
     }
 

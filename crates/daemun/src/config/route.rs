@@ -194,7 +194,8 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
     let present: Vec<Entry<'_>> = HANDLERS.iter().filter_map(|key| section.entry(key)).collect();
     match &present[..] {
         [] => {
-            section.fault("a route needs a handler: one of `static`, `app`, `cgi`, `upstream`, `redirect` and `respond`");
+            section
+                .fault("a route needs a handler: one of `static`, `app`, `cgi`, `upstream`, `redirect` and `respond`");
             None
         }
         [entry] => match entry.key() {

@@ -176,7 +176,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[server]\n[server]", "daemun.toml:2:2: not TOML: duplicate key"),
     (
         "[[tls]]\n[upstream.a]\n[[site]]",
-        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:2: `[upstream]` is not supported by this version\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
+        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:2: `servers` is missing: a list such as [\"http://10.0.0.5:8080\"]\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
     ),
     ("[app.shop]", "daemun.toml:1:1: [app.shop] needs one of `target`, `wsgi` and `mounts`, found none"),
     (

@@ -35,10 +35,8 @@ pub(super) const KEYS: Keys = Keys {
 };
 const SERVER: Keys = Keys { known: &["url", "weight", "backup", "max_connections"], later: &[] };
 const STICKY: Keys = Keys { known: &["cookie", "key"], later: &[] };
-const HEALTH: Keys = Keys {
-    known: &["path", "host", "status", "body", "interval", "timeout", "unhealthy", "healthy"],
-    later: &[],
-};
+const HEALTH: Keys =
+    Keys { known: &["path", "host", "status", "body", "interval", "timeout", "unhealthy", "healthy"], later: &[] };
 const RETRIES: Keys = Keys { known: &["max", "budget"], later: &[] };
 const QUEUE: Keys = Keys { known: &["max", "timeout"], later: &[] };
 const KEEP_ALIVE: Keys = Keys { known: &["max", "timeout"], later: &[] };
@@ -57,9 +55,9 @@ pub(super) struct Draft {
     pub(super) place: Place,
 }
 
-/// Reads `[upstream.NAME]`.
-pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Option<Draft> {
-    let mut settings = UpstreamSettings::new(name, servers(section, entry)?);
+/// Reads `[upstream.NAME]`. After a fault it stands for what was meant, so that those who name it are not at fault too.
+pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draft {
+    let mut settings = UpstreamSettings::new(name, servers(section, entry).unwrap_or_default());
     if let Some(balance) = section.entry("balance").and_then(|entry| entry.parse("a way to balance", Balance::parse)) {
         settings.balance = balance;
     }
@@ -68,15 +66,15 @@ pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Opti
     circuit(section, &mut settings);
     limits(section, &mut settings);
     if let Some(entry) = section.entry("host") {
-        settings.host = entry.parse("`client`, `server` or a host", field_value).map(host)?;
+        settings.host = entry.parse("`client`, `server` or a host", field_value).map_or(HostField::Client, host);
     }
     if let Some(rewrite) = section.entry("rewrite_location").and_then(|entry| entry.boolean()) {
         settings.rewrite_location = rewrite;
     }
     if let Some(entry) = section.entry("tls") {
-        settings.tls = tls(&entry)?;
+        settings.tls = tls(&entry).unwrap_or_default();
     }
-    Some(Draft { settings, place: section.place() })
+    Draft { settings, place: section.place() }
 }
 
 /// The upstream of `--proxy URL=SERVER[,SERVER…]`, and the path that it is below.
@@ -155,7 +153,8 @@ fn server(entry: &Entry<'_>) -> Option<ServerSettings> {
     if !entry.is_table() {
         return entry.parse(what, ServerSettings::parse);
     }
-    let section = entry.section("a server", "a table such as { url = \"http://10.0.0.5:8080\", weight = 2 }", SERVER)?;
+    let section =
+        entry.section("a server", "a table such as { url = \"http://10.0.0.5:8080\", weight = 2 }", SERVER)?;
     let Some(url) = section.entry("url") else {
         entry.fault("a `url` is missing, such as \"http://10.0.0.5:8080\"");
         return None;
@@ -230,7 +229,8 @@ fn circuit(section: &Section<'_>, settings: &mut UpstreamSettings) {
     let Some(entry) = section.entry("retries") else { return };
     if entry.is_integer() {
         settings.retries = entry.whole(0, 10).map_or(settings.retries, |retries| retries as u32);
-    } else if let Some(section) = entry.section("`retries`", "a number or a table such as { max = 1, budget = 10 }", RETRIES)
+    } else if let Some(section) =
+        entry.section("`retries`", "a number or a table such as { max = 1, budget = 10 }", RETRIES)
     {
         if let Some(most) = section.entry("max").and_then(|entry| entry.whole(0, 10)) {
             settings.retries = most as u32;
@@ -252,7 +252,8 @@ fn limits(section: &Section<'_>, settings: &mut UpstreamSettings) {
             *time = said;
         }
     }
-    let of = |key: &str, keys| section.entry(key)?.section(&format!("`{key}`"), "a table with `max` and `timeout`", keys);
+    let of =
+        |key: &str, keys| section.entry(key)?.section(&format!("`{key}`"), "a table with `max` and `timeout`", keys);
     let most = |section: &Section<'_>| section.entry("max")?.whole(0, MOST).map(|most| most as usize);
     let time = |section: &Section<'_>| section.entry("timeout")?.positive_duration();
     if let Some(queue) = of("queue", QUEUE) {

@@ -3,8 +3,8 @@
 mod handlers;
 mod https;
 mod listening;
-mod upstreams;
 mod sight;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -31,8 +31,8 @@ use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
-use upstreams::Upstreams;
 use sight::{Aside, Sight};
+use upstreams::Upstreams;
 
 /// How long the last lines of the logs may take to be written at the end.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -262,7 +262,8 @@ impl Front {
             ToFront::DrainServer(upstream, server) => {
                 if self.upstreams.drain(&upstream, &server) > 0 {
                     let errors = &self.context.errors;
-                    errors.warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
+                    errors
+                        .warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
                 }
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),

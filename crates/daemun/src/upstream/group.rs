@@ -161,7 +161,7 @@ impl Group {
         if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
             return Err(NoServer::QueueFull);
         }
-        let waited = async {
+        let found = async {
             loop {
                 let mut notified = std::pin::pin!(self.freed.notified());
                 // Before looking, so that a place that is freed meanwhile is not missed.
@@ -173,7 +173,7 @@ impl Group {
                 }
             }
         };
-        tokio::time::timeout(settings.queue_timeout, waited).await.unwrap_or(Err(NoServer::QueueTimeout))
+        tokio::time::timeout(settings.queue_timeout, found).await.unwrap_or(Err(NoServer::QueueTimeout))
     }
 
     /// Another server for a request that `tried` could not answer; none where that would cost too much. Nobody waits for
@@ -352,9 +352,8 @@ impl Serving {
                 && !tried.iter().any(|other| Arc::ptr_eq(&other.state, &server.state))
         };
         let open = || self.servers.iter().enumerate().filter(|(_, server)| is_open(server));
-        let (all, well) = open().fold((0, 0), |(all, well), (_, server)| {
-            (all + 1, well + usize::from(server.is_available(now)))
-        });
+        let (all, well) =
+            open().fold((0, 0), |(all, well), (_, server)| (all + 1, well + usize::from(server.is_available(now))));
         let panics = well == 0 && tried.is_empty() || well * 100 < all * self.settings.panic_threshold as usize;
         let usable = |is_backup: bool| {
             open()

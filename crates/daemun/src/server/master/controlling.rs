@@ -167,7 +167,8 @@ impl Master {
         };
         let urls: Vec<&str> = upstream.servers.iter().map(|server| server.url.as_str()).collect();
         let urls = urls.join(", ");
-        let Some(server) = server.filter(|wanted| upstream.servers.iter().any(|server| server.is_called(wanted))) else {
+        let Some(server) = server.filter(|wanted| upstream.servers.iter().any(|server| server.is_called(wanted)))
+        else {
             return reply.refuse(format!("say which server of `{name}`: {urls}"));
         };
         self.tell_front(ToFront::DrainServer(name.to_owned(), server.clone())).await;
