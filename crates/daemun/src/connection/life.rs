@@ -111,14 +111,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
 
 impl Connection {
     fn new(wire: Wire, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
-        Self {
-            wire,
-            endpoint,
-            context,
-            guard: None,
-            interim: InterimQueue::default(),
-            place: Place::default(),
-        }
+        Self { wire, endpoint, context, guard: None, interim: InterimQueue::default(), place: Place::default() }
     }
 
     /// From the first request to the close.

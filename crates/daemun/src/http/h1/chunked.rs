@@ -196,7 +196,11 @@ impl ChunkedDecoder {
             (Place::TrailerStart, _) if is_token(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > self.limits.max_fields {
-                    return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "there are too many trailer fields", "max_fields"));
+                    return Err(Refusal::over(
+                        Status::FIELDS_TOO_LARGE,
+                        "there are too many trailer fields",
+                        "max_fields",
+                    ));
                 }
                 Ok(Place::TrailerName)
             }
