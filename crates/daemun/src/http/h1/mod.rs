@@ -31,6 +31,8 @@ pub use response::{
 pub(super) use response::{Kind, kind};
 pub use scan::{HeadScan, Scanned};
 
+use std::fmt;
+
 use super::Status;
 
 /// Caps of a head and of a trailer section.
@@ -46,22 +48,35 @@ pub struct HeadLimits {
 
 /// A message that is not read further. The connection answers with the status and closes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{reason}")]
 pub struct Refusal {
     /// What the client sees.
     pub status: Status,
     /// Why, in a few words; goes to the client and to the log.
     pub reason: &'static str,
+    /// The key of `daemun.toml` that says how much is too much; goes to the log alone.
+    pub limit: Option<&'static str>,
 }
 
 impl Refusal {
     /// A refusal with this status.
     pub const fn new(status: Status, reason: &'static str) -> Self {
-        Self { status, reason }
+        Self { status, reason, limit: None }
+    }
+
+    /// The same of what is more than this key of `[server]` allows.
+    pub const fn over(status: Status, reason: &'static str, limit: &'static str) -> Self {
+        Self { status, reason, limit: Some(limit) }
     }
 
     /// A 400.
     pub const fn bad(reason: &'static str) -> Self {
         Self::new(Status::BAD_REQUEST, reason)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)?;
+        self.limit.map_or(Ok(()), |limit| write!(f, "; `{limit}` in [server] says what may be"))
     }
 }
