@@ -198,11 +198,10 @@ def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path)
     )
     (tmp_path / "cgi-bin" / "running").mkdir(mode=0o777)
     more = '[[route]]\npath = "/quick"\nrespond = { body = "quick" }'
-    with serve(tmp_path, ", max_processes = 4", more) as server:
-        with concurrent.futures.ThreadPoolExecutor(60) as pool:
-            answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
-            assert server.get("/quick").text == "quick"
-            seen = [answer.result() for answer in answers]
+    with serve(tmp_path, ", max_processes = 4", more) as server, concurrent.futures.ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
+        assert server.get("/quick").text == "quick"
+        seen = [answer.result() for answer in answers]
     assert {answer.status for answer in seen} == {200}
     assert max(int(answer.text) for answer in seen) <= 4
 
