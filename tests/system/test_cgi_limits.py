@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import http.client
 import os
 import signal
@@ -80,7 +81,7 @@ def test_a_client_that_leaves_ends_the_whole_process_group_even_if_it_ignores_te
         time.sleep(0.2)
         client.close()
         for pid in started:
-            until(lambda pid=pid: is_gone(pid), "the process group goes on")
+            until(functools.partial(is_gone, pid), "the process group goes on")
 
 
 def test_a_script_without_a_head_in_time_is_504_and_gone(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_a_front_that_dies_takes_its_programs_along(tmp_path: Path) -> None:
             started = pids(tmp_path)
             os.kill(role(server, "front"), signal.SIGKILL)
             for pid in started:
-                until(lambda pid=pid: is_gone(pid), "the process group goes on")
+                until(functools.partial(is_gone, pid), "the process group goes on")
         server.wait_for("front .* is started again")
         until(lambda: answers(server), "the next front answers")
 
@@ -286,4 +287,4 @@ def test_nothing_is_left_when_the_server_stops(tmp_path: Path) -> None:
             started = pids(tmp_path)
             server.stop()
     for pid in [launcher, *started]:
-        until(lambda pid=pid: is_gone(pid), "something is left")
+        until(functools.partial(is_gone, pid), "something is left")

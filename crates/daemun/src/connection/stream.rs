@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Serving;
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::current::{self, Current, Worked, told};
 use super::error_page::error_response;
 use super::file::{FileStream, read_whole};

@@ -5,8 +5,10 @@
 //!
 //! * [`HeadScan`] finds the end of a head as its bytes come in; [`parse_head`] reads it.
 //! * [`BodyDecoder`] takes the framing off a request's body.
+//! * [`parse_answer`] reads the head of an upstream's answer.
 //! * [`plan`] says how a response is framed; [`encode_head`] and [`encode_chunk_size`] write it.
 
+mod answer;
 mod authority;
 mod body;
 mod chunked;
@@ -16,6 +18,7 @@ mod scan;
 #[cfg(test)]
 mod tests;
 
+pub use answer::{AnswerFraming, AnswerHead, parse_answer, scan_answer};
 pub(super) use authority::is_authority;
 pub use body::{BodyDecoder, Decoded};
 pub use chunked::ChunkedDecoder;
@@ -23,7 +26,7 @@ pub(super) use head::MAX_METHOD;
 pub use head::{Framing, ParsedHead, parse_head};
 pub use response::{
     CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_head,
-    encode_interim, plan,
+    encode_interim, encode_switch, plan,
 };
 pub(super) use response::{Kind, kind};
 pub use scan::{HeadScan, Scanned};
