@@ -173,4 +173,4 @@ def test_answers_differ_from_those_of_nginx_and_apache_only_where_we_mean_it(tmp
         unused.pop(fitting[0], None)
     assert not unused, "listed, but no longer so"
     for _, heading in WANTED:
-        assert f"| {heading} |" in page, f"not explained: {heading}"
+        assert f"| **{heading}.** " in page, f"not explained: {heading}"
