@@ -143,8 +143,9 @@ async fn converse(mut stream: UnixStream, asked: impl Fn(Asked)) {
 
 /// The command, or why there is none.
 async fn hear(stream: &mut UnixStream) -> Result<Command, String> {
-    may_ask(stream)?;
+    // Read first: who is refused while writing would not hear why.
     let line = timeout(COMMAND_DEADLINE, read_line(stream)).await;
+    may_ask(stream)?;
     let line = line.map_err(|_| "the command did not come".to_owned())??;
     serde_json::from_slice(&line).map_err(|error| format!("this version does not understand the command: {error}"))
 }
