@@ -90,13 +90,13 @@ def test_one_client_cannot_take_all_connections(tmp_path: Path) -> None:
 
 
 def test_what_is_more_than_a_limit_is_told_with_the_limits_key(tmp_path: Path) -> None:
-    settings = 'max_body = "1KiB"\nmax_head = "1KiB"\nmax_fields = 5\nmax_request_line = 300\nheader_timeout = "1s"'
+    settings = 'max_body = "1KiB"\nmax_head = "2KiB"\nmax_fields = 5\nmax_request_line = "1KiB"\nheader_timeout = "1s"'
     with Server(cwd=configured(tmp_path, settings), listen="") as server, ExitStack() as stack:
         for status, key, request in [
             (413, "max_body", "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1025\r\n\r\n"),
-            (431, "max_head", f"GET / HTTP/1.1\r\nHost: a\r\nX-A: {'a' * 1024}\r\n\r\n"),
+            (431, "max_head", f"GET / HTTP/1.1\r\nHost: a\r\nX-A: {'a' * 2048}\r\n\r\n"),
             (431, "max_fields", "GET / HTTP/1.1\r\nHost: a\r\n" + "X-A: a\r\n" * 5 + "\r\n"),
-            (414, "max_request_line", f"GET /{'a' * 300} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            (414, "max_request_line", f"GET /{'a' * 1024} HTTP/1.1\r\nHost: a\r\n\r\n"),
             (408, "header_timeout", "GET / HTTP/1.1\r\nHost: a\r\n"),
         ]:
             wire = Wire(server.port)

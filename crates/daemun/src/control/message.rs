@@ -113,12 +113,15 @@ pub struct FrontStatus {
 /// An application.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct AppStatus {
-    /// `serving`, `starting` or `failed`.
+    /// `serving`, `starting`, `waiting` for a first request, or `failed`.
     pub state: String,
     /// The generation of its code.
     pub generation: u64,
     /// Worker processes that there should be.
     pub processes: u32,
+    /// Workers that are to be there at least.
+    #[serde(default)]
+    pub least: u32,
     /// Threads in each.
     pub threads: u16,
     /// Worker processes that there are.

@@ -358,12 +358,14 @@ impl Master {
         let state = match workers.iter().any(|worker| worker.connected && !worker.leaving) {
             true => "serving",
             false if app.given_up => "failed",
+            false if app.settings.min_processes == 0 => "waiting",
             false => "starting",
         };
         AppStatus {
             state: state.to_owned(),
             generation: app.generation,
             processes: app.settings.processes,
+            least: app.wanted.min(app.settings.min_processes),
             threads: app.settings.threads,
             workers,
             restarts: self.desk.restarts.get(name).cloned().unwrap_or_default(),
@@ -399,8 +401,8 @@ fn degraded(status: &Status) -> Vec<String> {
         let there = app.workers.iter().filter(|worker| worker.connected && !worker.leaving).count();
         match app.state.as_str() {
             "failed" => found.push(format!("{name}: it could not be imported and answers 503; the log says why")),
-            _ if there < app.processes as usize => {
-                found.push(format!("{name}: {there} of {} workers are there", app.processes));
+            _ if there < app.least as usize => {
+                found.push(format!("{name}: {there} of {} workers are there", app.least));
             }
             _ => {}
         }

@@ -1,15 +1,17 @@
 //! The lines that a person reads at the start: what was found, why, and what will go wrong.
 
 use std::fmt::Display;
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use crate::app::Ready;
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
 use crate::router::{HostPattern, PathPattern};
 
-/// One line to standard error.
+/// One line to standard error, written at once: the front writes to the same place meanwhile.
 pub(super) fn say(line: impl Display) {
-    eprintln!("daemun: {line}");
+    // Where nobody can read it, nobody is told.
+    let _ = std::io::stderr().write_all(format!("daemun: {line}\n").as_bytes());
 }
 
 /// The last line of a start that failed.

@@ -161,24 +161,37 @@ fn note(text: &str, threads: &mut HashMap<(i32, u64), u16>) {
 /// Reads what `faulthandler` wrote: `Thread 0x… (most recent call first):`, then frames. Ours are left out.
 fn parse(text: &str, pid: i32, threads: &HashMap<(i32, u64), u16>) -> WorkerStacks {
     let mut stacks = WorkerStacks::default();
+    let mut own = None;
     for line in text.lines() {
         let head = line.strip_prefix("Current thread ").or_else(|| line.strip_prefix("Thread "));
         if let Some(rest) = head.and_then(|rest| rest.strip_prefix("0x")) {
             let digits = rest.split(|c: char| !c.is_ascii_hexdigit()).next().unwrap_or_default();
             let ident = u64::from_str_radix(digits, 16).unwrap_or_default();
+            cut(&mut stacks, own.take());
             stacks.threads.push((threads.get(&(pid, ident)).copied(), String::new()));
         } else if let Some((_, frames)) = stacks.threads.last_mut()
             && line.starts_with("  ")
-            && !line.contains("daemun_worker.py\"")
         {
-            // A string takes everything.
-            let _ = writeln!(frames, "{line}");
+            if line.contains("daemun_worker.py\"") {
+                own = Some(frames.len());
+            } else {
+                // A string takes everything.
+                let _ = writeln!(frames, "{line}");
+            }
         }
     }
+    cut(&mut stacks, own);
     stacks.threads.sort_by_key(|(number, _)| number.unwrap_or(u16::MAX));
     // Our own threads, such as the monitor's, are of no interest where nothing of the application is on them.
     stacks.threads.retain(|(number, frames)| number.is_some() || !frames.is_empty());
     stacks
+}
+
+/// What stands behind the outermost frame of ours is how Python starts a thread, and no work of the application.
+fn cut(stacks: &mut WorkerStacks, own: Option<usize>) {
+    if let (Some((_, frames)), Some(own)) = (stacks.threads.last_mut(), own) {
+        frames.truncate(own);
+    }
 }
 
 #[cfg(test)]
@@ -187,7 +200,7 @@ mod tests {
 
     const DUMP: &str = "daemun-thread 7 1 48\nThread 0x0000000000000030 (most recent call first):\n  File \"/a/b.py\", line \
         3 in view\n  File \"/run/daemun_worker.py\", line 9 in answer\n\nCurrent thread 0x20 (most recent call first):\n  \
-        File \"/run/daemun_worker.py\", line 2 in receive\n\nThread 0x40 [own] (most recent call first):\n  File \
+        File \"/run/daemun_worker.py\", line 2 in receive\n  File \"/lib/threading.py\", line 5 in _bootstrap\n\nThread 0x40 [own] (most recent call first):\n  File \
         \"/a/c.py\", line 1 in loop\n";
 
     #[test]
