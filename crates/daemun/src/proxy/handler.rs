@@ -81,7 +81,7 @@ impl Proxy {
             }
             place = self.another(
                 failed,
-                failure,
+                &failure,
                 &mut tried,
                 &Retrying { request: &request, payload: &payload, wanted, due },
             )?;
@@ -92,7 +92,7 @@ impl Proxy {
     fn another(
         &self,
         failed: Place,
-        failure: Failure,
+        failure: &Failure,
         tried: &mut Vec<Arc<crate::upstream::Server>>,
         retrying: &Retrying<'_>,
     ) -> Result<Place, HandlerError> {
@@ -106,7 +106,7 @@ impl Proxy {
             && tried.len() <= most
             && retrying.due.is_none_or(|due| due > Instant::now());
         let place = if may_retry { self.group.another(&retrying.wanted, tried) } else { None };
-        place.ok_or_else(|| self.failed(&failure))
+        place.ok_or_else(|| self.failed(failure))
     }
 
     fn chosen(&self, request: &Request) -> Chosen {

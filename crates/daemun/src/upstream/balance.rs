@@ -80,7 +80,7 @@ fn drawn(candidates: &[Candidate], draw: u64, but: Option<usize>) -> Option<usiz
             return Some(at);
         }
     }
-    others().last().map(|(at, _)| at)
+    others().next_back().map(|(at, _)| at)
 }
 
 /// SplitMix64: every bit of the result depends on every bit of the number.

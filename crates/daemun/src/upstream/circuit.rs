@@ -93,7 +93,7 @@ mod tests {
         assert_eq!(circuit.fail(begin, 3, EJECT), Change::None);
         assert_eq!(circuit.fail(begin, 3, EJECT), Change::None);
         assert_eq!(circuit.fail(begin, 3, EJECT), Change::Ejected(EJECT));
-        assert!(!circuit.admits(begin + EJECT - Duration::from_millis(1)));
+        assert!(!circuit.admits(begin + EJECT / 2));
         let later = begin + EJECT;
         assert!(circuit.admits(later) && circuit.begin(later));
         assert!(!circuit.admits(later), "one request finds out");

@@ -236,7 +236,7 @@ impl Group {
     }
 
     /// Whether requests for the same server wait for just that one.
-    pub(super) fn is_keyed(&self, serving: &Serving) -> bool {
+    pub(super) fn is_keyed(serving: &Serving) -> bool {
         serving.settings.sticky.is_some() || matches!(serving.settings.balance, Balance::Hash(_))
     }
 

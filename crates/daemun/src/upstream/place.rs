@@ -131,7 +131,7 @@ impl Drop for Place {
         }
         self.server.state.active.fetch_sub(1, Ordering::AcqRel);
         if self.group.waiting.load(Ordering::Relaxed) > 0 {
-            if self.group.is_keyed(&self.serving) {
+            if Group::is_keyed(&self.serving) {
                 self.group.freed.notify_waiters();
             } else {
                 self.group.freed.notify_one();

@@ -111,8 +111,6 @@ struct Facts<'a> {
     http11: bool,
     length: Option<u64>,
     chunked: bool,
-    close: bool,
-    goes_on: bool,
     /// Fields that `Connection` names (RFC 9110, section 7.6.1).
     named: Vec<&'a [u8]>,
     upgrade: Option<&'a [u8]>,
@@ -131,8 +129,6 @@ impl<'a> Facts<'a> {
             self.chunked = true;
         } else if name.eq_ignore_ascii_case("connection") {
             for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                self.close |= option.eq_ignore_ascii_case(b"close");
-                self.goes_on |= option.eq_ignore_ascii_case(b"keep-alive");
                 self.named.push(option);
             }
         } else if name.eq_ignore_ascii_case("upgrade") {
@@ -177,7 +173,8 @@ impl<'a> Facts<'a> {
     }
 
     fn keep_alive(&self) -> bool {
-        !self.close && (self.http11 || self.goes_on)
+        let says = |option: &[u8]| self.named.iter().any(|named| named.eq_ignore_ascii_case(option));
+        !says(b"close") && (self.http11 || says(b"keep-alive"))
     }
 }
 
