@@ -25,7 +25,9 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Serve(arguments) => with_environment(|environment| run(environment, move |environment| cli::configure(&arguments, environment))),
+        Command::Serve(arguments) => {
+            with_environment(|environment| run(environment, move |environment| cli::configure(&arguments, environment)))
+        }
         Command::Dev(arguments) => with_environment(|environment| {
             run(environment, move |environment| cli::configure_development(&arguments, environment))
         }),

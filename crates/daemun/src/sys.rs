@@ -18,7 +18,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use tokio::io::unix::AsyncFd;
 
-pub use folder_events::{follow_folder, folder_events, take_folder_events, without_events};
+pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
 pub use program::{Limit, LimitKind, Program, StartError, Starter, Step, default_signals, signal_group, wait_for};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean

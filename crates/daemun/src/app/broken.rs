@@ -22,7 +22,10 @@ impl Broken {
         let text = Bytes::from(format!("{}\n", self.text));
         let html = self.page.clone().unwrap_or_else(|| {
             let text = page::escape(&self.text);
-            page::html("The application cannot be loaded", &format!("<h1>The application cannot be loaded</h1>\n<pre>{text}</pre>"))
+            page::html(
+                "The application cannot be loaded",
+                &format!("<h1>The application cannot be loaded</h1>\n<pre>{text}</pre>"),
+            )
         });
         Dress::new(move |response| {
             let is_html = response.fields.get("content-type").is_some_and(|kind| kind.starts_with(b"text/html"));
@@ -43,7 +46,8 @@ mod tests {
     use crate::http::{Response, Status};
 
     fn dressed(broken: &Broken, kind: &'static str) -> String {
-        let mut response = Response::new(Status::INTERNAL_SERVER_ERROR).with_fields(Fields::new().with("Content-Type", kind));
+        let mut response =
+            Response::new(Status::INTERNAL_SERVER_ERROR).with_fields(Fields::new().with("Content-Type", kind));
         broken.dress().apply(&mut response);
         match response.body {
             ResponseBody::Full(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),

@@ -88,6 +88,9 @@ LEAVE = 5.0
 
 SHIM_FILE = __file__
 
+# Files whose frames are no part of an application's traceback.
+OWN_FILES = {SHIM_FILE}
+
 # Exit codes that tell the supervisor why a worker left by itself.
 NOT_IMPORTED, NOT_READY = 71, 72
 
@@ -325,6 +328,7 @@ def development_tools(orders):
     module = types.ModuleType("daemun_development")
     module.__file__ = orders["program"]
     module.SHIM_FILE = SHIM_FILE
+    OWN_FILES.add(orders["program"])
     exec(compile(source, orders["program"], "exec"), module.__dict__)  # noqa: S102
     return module
 
@@ -1967,7 +1971,7 @@ def format_exception(error):
         part.stack[:] = [
             entry
             for entry in part.stack
-            if entry.filename != SHIM_FILE and not entry.filename.startswith("<frozen imp")
+            if entry.filename not in OWN_FILES and not entry.filename.startswith("<frozen imp")
         ]
         todo += [part.__cause__, part.__context__]
         todo += getattr(part, "exceptions", None) or []

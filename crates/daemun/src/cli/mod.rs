@@ -52,7 +52,10 @@ pub fn configure(arguments: &ServeArguments, environment: &Environment) -> Resul
 }
 
 /// What `dev` is to do: the same, for a person at work on it.
-pub fn configure_development(arguments: &DevArguments, environment: &Environment) -> Result<Configuration, ConfigError> {
+pub fn configure_development(
+    arguments: &DevArguments,
+    environment: &Environment,
+) -> Result<Configuration, ConfigError> {
     let mut configuration = configure(&arguments.serve, environment)?;
     config::develop(&mut configuration, &arguments.wishes(environment), environment);
     Ok(configuration)

@@ -34,7 +34,8 @@ impl Hints {
         let folders = settings.folders.iter().chain(&settings.templates);
         let deaf = folders.filter_map(|folder| Some((folder, sys::without_events(folder)?))).next();
         if let Some((folder, kind)) = deaf {
-            let why = format!("{} lies on {kind}, which does not tell of changes: looking twice a second", folder.display());
+            let why =
+                format!("{} lies on {kind}, which does not tell of changes: looking twice a second", folder.display());
             return (hints, Some(why));
         }
         match sys::folder_events() {

@@ -75,10 +75,7 @@ struct Shared {
 
 impl Watch {
     /// Watches from now on: what there is when this returns has not changed. `tell` is false when nobody listens.
-    pub fn start(
-        settings: WatchSettings,
-        tell: impl Fn(Notice) -> bool + Send + 'static,
-    ) -> std::io::Result<Self> {
+    pub fn start(settings: WatchSettings, tell: impl Fn(Notice) -> bool + Send + 'static) -> std::io::Result<Self> {
         let shared = Arc::new(Shared { settings: Mutex::new(settings.clone()), ended: AtomicBool::new(false) });
         let (mut hints, trouble) = Hints::new(&settings);
         if let Some(trouble) = trouble {

@@ -40,7 +40,8 @@ impl Tree {
     /// Looks at everything; false where there was too much.
     pub(super) fn read(settings: &WatchSettings) -> (Self, bool) {
         let mut tree = Self::default();
-        let templates: BTreeSet<PathBuf> = settings.templates.iter().filter_map(|path| path.canonicalize().ok()).collect();
+        let templates: BTreeSet<PathBuf> =
+            settings.templates.iter().filter_map(|path| path.canonicalize().ok()).collect();
         let mut todo: Vec<(PathBuf, bool)> = templates.iter().map(|folder| (folder.clone(), true)).collect();
         let folders = settings.folders.iter().filter_map(|path| path.canonicalize().ok());
         todo.extend(folders.map(|folder| (folder, false)));
@@ -101,10 +102,7 @@ impl Tree {
 
 impl State {
     fn of(found: &Metadata) -> Self {
-        Self {
-            modified: (found.mtime(), found.mtime_nsec()),
-            size: found.size(),
-        }
+        Self { modified: (found.mtime(), found.mtime_nsec()), size: found.size() }
     }
 }
 

@@ -60,9 +60,11 @@ impl Handler for Around {
 
 /// Milliseconds by name, as the tools of browsers show them.
 fn server_timing(response: &Response, begun: Instant) -> String {
-    let times = [("queue", response.timing.queue), ("app", response.timing.application), ("total", Some(begun.elapsed()))];
+    let times =
+        [("queue", response.timing.queue), ("app", response.timing.application), ("total", Some(begun.elapsed()))];
     let times = times.iter().filter_map(|(name, time)| time.map(|time| (name, time)));
-    let told: Vec<String> = times.map(|(name, time)| format!("{name};dur={:.1}", time.as_secs_f64() * 1000.0)).collect();
+    let told: Vec<String> =
+        times.map(|(name, time)| format!("{name};dur={:.1}", time.as_secs_f64() * 1000.0)).collect();
     told.join(", ")
 }
 

@@ -291,7 +291,11 @@ impl Master {
         }
         for failure in &failures {
             self.errors.error_lines(failure);
-            let answers = if development { "shows this to browsers until it is mended" } else { "answers 503 while the others serve" };
+            let answers = if development {
+                "shows this to browsers until it is mended"
+            } else {
+                "answers 503 while the others serve"
+            };
             self.errors.error(format_args!("the application above {answers}"));
         }
         change.tell_left_behind();

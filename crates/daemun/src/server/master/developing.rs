@@ -150,11 +150,8 @@ impl Master {
 /// The first of the changed files, as they lie below where we were started.
 fn names(paths: &[PathBuf]) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    let named: Vec<String> = paths
-        .iter()
-        .take(NAMED)
-        .map(|path| path.strip_prefix(&here).unwrap_or(path).display().to_string())
-        .collect();
+    let named: Vec<String> =
+        paths.iter().take(NAMED).map(|path| path.strip_prefix(&here).unwrap_or(path).display().to_string()).collect();
     let more = paths.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", named.join(", "))
