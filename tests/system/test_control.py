@@ -86,7 +86,7 @@ def test_another_user_is_refused_by_the_kernels_word(flask: Path) -> None:
         path.chmod(0o666)
         asking = (
             "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-            "s.sendall(b'{\"command\":\"stop\"}\\n'); print(s.recv(1000).decode())"
+            's.sendall(b\'{"command":"stop"}\\n\'); print(s.recv(1000).decode())'
         )
         command = ["python3", "-c", asking, str(path)]
         told = subprocess.run(command, user=65534, capture_output=True, text=True, timeout=DEADLINE)

@@ -187,6 +187,15 @@ def test_an_exception_is_a_page_with_its_lines_and_stands_in_the_log(plain: Path
         assert server.get("/boom").headers["Content-Type"] == "text/plain; charset=utf-8"
 
 
+def test_flask_shows_its_errors_too(flask: Path) -> None:
+    with dev("app:app", cwd=flask) as server:
+        answer = server.get("/boom", HTML)
+        assert answer.status == 500
+        assert "RuntimeError: the test asked for it" in answer.text
+        assert "in boom" in answer.text
+        assert server.errors.text.count("RuntimeError: the test asked for it") == 1
+
+
 def test_a_configuration_that_is_wrong_is_told_and_the_old_one_serves_on(plain: Path) -> None:
     file = plain / "daemun.toml"
     file.write_text('[app.main]\nwsgi = "app:app"\n')

@@ -146,6 +146,11 @@ def text_of(error):
 
 
 def around(application, orders, log):
+    flask = sys.modules.get("flask")
+    if flask is not None and isinstance(application, flask.Flask):
+        # Else Flask turns every error into a page that says nothing.
+        if application.config.get("PROPAGATE_EXCEPTIONS") is None:
+            application.config["PROPAGATE_EXCEPTIONS"] = True
     return Around(application, orders, log)
 
 
@@ -185,7 +190,8 @@ class Around:
         except Exception as error:  # noqa: BLE001
             if begun:
                 raise
-            self.log(self.name, environ, error)
+            if not getattr(error, "daemun_has_logged", False):
+                self.log(self.name, environ, error)
             return self.tell(environ, start_response, error)
         # Only what said that it is a page before its first piece was asked for.
         return Followed(result) if "page" in begun else result

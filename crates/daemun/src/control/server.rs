@@ -123,17 +123,14 @@ async fn accept(listener: UnixListener, asked: impl Fn(Asked) + Clone + Send + '
 /// One command and its answers.
 async fn converse(mut stream: UnixStream, asked: impl Fn(Asked)) {
     let (sender, mut answers) = mpsc::unbounded_channel();
+    // Whoever holds the sender holds the conversation open: this function does not.
     let reply = Reply(sender);
-    match may_ask(&stream) {
-        Err(reason) => reply.refuse(reason),
-        Ok(()) => match timeout(COMMAND_DEADLINE, read_line(&mut stream)).await {
-            Ok(Ok(line)) => match serde_json::from_slice(&line) {
-                Ok(command) => asked(Asked { command, reply }),
-                Err(error) => reply.refuse(format!("this version does not understand the command: {error}")),
-            },
-            Ok(Err(reason)) => reply.refuse(reason),
-            Err(_) => reply.refuse("the command did not come"),
-        },
+    match hear(&mut stream).await {
+        Ok(command) => asked(Asked { command, reply }),
+        Err(reason) => {
+            reply.refuse(reason);
+            drop(reply);
+        }
     }
     while let Some(answer) = answers.recv().await {
         let Ok(mut line) = serde_json::to_vec(&answer) else { return };
@@ -142,6 +139,14 @@ async fn converse(mut stream: UnixStream, asked: impl Fn(Asked)) {
             return;
         }
     }
+}
+
+/// The command, or why there is none.
+async fn hear(stream: &mut UnixStream) -> Result<Command, String> {
+    may_ask(stream)?;
+    let line = timeout(COMMAND_DEADLINE, read_line(stream)).await;
+    let line = line.map_err(|_| "the command did not come".to_owned())??;
+    serde_json::from_slice(&line).map_err(|error| format!("this version does not understand the command: {error}"))
 }
 
 /// The same user, or root: by the kernel's word, for the file's access bits alone do not hold on every system.

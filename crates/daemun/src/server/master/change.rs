@@ -106,7 +106,7 @@ impl Master {
         if let Err(error) = begun {
             let text = format!("reload refused, the old configuration serves on: {error}");
             self.errors.error_lines(&text);
-            self.reload_ended(Err(text));
+            self.reload_ended(Err(&text));
             self.later(Duration::ZERO, Event::Release);
         }
     }
@@ -377,7 +377,7 @@ impl Master {
         }
         let text = format!("reload refused, the old code serves on: {why}");
         self.errors.error_lines(&text);
-        self.reload_ended(Err(text));
+        self.reload_ended(Err(&text));
         if std::mem::take(&mut self.again) {
             // Asked for while this one was under way, perhaps because the fault is mended.
             self.later(Duration::ZERO, Event::Reload);

@@ -222,14 +222,14 @@ impl Master {
     }
 
     /// Tells those who wait how the reload that is over went.
-    pub(super) fn reload_ended(&mut self, result: Result<(), String>) {
+    pub(super) fn reload_ended(&mut self, result: Result<(), &str>) {
         if self.serving {
             self.tell_ready();
         }
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let text = result.as_ref().err().cloned().unwrap_or_else(|| "reloaded: the new code serves".to_owned());
+        let text = result.err().unwrap_or("reloaded: the new code serves").to_owned();
         for reply in self.desk.waiting.drain(..) {
-            match &result {
+            match result {
                 Ok(()) => reply.done(&text),
                 Err(reason) => reply.refuse(reason),
             }
@@ -401,7 +401,7 @@ fn new_token() -> String {
     let mut bytes = [0_u8; 16];
     // Without randomness there is no token that would be safe: an empty one opens nothing.
     match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
-        Ok(16) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Ok(16) => format!("{:032x}", u128::from_be_bytes(bytes)),
         _ => String::new(),
     }
 }

@@ -334,7 +334,7 @@ impl Master {
         self.errors.error_lines(&text);
         let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
         self.desk.last_reload = Some(ReloadStatus { at, succeeded: false, text: text.clone() });
-        self.reload_ended(Err(text));
+        self.reload_ended(Err(&text));
         false
     }
 }

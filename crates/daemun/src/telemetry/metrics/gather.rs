@@ -101,7 +101,9 @@ mod tests {
             }
         };
         let threads = [std::thread::spawn(count), std::thread::spawn(count)];
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         let snapshot = gather();
         let (_, figures) = snapshot.routes.iter().find(|(labels, _)| labels.route == "/gathered/*").unwrap();
         assert_eq!(figures.requests, [("POST", 2, 1800), ("POST", 4, 200)]);
