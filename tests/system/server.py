@@ -77,7 +77,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Server:
-    """`daemun serve …` (or another `command`) on a port of the kernel's choice, from its first line to its exit code."""
+    """`daemun serve …` (or another `command`) on a port of the kernel's choice, from first line to exit code."""
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import threading
 import time
@@ -228,7 +229,7 @@ def test_without_reload_nothing_changes(plain: Path) -> None:
     with dev("app:app", "--no-reload", cwd=plain) as server:
         worker = server.get("/pid").text
         rewrite(plain / "app.py", 'WORD = "one"', 'WORD = "two"')
-        server.send(1)  # HUP, which is acted on: whatever came before it would have been seen.
+        server.send(signal.SIGHUP)  # HUP, which is acted on: whatever came before it would have been seen.
         server.wait_for("info: reloaded")
         assert server.errors.text.count("changed: loading") == 0
         until(server, "/", "two")
@@ -292,7 +293,7 @@ class Terminal:
             stderr=theirs,
             start_new_session=True,
             # A new session has no terminal until it takes one.
-            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),
+            preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # noqa: PLW1509
         )
         os.close(theirs)
 

@@ -19,18 +19,23 @@ AROUND = 5
 MOST_FRAMES = 60
 
 STYLE = """
-:root{color-scheme:light dark;--ink:#1c2024;--soft:#4b5563;--line:#d5d9df;--paper:#fbfbfc;--mark:#fde8e8;--code:#f1f3f5;--red:#a4161a}
-@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#b3bac4;--line:#3a4048;--paper:#16181c;--mark:#4a1d22;--code:#1f2329;--red:#ff9a9a}}
+:root{color-scheme:light dark;--ink:#1c2024;--soft:#4b5563;--line:#d5d9df;--paper:#fbfbfc;
+--mark:#fde8e8;--code:#f1f3f5;--red:#a4161a}
+@media(prefers-color-scheme:dark){:root{--ink:#e8eaed;--soft:#b3bac4;--line:#3a4048;--paper:#16181c;
+--mark:#4a1d22;--code:#1f2329;--red:#ff9a9a}}
 *{box-sizing:border-box}
-body{margin:0 auto;max-width:72rem;padding:clamp(1rem,4vw,2.5rem);background:var(--paper);color:var(--ink);font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
+body{margin:0 auto;max-width:72rem;padding:clamp(1rem,4vw,2.5rem);background:var(--paper);
+color:var(--ink);font:1rem/1.5 system-ui,sans-serif;overflow-wrap:anywhere}
 h1{font-size:1.5rem;line-height:1.3;margin:0 0 .5rem;color:var(--red);white-space:pre-wrap}
 h2{font-size:1rem;margin:1.75rem 0 .5rem;font-weight:600}
 p{margin:0 0 1rem}.soft{color:var(--soft)}a{color:inherit}
 section{border:1px solid var(--line);border-radius:.4rem;margin:0 0 .75rem;overflow:hidden}
 section h3{font:600 .9rem/1.4 ui-monospace,monospace;margin:0;padding:.5rem .75rem;border-bottom:1px solid var(--line)}
 section.other h3{font-weight:400;color:var(--soft);border-bottom:0}
-ol{list-style:none;margin:0;padding:.35rem 0;background:var(--code);overflow-x:auto;font:.85rem/1.55 ui-monospace,monospace}
-li{white-space:pre;padding:0 .75rem;min-width:max-content}li b{display:inline-block;width:3.5em;color:var(--soft);font-weight:400;user-select:none}
+ol{list-style:none;margin:0;padding:.35rem 0;background:var(--code);overflow-x:auto;
+font:.85rem/1.55 ui-monospace,monospace}
+li{white-space:pre;padding:0 .75rem;min-width:max-content}li b{display:inline-block;width:3.5em;color:var(--soft);
+font-weight:400;user-select:none}
 li.here{background:var(--mark);font-weight:600}
 pre{background:var(--code);padding:.75rem;border-radius:.4rem;overflow-x:auto;font:.85rem/1.55 ui-monospace,monospace}
 """
@@ -199,9 +204,9 @@ class Around:
     def tell(self, environ, start_response, error):
         """Answers with the error: a page for a browser, the traceback for others."""
         if "text/html" in environ.get("HTTP_ACCEPT", ""):
-            what = environ.get("REQUEST_METHOD", "") + " " + environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-            what = what.encode("latin-1").decode("utf-8", "replace")
-            kind, body = "text/html", page("error in " + what, "", error)
+            path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+            path = path.encode("latin-1").decode("utf-8", "replace")
+            kind, body = "text/html", page(f"error in {environ.get('REQUEST_METHOD', '')} {path}", "", error)
         else:
             kind, body = "text/plain", text_of(error)
         headers = [("Content-Type", kind + "; charset=utf-8"), ("Cache-Control", "no-store")]

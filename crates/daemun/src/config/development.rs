@@ -14,6 +14,7 @@ const UNHURRIED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// What was asked for, beyond what `serve` knows.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct DevelopmentWishes {
     /// Whether a number of processes was given.
     pub has_processes: bool,

@@ -31,8 +31,8 @@ impl Hints {
         if settings.poll {
             return (hints, None);
         }
-        let folders = settings.folders.iter().chain(&settings.templates);
-        let deaf = folders.filter_map(|folder| Some((folder, sys::without_events(folder)?))).next();
+        let mut folders = settings.folders.iter().chain(&settings.templates);
+        let deaf = folders.find_map(|folder| Some((folder, sys::without_events(folder)?)));
         if let Some((folder, kind)) = deaf {
             let why =
                 format!("{} lies on {kind}, which does not tell of changes: looking twice a second", folder.display());
@@ -49,13 +49,11 @@ impl Hints {
 
     /// Waits a little; true when it is time to look.
     pub(super) fn wait(&self) -> bool {
-        match &self.events {
-            Some(events) => sys::take_folder_events(events, TURN),
-            None => {
-                std::thread::sleep(POLL);
-                true
-            }
+        if let Some(events) = &self.events {
+            return sys::take_folder_events(events, TURN);
         }
+        std::thread::sleep(POLL);
+        true
     }
 
     /// Has the kernel tell of what happens in these folders; true where one of them was not followed before.

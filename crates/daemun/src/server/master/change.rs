@@ -217,7 +217,7 @@ impl Master {
         let (shim, socket, open_files) = (&*self.shim, &*app.socket_path, self.open_files);
         let accelerator = self.accelerator.as_deref();
         let development = self.developing.tools();
-        let start = Start { shim, accelerator, socket, account, lifeline, stacks, open_files, development };
+        let start = Start { shim, accelerator, socket, account, development, lifeline, stacks, open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
