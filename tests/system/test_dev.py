@@ -157,6 +157,7 @@ app = "other"
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "app.py:3" in answer.text
         assert "WORD = = 1" in answer.text
+        assert "daemun_worker.py" not in answer.text
         # A program gets the same as text.
         answer = server.get("/")
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"

@@ -61,7 +61,7 @@ def page(what, hint, error):
     """The page for something that failed: where, with the lines of the source, the innermost call first."""
     title = one_line(error) if error is not None else what
     parts = [f"<h1>{html.escape(title)}</h1>", f'<p class="soft">{html.escape(what)}</p>']
-    if hint and hint != title:
+    if hint and not hint.startswith(title):
         parts.append(f"<p>{html.escape(hint)}</p>")
     parts.append('<p><a href="">Load this page again</a>; it does so by itself when the source has changed.</p>')
     for number, one in enumerate(chain_of(error)):

@@ -327,9 +327,9 @@ def development_tools(orders):
         source = file.read()
     module = types.ModuleType("daemun_development")
     module.__file__ = orders["program"]
-    module.SHIM_FILE = SHIM_FILE
     OWN_FILES.add(orders["program"])
     exec(compile(source, orders["program"], "exec"), module.__dict__)  # noqa: S102
+    module.SHIM_FILE = SHIM_FILE
     return module
 
 
