@@ -77,7 +77,7 @@ def environment(extra: Mapping[str, str]) -> dict[str, str]:
 
 
 class Server:
-    """`daemun serve …` on a port of the kernel's choice, from its first line to its exit code."""
+    """`daemun serve …` (or another `command`) on a port of the kernel's choice, from first line to exit code."""
 
     def __init__(
         self,
@@ -86,15 +86,16 @@ class Server:
         env: Mapping[str, str] | None = None,
         listen: str = "127.0.0.1:0",
         program: Path = BINARY,
+        command: str = "serve",
         close_fds: bool = True,
     ) -> None:
         assert program.exists(), f"{program} is not built; run:  make build"
-        command = [str(program), "serve", *map(str, arguments)]
+        words = [str(program), command, *map(str, arguments)]
         if listen:
-            command += ["--listen", listen]
+            words += ["--listen", listen]
         self._changed = threading.Condition()
         self._process = subprocess.Popen(
-            command,
+            words,
             cwd=cwd,
             env=environment(env or {}),
             stdin=subprocess.DEVNULL,

@@ -98,7 +98,7 @@ def test_the_access_log_goes_to_standard_output_and_nothing_else_does(flask: Pat
 
 
 def test_a_word_from_another_program_gets_the_right_one(tmp_path: Path) -> None:
-    for word, right in [("runserver", "daemun serve"), ("collectstatic", "daemun collect"), ("serv", "serve")]:
+    for word, right in [("runserver", "daemun dev"), ("collectstatic", "daemun collect"), ("serv", "serve")]:
         done = run(word, cwd=tmp_path)
         assert done.returncode == 2, word
         assert right in done.stderr, word

@@ -35,3 +35,4 @@ pub mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
+pub mod watch;

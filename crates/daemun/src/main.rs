@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use daemun::cli::{self, Command};
-use daemun::config::Environment;
+use daemun::config::{ConfigError, Configuration, Environment};
 use daemun::django::collect;
 use daemun::{launcher, server};
 
@@ -25,7 +25,12 @@ fn main() -> ExitCode {
         }
     };
     match arguments.command {
-        Command::Serve(arguments) => with_environment(|environment| serve(&arguments, environment)),
+        Command::Serve(arguments) => {
+            with_environment(|environment| run(environment, move |environment| cli::configure(&arguments, environment)))
+        }
+        Command::Dev(arguments) => with_environment(|environment| {
+            run(environment, move |environment| cli::configure_development(&arguments, environment))
+        }),
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }
@@ -41,8 +46,12 @@ fn with_environment(act: impl FnOnce(Environment) -> ExitCode) -> ExitCode {
     }
 }
 
-fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode {
-    let configuration = match cli::configure(arguments, &environment) {
+/// Serves what `configure` says, now and at each reload.
+fn run(
+    environment: Environment,
+    configure: impl Fn(&Environment) -> Result<Configuration, ConfigError> + 'static,
+) -> ExitCode {
+    let configuration = match configure(&environment) {
         Ok(configuration) => configuration,
         Err(error) => {
             eprintln!("{error}");
@@ -53,9 +62,6 @@ fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode 
         // A server that is to be upgraded asks whether this program understands all that it was started with.
         return ExitCode::SUCCESS;
     }
-    let arguments = arguments.clone();
-    server::master::run(
-        configuration,
-        Box::new(move || cli::configure(&arguments, &environment).map_err(|error| error.to_string())),
-    )
+    let configure = move || configure(&environment).map_err(|error| error.to_string());
+    server::master::run(configuration, Box::new(configure))
 }

@@ -4,6 +4,7 @@
 //! call the caller gets an error and takes its portable way.
 #![expect(unsafe_code, reason = "the one room for it: mapped memory, and children between fork and exec")]
 
+mod folder_events;
 mod program;
 
 use std::io;
@@ -17,6 +18,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use tokio::io::unix::AsyncFd;
 
+pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
 pub use program::{Limit, LimitKind, Program, StartError, Starter, Step, default_signals, signal_group, wait_for};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean

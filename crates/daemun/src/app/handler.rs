@@ -198,7 +198,16 @@ impl Application {
             Failure::Cut => Fault::Client,
             _ => Fault::Worker,
         };
-        HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None }
+        let error =
+            HandlerError { status, fault, message: format!("{name}: {what}: {message}"), retry_after, dress: None };
+        match self.pool.broken().filter(|_| matches!(failure, Failure::Unavailable)) {
+            Some(broken) => HandlerError {
+                status: Status::INTERNAL_SERVER_ERROR,
+                message: format!("{name}: {what}: the application cannot be loaded; see above why"),
+                ..error.dressed(broken.dress())
+            },
+            None => error,
+        }
     }
 }
 

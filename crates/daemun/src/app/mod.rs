@@ -11,6 +11,7 @@
 //! Knows frames and the settings of an application. Must not know routes or connections.
 
 mod answer;
+mod broken;
 pub mod collect;
 mod exchange;
 mod handler;
@@ -24,11 +25,12 @@ mod spool;
 mod worker;
 mod zygote;
 
+pub use broken::Broken;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Pool, PoolFigures};
 pub use report::{Admission, Counts, Reports, WorkerReport};
-pub use settings::{AppSettings, InheritEnv, Mount, Preload};
+pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
 pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 
 /// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its
@@ -37,6 +39,9 @@ pub const STACK_SIGNAL: i32 = 40;
 
 /// The program that application workers run: one file of plain Python, written out at start.
 pub const SHIM: &str = include_str!("shim.py");
+
+/// What the development server adds to it, written out beside it.
+pub const DEVELOPMENT: &str = include_str!("development.py");
 
 /// Its hot path in machine code, written out beside it and loaded where the interpreter can; empty where it was not built
 /// for this machine. Its source is in `accelerator/`.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 use daemun_protocol::frame::{self, Frame, Hello, Kind, LANE_PAGE};
 use tokio::sync::Notify;
 
+use super::broken::Broken;
 use super::exchange::{Event, Exchange, Failure, Place};
 use super::pace::Pace;
 use super::report::{Admission, Counts, Reports, WorkerReport};
@@ -60,6 +61,10 @@ struct State {
     pace: Pace,
     /// Whether requests may wait although no worker is connected: one is coming.
     expecting: bool,
+    /// Whether nothing is sent for now: other code is on its way, and what comes waits for it.
+    held: bool,
+    /// Why there is no worker.
+    broken: Option<Arc<Broken>>,
     watch: monitor::Watch,
 }
 
@@ -81,6 +86,8 @@ impl Pool {
                 counts: Counts::default(),
                 pace: Pace::default(),
                 expecting: true,
+                held: false,
+                broken: None,
                 watch: monitor::Watch::Parked,
             }),
             monitor: Notify::new(),
@@ -95,7 +102,27 @@ impl Pool {
 
     /// Takes new settings over; requests in flight keep the old ones.
     pub fn configure(&self, settings: AppSettings) {
-        self.state().settings = Arc::new(settings);
+        let mut state = self.state();
+        state.settings = Arc::new(settings);
+        state.broken = None;
+    }
+
+    /// Lets requests wait from now on, or no longer.
+    pub fn hold(&self, held: bool) {
+        let mut wakers = Vec::new();
+        let mut state = self.state();
+        state.held = held;
+        if !held {
+            state.dispatch(Instant::now(), &mut wakers);
+            state.turn_away(&mut wakers);
+        }
+        drop(state);
+        wake(wakers);
+    }
+
+    /// Why there is no worker, where that is known.
+    pub(super) fn broken(&self) -> Option<Arc<Broken>> {
+        self.state().broken.clone()
     }
 
     /// Lets a worker connect.
@@ -123,15 +150,13 @@ impl Pool {
     }
 
     /// Nobody is coming: what waits is answered 503, and so is what comes.
-    pub fn give_up(&self) {
+    pub fn give_up(&self, broken: Option<Broken>) {
         let mut wakers = Vec::new();
         let mut state = self.state();
         state.expecting = false;
-        if state.workers.iter().all(|worker| worker.retiring) {
-            let suspects = std::mem::take(&mut state.suspects).into_iter().map(|(_, exchange)| exchange);
-            for exchange in std::mem::take(&mut state.queue).into_iter().chain(suspects) {
-                exchange.post(Event::Failed(Failure::Unavailable), &mut wakers);
-            }
+        state.broken = broken.map(Arc::new);
+        if !state.held {
+            state.turn_away(&mut wakers);
         }
         drop(state);
         wake(wakers);
@@ -390,6 +415,16 @@ impl Pool {
 }
 
 impl State {
+    /// Fails what waits where nobody will come for it.
+    fn turn_away(&mut self, wakers: &mut Vec<Waker>) {
+        if !self.expecting && self.workers.iter().all(|worker| worker.retiring) {
+            let suspects = std::mem::take(&mut self.suspects).into_iter().map(|(_, exchange)| exchange);
+            for exchange in std::mem::take(&mut self.queue).into_iter().chain(suspects) {
+                exchange.post(Event::Failed(Failure::Unavailable), wakers);
+            }
+        }
+    }
+
     fn worker(&mut self, serial: u32) -> Option<&mut Worker> {
         self.workers.iter_mut().find(|worker| worker.serial == serial)
     }

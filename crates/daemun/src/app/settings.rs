@@ -15,6 +15,8 @@ pub struct AppSettings {
     pub mounts: Vec<Mount>,
     /// WSGI middleware around each callable, outermost first, as `module:factory`.
     pub middleware: Vec<String>,
+    /// Whether a person is at work on it: errors are shown in the browser, debuggers have the terminal.
+    pub development: Option<Development>,
     /// Working folder and first place of `sys.path`.
     pub directory: PathBuf,
     /// The interpreter.
@@ -65,6 +67,13 @@ pub struct AppSettings {
     pub group: Option<String>,
     /// URL prefixes and the folders that they stand for in `X-Accel-Redirect`; the same folders for `X-Sendfile`.
     pub sendfile: Vec<(String, PathBuf)>,
+}
+
+/// What the development server does for an application.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Development {
+    /// Whether its pages load themselves anew after a change.
+    pub refresh: bool,
 }
 
 /// One callable of an application.

@@ -40,6 +40,7 @@ import sys
 import threading
 import time
 import traceback
+import types
 import warnings
 from _thread import get_ident, start_new_thread
 from time import perf_counter
@@ -87,6 +88,9 @@ LEAVE = 5.0
 
 SHIM_FILE = __file__
 
+# Files whose frames are no part of an application's traceback.
+OWN_FILES = {SHIM_FILE}
+
 # Exit codes that tell the supervisor why a worker left by itself.
 NOT_IMPORTED, NOT_READY = 71, 72
 
@@ -123,6 +127,7 @@ class Zygote:
         self.application = None
         self.lane, self.unaccelerated = accelerated_lane(self.orders.get("accelerator"))
         self.hooks = Hooks(None)
+        self.development = development_tools(self.orders.get("development"))
 
     def own_descriptors(self):
         return [descriptor for descriptor in (self.control, self.lifeline, self.stacks) if descriptor > 2]
@@ -154,7 +159,10 @@ class Zygote:
         try:
             reason = self.load_application()
         except LoadError as error:
-            self.say({"event": "failed", "what": error.what, "hint": error.hint, "traceback": error.traceback})
+            event = {"event": "failed", "what": error.what, "hint": error.hint, "traceback": error.traceback}
+            if self.development is not None:
+                event["page"] = self.development.page(error.what, error.hint, error.__context__)
+            self.say(event)
             leave(3)
         event = self.readiness(time.perf_counter() - start, reason)
         event["sockets"] = open_sockets(self.control)
@@ -182,6 +190,8 @@ class Zygote:
         self.application = mounts[0][1] if len(mounts) == 1 and not mounts[0][0] else Mounts(mounts)
         self.hooks = Hooks(self.orders.get("hooks"))
         watch_errors(self.orders["name"])
+        if self.development is not None:
+            self.application = self.development.around(self.application, self.orders, log_exception)
         return reason
 
     def begin_anew(self):
@@ -250,6 +260,10 @@ class Zygote:
                 found.update(question())
             except Exception as error:  # noqa: BLE001
                 errors.append(f"{type(error).__name__}: {error}")
+        if self.development is not None:
+            questions_of_development = (self.development.describe_sources, self.development.describe_django)
+            for question in questions_of_development:
+                event.update(question(self.orders["directory"]))
         event["django"] = found or None
         if errors:
             event["django_error"] = "; ".join(errors)
@@ -303,6 +317,20 @@ class Zygote:
                 data = data[os.write(self.control, data) :]
         except OSError:
             leave(0)
+
+
+def development_tools(orders):
+    """The module that the development server adds, or None. Compiled here: nothing may be written beside it."""
+    if not orders:
+        return None
+    with open(orders["program"], "rb") as file:
+        source = file.read()
+    module = types.ModuleType("daemun_development")
+    module.__file__ = orders["program"]
+    OWN_FILES.add(orders["program"])
+    exec(compile(source, orders["program"], "exec"), module.__dict__)  # noqa: S102
+    module.SHIM_FILE = SHIM_FILE
+    return module
 
 
 def open_sockets(control):
@@ -1943,7 +1971,7 @@ def format_exception(error):
         part.stack[:] = [
             entry
             for entry in part.stack
-            if entry.filename != SHIM_FILE and not entry.filename.startswith("<frozen imp")
+            if entry.filename not in OWN_FILES and not entry.filename.startswith("<frozen imp")
         ]
         todo += [part.__cause__, part.__context__]
         todo += getattr(part, "exceptions", None) or []

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,8 @@ pub struct Start<'a> {
     pub socket: &'a Path,
     /// Who to run as; `None`: as we are.
     pub account: Option<&'a Account>,
+    /// What [`DEVELOPMENT`](super::DEVELOPMENT) was written to, and the file that grows when templates are to be read anew.
+    pub development: Option<(&'a Path, &'a Path)>,
     /// The end of a pipe that closes when the supervisor is gone.
     pub lifeline: OwnedFd,
     /// Where workers write the stacks of their threads.
@@ -62,6 +64,9 @@ pub enum ZygoteMessage {
         /// The traceback without frames of ours.
         #[serde(default)]
         traceback: Option<String>,
+        /// The page that shows it in a browser, where somebody develops.
+        #[serde(default)]
+        page: Option<String>,
     },
     /// A worker was forked.
     Forked {
@@ -113,6 +118,15 @@ pub struct Ready {
     /// Why they could not be asked.
     #[serde(default)]
     pub django_error: Option<String>,
+    /// Folders outside the project's own from which modules were loaded that are no one else's.
+    #[serde(default)]
+    pub sources: Vec<PathBuf>,
+    /// Folders of templates.
+    #[serde(default)]
+    pub templates: Vec<PathBuf>,
+    /// What a developer should know.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What a Django project's settings say about static files and hosts, asked inside the interpreter that runs it.
@@ -209,6 +223,15 @@ struct Orders<'a> {
     ready: Option<&'a str>,
     hooks: Option<&'a Path>,
     accelerator: Option<&'a Path>,
+    development: Option<Tools<'a>>,
+}
+
+/// What the development server adds.
+#[derive(Serialize)]
+struct Tools<'a> {
+    program: &'a Path,
+    stamp: &'a Path,
+    refresh: bool,
 }
 
 #[derive(Serialize)]
@@ -235,7 +258,11 @@ impl Zygote {
             open_files: start.open_files,
             ..ChildSetup::default()
         };
-        let pid = process::spawn(command, setup)?;
+        let pid = match settings.development {
+            // A debugger's prompt reads what is typed.
+            Some(_) => process::spawn_at_terminal(command, setup)?,
+            None => process::spawn(command, setup)?,
+        };
         let (reader, mut commands) = UnixStream::from_std(ours)?.into_split();
         let orders = Orders {
             name: &settings.name,
@@ -246,7 +273,7 @@ impl Zygote {
             processes: settings.processes,
             socket: start.socket,
             django: settings.django,
-            settings_from: "wsgi",
+            settings_from: if settings.development.is_some() { "manage" } else { "wsgi" },
             import_warning: IMPORT_WARNING,
             stack_signal: STACK_SIGNAL,
             preload: match settings.preload {
@@ -256,7 +283,12 @@ impl Zygote {
             },
             ready: settings.ready.as_deref(),
             hooks: settings.hooks.as_deref(),
-            accelerator: start.accelerator.filter(|_| settings.accelerator),
+            accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
+            development: settings.development.zip(start.development).map(|(wished, (program, stamp))| Tools {
+                program,
+                stamp,
+                refresh: wished.refresh,
+            }),
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, commands }, BufReader::new(reader)))

@@ -1,9 +1,11 @@
 //! Arguments as they are typed. Values stay text here: `config` reads them, and tells all that is wrong at once.
 
+use std::io::IsTerminal;
+
 use clap::{Args, Parser, Subcommand};
 
 use super::CollectArguments;
-use crate::config::{Environment, Wish, Wishes, nearest};
+use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
 #[derive(Clone, Debug, Parser)]
@@ -19,6 +21,8 @@ pub struct Arguments {
 pub enum Command {
     /// Production server in the foreground.
     Serve(Box<ServeArguments>),
+    /// Development server: reload on change, errors in the browser, debuggers at the terminal.
+    Dev(Box<DevArguments>),
     /// Deploy static files: find, copy, hash, rewrite references, compress, write the manifest.
     Collect(Box<CollectArguments>),
     /// How the running server is.
@@ -205,6 +209,26 @@ pub struct ServeArguments {
     pub collect: bool,
 }
 
+/// `daemun dev`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DevArguments {
+    /// What `serve` knows.
+    #[command(flatten)]
+    pub serve: ServeArguments,
+    /// Folder to watch besides the application's own; repeatable.
+    #[arg(long, value_name = "DIR")]
+    pub watch: Vec<String>,
+    /// Look for changes twice a second instead of waiting to be told, where the system does not tell.
+    #[arg(long)]
+    pub poll: bool,
+    /// Never reload.
+    #[arg(long)]
+    pub no_reload: bool,
+    /// Have pages of the application load themselves anew after a change.
+    #[arg(long)]
+    pub refresh: bool,
+}
+
 /// The variables that stand for options.
 const VARIABLES: &[&str] = &[
     "DAEMUN_CONFIG",
@@ -235,6 +259,25 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_CONTROL",
     "DAEMUN_ACCELERATOR",
 ];
+
+// === impl DevArguments ===
+
+impl DevArguments {
+    /// What is asked for beyond what `serve` knows.
+    pub fn wishes(&self, environment: &Environment) -> DevelopmentWishes {
+        let wishes = self.serve.wishes(environment);
+        let colours = std::io::stdout().is_terminal() && environment.variable("NO_COLOR").is_none();
+        DevelopmentWishes {
+            has_processes: wishes.processes.is_some(),
+            has_format: wishes.log_format.is_some(),
+            watch: self.watch.clone(),
+            poll: self.poll,
+            reload: !self.no_reload,
+            refresh: self.refresh,
+            colours: colours && matches!(self.serve.access_log.as_deref(), None | Some("-")),
+        }
+    }
+}
 
 // === impl ServeArguments ===
 

@@ -19,7 +19,7 @@ use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, 
 use crate::process::Account;
 use crate::process::account::find_group;
 
-pub use arguments::{Arguments, Command, ServeArguments};
+pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
 pub use collect::CollectArguments;
 pub use operate::run as operate;
 
@@ -48,6 +48,16 @@ pub fn configure(arguments: &ServeArguments, environment: &Environment) -> Resul
     let mut configuration = config::gather(&arguments.wishes(environment), environment)?;
     configuration.warnings.extend(arguments::misspelt(environment));
     check_accounts(&configuration)?;
+    Ok(configuration)
+}
+
+/// What `dev` is to do: the same, for a person at work on it.
+pub fn configure_development(
+    arguments: &DevArguments,
+    environment: &Environment,
+) -> Result<Configuration, ConfigError> {
+    let mut configuration = configure(&arguments.serve, environment)?;
+    config::develop(&mut configuration, &arguments.wishes(environment), environment);
     Ok(configuration)
 }
 

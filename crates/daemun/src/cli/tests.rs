@@ -57,9 +57,9 @@ fn options_go_before_variables() {
 #[test]
 fn a_wrong_word_gets_the_right_one() {
     for (words, want) in [
-        (&["runserver"][..], "there is no command `runserver`; use `daemun serve`"),
+        (&["runserver"][..], "there is no command `runserver`; use `daemun dev`"),
         (&["collectstatic"], "there is no command `collectstatic`; use `daemun collect`"),
-        (&["dev"], "`daemun dev` is not supported by this version"),
+        (&["explain"], "`daemun explain` is not supported by this version"),
         (&["shop:app"], "a command is missing before `shop:app`; use `daemun serve shop:app`"),
         (&["serve", "--bind", "0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),
         (&["serve", "--bind=0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),
@@ -67,7 +67,7 @@ fn a_wrong_word_gets_the_right_one() {
         (&["serve", "--chdir", "/srv"], "there is no option `--chdir`; use `--directory`"),
         (
             &["serve", "--reload"],
-            "there is no option `--reload`: the development server, which reloads, comes with a later version",
+            "there is no option `--reload`: `daemun dev` reloads by itself, `daemun serve` when it is told to (HUP)",
         ),
         (&["serve", "--domain", "a.example"], "`--domain` is not supported by this version"),
         (&["serve", "--settings=a.settings"], "there is no option `--settings`; use `--env DJANGO_SETTINGS_MODULE=…`"),

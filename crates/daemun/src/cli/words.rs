@@ -4,7 +4,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// What other programs call it, and what it is here.
 const COMMANDS: &[(&str, &str)] = &[
-    ("runserver", "serve"),
+    ("runserver", "dev"),
     ("start", "serve"),
     ("run", "serve"),
     ("server", "serve"),
@@ -13,7 +13,7 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &["dev", "check", "explain", "import", "compare", "schema"];
+const LATER_COMMANDS: &[&str] = &["check", "explain", "import", "compare", "schema"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[
@@ -71,8 +71,8 @@ const OPTIONS: &[(&str, &str)] = &[
 
 /// Options that have no counterpart, and why.
 const NEEDLESS: &[(&str, &str)] = &[
-    ("--reload", "the development server, which reloads, comes with a later version"),
-    ("--noreload", "`serve` never reloads by itself"),
+    ("--reload", "`daemun dev` reloads by itself, `daemun serve` when it is told to (HUP)"),
+    ("--noreload", "`daemun dev` knows `--no-reload`, and `daemun serve` reloads when it is told to (HUP)"),
     ("--daemon", "daemun stays in the foreground; let systemd or a container start it"),
     ("-D", "daemun stays in the foreground; let systemd or a container start it"),
     ("--daemonize", "daemun stays in the foreground; let systemd or a container start it"),
@@ -99,10 +99,6 @@ const LATER_OPTIONS: &[&str] = &[
     "--ssl-certfile",
     "--preload",
     "--https",
-    "--watch",
-    "--poll",
-    "--no-reload",
-    "--refresh",
     "--debugger",
 ];
 

@@ -76,6 +76,7 @@ impl Draft {
             name: name.to_owned(),
             mounts: Vec::new(),
             middleware: Vec::new(),
+            development: None,
             directory: PathBuf::new(),
             python: PathBuf::new(),
             python_reason: String::new(),

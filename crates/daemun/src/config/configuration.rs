@@ -16,6 +16,7 @@ use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
 use crate::tls::TlsSettings;
 use crate::upstream::UpstreamSettings;
+use crate::watch::WatchSettings;
 
 /// Everything, valid.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -30,6 +31,8 @@ pub struct Configuration {
     pub tls: Vec<TlsSettings>,
     /// All routes, in the order in which they were written.
     pub routes: Vec<RouteSettings>,
+    /// What a person at work on the applications wants; `None` where they are only served.
+    pub development: Option<DevelopmentSettings>,
     /// The configuration files that were read, main file first; empty when everything was found.
     pub files: Vec<PathBuf>,
     /// What this server is known by on this machine: its main configuration file, else the folder of what was found.
@@ -38,6 +41,13 @@ pub struct Configuration {
     pub target: String,
     /// Warnings for the start-up lines.
     pub warnings: Vec<String>,
+}
+
+/// `daemun dev`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct DevelopmentSettings {
+    /// What is loaded anew when it changes; `None` where nothing is.
+    pub watch: Option<WatchSettings>,
 }
 
 /// `[server]`.

@@ -303,6 +303,7 @@ impl Draft {
             upstreams,
             tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
             routes: self.routes.into_iter().map(route::Draft::complete).collect(),
+            development: None,
             files: self.documents,
             key,
             target: self.target,

@@ -14,6 +14,7 @@ mod app;
 mod cgi;
 mod condition;
 mod configuration;
+mod development;
 mod document;
 mod environment;
 mod fault;
@@ -35,7 +36,8 @@ mod upstream;
 mod variables;
 mod wishes;
 
-pub use configuration::{Configuration, HandlerSettings, RouteSettings, ServerSettings};
+pub use configuration::{Configuration, DevelopmentSettings, HandlerSettings, RouteSettings, ServerSettings};
+pub use development::{DevelopmentWishes, develop};
 pub use environment::Environment;
 pub use fault::{ConfigError, ConfigFault, Place};
 pub use gather::{control_of, gather};

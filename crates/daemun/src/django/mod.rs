@@ -34,6 +34,18 @@ pub fn examine(info: &DjangoInfo) -> Findings {
     findings
 }
 
+/// The same where somebody develops the project: that `DEBUG` is on is as it should be.
+pub fn examine_for_development(info: &DjangoInfo) -> Findings {
+    let mut findings = examine(info);
+    if info.debug {
+        findings.warnings.retain(|warning| !warning.contains(DEBUG_IS_TRUE));
+    }
+    findings
+}
+
+/// How the warning of `DEBUG` begins.
+const DEBUG_IS_TRUE: &str = ": DEBUG is True: ";
+
 /// `settings.py:28`, or the bare name where the line is not known.
 fn place(info: &DjangoInfo, setting: &str) -> String {
     let file = info
@@ -47,7 +59,7 @@ fn warn_of_settings(info: &DjangoInfo, warnings: &mut Vec<String>) {
     if info.debug {
         let place = place(info, "DEBUG");
         warnings.push(format!(
-            "{place}: DEBUG is True: errors show settings and code to everybody, and static files come straight from \
+            "{place}{DEBUG_IS_TRUE}errors show settings and code to everybody, and static files come straight from \
              their sources; for production set DEBUG = False"
         ));
     } else if info.allowed_hosts.is_empty() {

@@ -21,6 +21,12 @@ pub fn spawn(command: Command, setup: ChildSetup) -> io::Result<i32> {
     Ok(start(command, setup)?.id() as i32)
 }
 
+/// The same with our own standard input.
+pub fn spawn_at_terminal(mut command: Command, setup: ChildSetup) -> io::Result<i32> {
+    sys::prepare(&mut command, setup);
+    Ok(command.spawn()?.id() as i32)
+}
+
 /// Starts `command` as `setup` says, with standard input from `/dev/null`. Who calls this waits for its end.
 pub fn start(mut command: Command, setup: ChildSetup) -> io::Result<Child> {
     command.stdin(Stdio::null());

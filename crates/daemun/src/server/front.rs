@@ -1,5 +1,6 @@
 //! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
 
+mod development;
 mod handlers;
 mod https;
 mod listening;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
@@ -126,6 +127,8 @@ struct Front {
     tickets: Tickets,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
+    /// The number of the last change of pages, for browsers that wait for one.
+    changes: watch::Sender<u64>,
     /// Caches and counters of filters, found again after a reload.
     kept: Kept,
 }
@@ -192,6 +195,7 @@ impl Front {
             prepared: None,
             kept: Kept::default(),
             launcher,
+            changes: watch::Sender::new(0),
         };
         front.prepare(plan, descriptors)?;
         Ok(front)
@@ -218,6 +222,10 @@ impl Front {
         let means = handlers::Means { pools, groups, spool, kept, errors, launcher };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
+        let handler = match &plan.configuration.development {
+            Some(_) => development::around(handler, self.changes.subscribe()),
+            None => handler,
+        };
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let server = &plan.configuration.server;
         let trusted = TrustedProxies::new(server.trusted_proxies.clone());
@@ -252,7 +260,9 @@ impl Front {
         match message {
             ToFront::Prepare(_) => {}
             ToFront::Expect(app, admission) => self.with_pool(&app, |pool| pool.expect(admission)),
-            ToFront::GiveUp(app) => self.with_pool(&app, Pool::give_up),
+            ToFront::GiveUp(app, broken) => self.with_pool(&app, |pool| pool.give_up(broken)),
+            ToFront::Hold(held) => self.pools.values().for_each(|app| app.pool.hold(held)),
+            ToFront::Changed(number) => drop(self.changes.send_replace(number)),
             ToFront::Retire(app, serial) => self.with_pool(&app, |pool| pool.retire(|other, _| other == serial)),
             ToFront::WhoIsIdle(app, idle) => self.with_pool(&app, |pool| pool.tell_idle(idle)),
             ToFront::Switch(generations) => {
@@ -316,7 +326,7 @@ impl Front {
         for (name, app) in &self.pools {
             if !generations.contains_key(name) {
                 app.pool.retire(|_, _| true);
-                app.pool.give_up();
+                app.pool.give_up(None);
             }
         }
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());

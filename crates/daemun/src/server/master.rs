@@ -14,6 +14,7 @@ mod children;
 mod collecting;
 mod controlling;
 mod death;
+mod developing;
 mod events;
 mod launching;
 mod lines;
@@ -50,6 +51,7 @@ use change::Change;
 use collecting::NotCollected;
 use controlling::Desk;
 use death::OomKills;
+use developing::Developing;
 use events::Event;
 use launching::Launching;
 use logs::Logs;
@@ -109,6 +111,7 @@ struct Master {
     runtime: RuntimeFolder,
     shim: PathBuf,
     accelerator: Option<PathBuf>,
+    developing: Developing,
     program: PathBuf,
     apps: BTreeMap<String, App>,
     change: Option<Change>,
@@ -233,6 +236,7 @@ impl Master {
         } else {
             Some(runtime.write_program("daemun_accelerator.so", ACCELERATOR).map_err(written)?)
         };
+        let developing = Developing::new(&configuration, &runtime).map_err(written)?;
         events::watch_signals(&events).map_err(text("cannot watch signals"))?;
         let front = Front::start(&program, 0, &events).map_err(text("cannot start the front"))?;
         Ok(Self {
@@ -248,6 +252,7 @@ impl Master {
             runtime,
             shim,
             accelerator,
+            developing,
             program,
             apps: BTreeMap::new(),
             change: None,
@@ -271,6 +276,7 @@ impl Master {
     }
 
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> ExitCode {
+        self.watch_sources();
         let mut stop = match self.collect(&mut events).await {
             Ok(()) => self.begin_first().await,
             Err(NotCollected::Stopped) => true,
@@ -296,6 +302,8 @@ impl Master {
     async fn take(&mut self, event: Event) -> bool {
         match event {
             Event::Reload => self.reload().await,
+            Event::Sources(notice) => self.sources_changed(notice).await,
+            Event::Release => self.release().await,
             Event::Reopen => self.reopen_logs().await,
             Event::Stop { at_once } => return self.stop(at_once).await,
             Event::Drain => return self.drain().await,

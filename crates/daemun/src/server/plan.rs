@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::app::{Admission, PoolFigures, WorkerReport};
+use crate::app::{Admission, Broken, PoolFigures, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
 use crate::control::message::{Status, Traffic};
 use crate::listener::{Address, Bound, ListenerSettings};
@@ -23,8 +23,12 @@ pub(super) enum ToFront {
     Expect(String, Admission),
     /// Serve what was prepared, and retire workers of generations before these.
     Switch(BTreeMap<String, u64>),
-    /// This application will have no worker.
-    GiveUp(String),
+    /// This application will have no worker, for this reason where somebody develops it.
+    GiveUp(String, Option<Broken>),
+    /// Let requests for applications wait, or no longer.
+    Hold(bool),
+    /// Pages are other than they were: the number of this change.
+    Changed(u64),
     /// Send nothing more to this worker.
     Retire(String, u32),
     /// Say which workers of this application have had nothing to do for this long.

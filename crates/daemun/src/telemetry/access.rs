@@ -1,5 +1,7 @@
 //! The access log: one line for each request, when its answer has been sent or has failed.
 
+mod readable;
+
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io;
@@ -39,6 +41,9 @@ enum Kind {
     Combined,
     Json,
     Template(Template),
+    Readable {
+        colours: bool,
+    },
 }
 
 /// What is told of a request.
@@ -105,6 +110,7 @@ impl AccessLogger {
         let kind = match format {
             Format::Combined => Kind::Combined,
             Format::Json => Kind::Json,
+            Format::Readable { colours } => Kind::Readable { colours },
             Format::Template(text) => Kind::Template(Template::parse(&text).map_err(io::Error::other)?),
         };
         let line = Arc::new(Line { kind, mask: Mask::default() });
@@ -162,6 +168,7 @@ fn format_entry(out: &mut Vec<u8>, line: &Line, entry: &Entry<'_>, now: SystemTi
     match &line.kind {
         Kind::Combined => push_combined(out, entry, &line.mask, now),
         Kind::Json => push_object(out, entry, &line.mask, now),
+        Kind::Readable { colours } => readable::push(out, entry, &line.mask, (now, *colours)),
         Kind::Template(template) => template.push(out, entry, &line.mask, now),
     }
     out.push(b'\n');
@@ -329,6 +336,15 @@ mod tests {
         );
         let bare = line(Kind::Combined, b"GET / HTTP/1.0\r\n\r\n", Some("[2001:db8::1]:5000"));
         assert!(bare.starts_with("2001:db8::1 - - ") && bare.contains("\"GET / HTTP/1.0\" 200 1234 \"-\" \"-\" rt="));
+    }
+
+    #[test]
+    fn a_developers_line_is_short_and_shows_the_status_in_colour() {
+        let head = b"GET /a?token=secret HTTP/1.1\r\nHost: a\r\n\r\n";
+        let plain = line(Kind::Readable { colours: false }, head, None);
+        assert_eq!(plain, "12:00:05  200  GET /a?token=***  1.2 kB  1.5 ms\n");
+        let coloured = line(Kind::Readable { colours: true }, head, None);
+        assert!(coloured.contains("\x1b[32m200\x1b[0m"), "{coloured}");
     }
 
     #[test]

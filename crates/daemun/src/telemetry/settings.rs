@@ -60,6 +60,11 @@ pub enum Format {
     Combined,
     /// One JSON object a line.
     Json,
+    /// For a person at a terminal: time of day, request, status, size and duration.
+    Readable {
+        /// Whether the status shows by its colour too.
+        colours: bool,
+    },
     /// Text with nginx's names, such as `$remote_addr "$request" $status`.
     Template(String),
 }

@@ -21,12 +21,13 @@ impl State {
         wakers: &mut Vec<Waker>,
     ) -> Result<(), Failure> {
         if self.queue.is_empty()
+            && !self.held
             && let Some((worker, lane)) = self.place(Some(event_loop), now)
         {
             self.send(worker, lane, Arc::clone(exchange), now, wakers);
             return Ok(());
         }
-        if !self.expecting && self.workers.iter().all(|worker| worker.retiring) {
+        if !self.expecting && !self.held && self.workers.iter().all(|worker| worker.retiring) {
             return Err(Failure::Unavailable);
         }
         if self.queue.len() >= self.settings.queue_max {
@@ -38,6 +39,9 @@ impl State {
 
     /// Sends what waits, as far as there is room.
     pub(super) fn dispatch(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+        if self.held {
+            return;
+        }
         if !self.suspects.is_empty() {
             self.dispatch_suspects(now, wakers);
         }

@@ -40,6 +40,8 @@ pub(super) struct NewApp {
     /// How many workers it begins with.
     pub(super) wanted: u32,
     pub(super) import: Import,
+    /// The page that tells a developer why it failed.
+    pub(super) page: Option<String>,
 }
 
 pub(super) enum Import {
@@ -105,6 +107,7 @@ impl Master {
             let text = format!("reload refused, the old configuration serves on: {error}");
             self.errors.error_lines(&text);
             self.reload_ended(Err(&text));
+            self.later(Duration::ZERO, Event::Release);
         }
     }
 
@@ -156,6 +159,7 @@ impl Master {
                     self.apps.get(&settings.name).filter(|_| self.serving).map(|app| app.wanted),
                 ),
                 import: Import::Running,
+                page: None,
             };
             change.apps.insert(settings.name, app);
         }
@@ -212,7 +216,8 @@ impl Master {
         let stacks = app.stacks.end.try_clone().map_err(|error| error.to_string())?;
         let (shim, socket, open_files) = (&*self.shim, &*app.socket_path, self.open_files);
         let accelerator = self.accelerator.as_deref();
-        let start = Start { shim, accelerator, socket, account, lifeline, stacks, open_files };
+        let development = self.developing.tools();
+        let start = Start { shim, accelerator, socket, account, development, lifeline, stacks, open_files };
         let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
@@ -276,13 +281,22 @@ impl Master {
         let lost = |(name, new): (&String, &NewApp)| {
             matches!(new.import, Import::Failed(_)) && !apps.get(name).is_some_and(|app| app.given_up)
         };
-        if !failures.is_empty() && (failures.len() == change.apps.len() || self.serving && change.apps.iter().any(lost))
+        // Who develops sees the failure in the browser.
+        let development = change.configuration.development.is_some();
+        if !failures.is_empty()
+            && !development
+            && (failures.len() == change.apps.len() || self.serving && change.apps.iter().any(lost))
         {
             return self.abandon(&failures.join("\n"));
         }
         for failure in &failures {
             self.errors.error_lines(failure);
-            self.errors.error(format_args!("the application above answers 503 while the others serve"));
+            let answers = if development {
+                "shows this to browsers until it is mended"
+            } else {
+                "answers 503 while the others serve"
+            };
+            self.errors.error(format_args!("the application above {answers}"));
         }
         change.tell_left_behind();
         change.add_django_routes();
@@ -304,6 +318,10 @@ impl Master {
             }
         }
         change.stage = Stage::Connecting;
+        if let Some(change) = &self.change {
+            self.watch_also(change);
+        }
+        let Some(change) = &mut self.change else { return false };
         let (number, workers) = (change.number, change.workers_to_fork());
         if let Err(error) = self.prepare_front().await {
             return self.abandon(&error);
@@ -363,6 +381,8 @@ impl Master {
         if std::mem::take(&mut self.again) {
             // Asked for while this one was under way, perhaps because the fault is mended.
             self.later(Duration::ZERO, Event::Reload);
+        } else {
+            self.later(Duration::ZERO, Event::Release);
         }
         false
     }
@@ -425,8 +445,12 @@ impl Change {
                 let text = format!("{name}: Django's settings could not be asked for static files: {error}");
                 self.configuration.warnings.push(text);
             }
+            self.configuration.warnings.extend(ready.warnings.iter().map(|text| format!("{name}: {text}")));
             let Some(info) = &ready.django else { continue };
-            let findings = django::examine(info);
+            let findings = match self.configuration.development {
+                Some(_) => django::examine_for_development(info),
+                None => django::examine(info),
+            };
             self.configuration.warnings.extend(findings.warnings);
             for route in findings.routes {
                 let taken = |other: &crate::config::RouteSettings| {

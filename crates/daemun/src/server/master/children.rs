@@ -260,11 +260,15 @@ impl Master {
                     self.fork_missing(name).await;
                 }
             }
-            Some(ZygoteMessage::Failed { what, hint, traceback }) => {
+            Some(ZygoteMessage::Failed { what, hint, traceback, page }) => {
                 let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
                 let traceback = traceback.map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();
                 let why = format!("{name}: {what} failed{hint}{traceback}");
                 if changing {
+                    let change = self.change.as_mut();
+                    if let Some(new) = change.and_then(|change| change.apps.get_mut(name)) {
+                        new.page = page;
+                    }
                     return self.import_ended(name, Err(why)).await;
                 }
                 self.errors.error_lines(&why);

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use crate::app::ZygoteMessage;
 use crate::control::Asked;
 use crate::server::plan::FromFront;
+use crate::watch::Notice;
 
 /// Something that happened.
 pub(super) enum Event {
@@ -45,6 +46,10 @@ pub(super) enum Event {
     ImportDeadline(u64),
     /// This process should have ended.
     Overdue(i32),
+    /// Sources have changed, or are about to.
+    Sources(Notice),
+    /// Requests wait for nothing any more.
+    Release,
     /// Folders may have appeared or been replaced.
     LookForRoots,
     /// The service manager wants a sign of life.

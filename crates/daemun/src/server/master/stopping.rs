@@ -14,6 +14,10 @@ impl Master {
         if !self.serving && self.old.is_none() {
             return true;
         }
+        if self.configuration.development.is_some() {
+            // Whoever develops waits for no one's requests, and least for those that a debugger holds.
+            return true;
+        }
         let server = &self.configuration.server;
         let (delay, grace) = (server.drain_delay, server.grace);
         match self.phase {

@@ -83,8 +83,11 @@ impl Master {
         let generations = self.with_untouched(generations);
         self.tell_front(ToFront::Switch(generations)).await;
         let Some(change) = &self.change else { return false };
-        for (name, _) in change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Failed(_))) {
-            self.tell_front(ToFront::GiveUp(name.clone())).await;
+        let development = change.configuration.development.is_some();
+        for (name, new) in &change.apps {
+            let Import::Failed(why) = &new.import else { continue };
+            let broken = development.then(|| self.developing.broken(why, new.page.as_deref()));
+            self.tell_front(ToFront::GiveUp(name.clone(), broken)).await;
         }
         false
     }
@@ -139,9 +142,12 @@ impl Master {
             self.errors.info(format_args!("reloaded"));
         }
         self.reload_ended(Ok(()));
+        self.pages_changed().await;
         if std::mem::take(&mut self.again) {
             let apps = self.desk.take_next_apps();
             self.reload_apps(apps).await;
+        } else {
+            self.release().await;
         }
     }
 
