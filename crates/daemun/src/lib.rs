@@ -11,7 +11,9 @@
 
 pub mod app;
 pub mod cgi;
+pub mod check;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod connection;
 pub mod django;

@@ -34,6 +34,8 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Serve(arguments) => serve(&arguments, environment),
         Command::Collect(arguments) => arguments.run(&environment),
+        Command::Check(arguments) => arguments.run(&environment),
+        Command::Help(arguments) => arguments.run(),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use super::CollectArguments;
+use super::{CheckArguments, CollectArguments, HelpArguments};
 use crate::config::{Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "daemun", version, arg_required_else_help = true)]
+#[command(name = "daemun", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -21,6 +21,10 @@ pub enum Command {
     Serve(Box<ServeArguments>),
     /// Deploy static files: find, copy, hash, rewrite references, compress, write the manifest.
     Collect(Box<CollectArguments>),
+    /// Find deployment mistakes, each with a code, its place, its cause and its mend; exit 1 when one breaks the site.
+    Check(Box<CheckArguments>),
+    /// Tell of a command, or of the code of a mistake.
+    Help(HelpArguments),
 }
 
 /// `daemun serve`.

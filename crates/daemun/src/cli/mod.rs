@@ -1,10 +1,12 @@
 //! The command line: what was typed, as types; the right word for a wrong one; and what it all comes to.
 //!
-//! Knows `config`, and for `collect` the project's side of it. Must not know servers: `main.rs` hands them what is found
+//! Knows `config`, and for `collect` and `check` the project's side of it. Must not know servers: `main.rs` hands them what is found
 //! here.
 
 mod arguments;
+mod check;
 mod collect;
+mod help;
 mod words;
 
 use std::ffi::OsString;
@@ -15,7 +17,9 @@ use clap::Parser;
 use crate::config::{self, ConfigError, Configuration, Environment};
 
 pub use arguments::{Arguments, Command, ServeArguments};
+pub use check::CheckArguments;
 pub use collect::CollectArguments;
+pub use help::HelpArguments;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;

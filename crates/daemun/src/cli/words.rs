@@ -10,12 +10,14 @@ const COMMANDS: &[(&str, &str)] = &[
     ("server", "serve"),
     ("wsgi", "serve"),
     ("collectstatic", "collect"),
+    ("test", "check"),
+    ("configtest", "check"),
+    ("validate", "check"),
 ];
 
 /// Commands that a coming version will have.
 const LATER_COMMANDS: &[&str] = &[
-    "dev", "check", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare",
-    "schema",
+    "dev", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare", "schema",
 ];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
