@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import os
 import socket
 import textwrap
 from collections.abc import Iterator
@@ -177,7 +176,9 @@ def test_a_body_arrives_whole_with_its_length(server: Server, size: int, chunked
 
 
 def test_encodings_of_a_body_are_passed_on(server: Server) -> None:
-    answer = server.ask("/cgi-bin/env.cgi", "POST", b"\x1f\x8b....", {"Content-Encoding": "gzip", "Content-Type": "a/b"})
+    answer = server.ask(
+        "/cgi-bin/env.cgi", "POST", b"\x1f\x8b....", {"Content-Encoding": "gzip", "Content-Type": "a/b"}
+    )
     assert "HTTP_CONTENT_ENCODING=gzip" in answer.text
     assert "CONTENT_TYPE=a/b" in answer.text
     assert "HTTP_CONTENT_TYPE" not in answer.text

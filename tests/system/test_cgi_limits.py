@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import http.client
 import os
 import signal
@@ -80,7 +81,7 @@ def test_a_client_that_leaves_ends_the_whole_process_group_even_if_it_ignores_te
         time.sleep(0.2)
         client.close()
         for pid in started:
-            until(lambda pid=pid: is_gone(pid), "the process group goes on")
+            until(functools.partial(is_gone, pid), "the process group goes on")
 
 
 def test_a_script_without_a_head_in_time_is_504_and_gone(tmp_path: Path) -> None:
@@ -198,11 +199,10 @@ def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path)
     )
     (tmp_path / "cgi-bin" / "running").mkdir(mode=0o777)
     more = '[[route]]\npath = "/quick"\nrespond = { body = "quick" }'
-    with serve(tmp_path, ", max_processes = 4", more) as server:
-        with concurrent.futures.ThreadPoolExecutor(60) as pool:
-            answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
-            assert server.get("/quick").text == "quick"
-            seen = [answer.result() for answer in answers]
+    with serve(tmp_path, ", max_processes = 4", more) as server, concurrent.futures.ThreadPoolExecutor(60) as pool:
+        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
+        assert server.get("/quick").text == "quick"
+        seen = [answer.result() for answer in answers]
     assert {answer.status for answer in seen} == {200}
     assert max(int(answer.text) for answer in seen) <= 4
 
@@ -246,7 +246,7 @@ def test_a_front_that_dies_takes_its_programs_along(tmp_path: Path) -> None:
             started = pids(tmp_path)
             os.kill(role(server, "front"), signal.SIGKILL)
             for pid in started:
-                until(lambda pid=pid: is_gone(pid), "the process group goes on")
+                until(functools.partial(is_gone, pid), "the process group goes on")
         server.wait_for("front .* is started again")
         until(lambda: answers(server), "the next front answers")
 
@@ -287,4 +287,4 @@ def test_nothing_is_left_when_the_server_stops(tmp_path: Path) -> None:
             started = pids(tmp_path)
             server.stop()
     for pid in [launcher, *started]:
-        until(lambda pid=pid: is_gone(pid), "something is left")
+        until(functools.partial(is_gone, pid), "something is left")

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use sha2::{Digest, Sha256};
 
 use crate::compression::{Address, Encoding};
+use crate::content::hexadecimal;
 use crate::settings::CacheSettings;
 
 /// Changes with whatever makes other bytes of the same content.
@@ -53,7 +54,7 @@ impl Cache {
     }
 
     fn place(&self, encoding: Encoding, level: u32, address: &Address) -> PathBuf {
-        let name: String = address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = hexadecimal(address);
         self.folder.join(&name[..2]).join(format!("{}.{}-{level}", &name[2..], encoding.extension()))
     }
 
@@ -100,8 +101,9 @@ impl Cache {
         let old = SystemTime::now().checked_sub(YOUNG).unwrap_or(SystemTime::UNIX_EPOCH);
         for (used, path, length) in entries {
             let left_behind = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("new-"));
-            let too_much = total > self.limit;
-            if !(too_much || left_behind && used < old) || (left_behind && used >= old) {
+            // What another build is writing just now is not touched.
+            let goes = if left_behind { used < old } else { total > self.limit };
+            if !goes {
                 continue;
             }
             if fs::remove_file(&path).is_ok() {

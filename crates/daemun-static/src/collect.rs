@@ -64,7 +64,8 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report, Error
     let manifest = write_manifest(settings.hashing.as_ref(), hashed.as_ref(), &mut outputs);
     report.output_files = outputs.len();
     if let Some(destination) = destination {
-        publish(settings, &destination, outputs, &listing.files, manifest, progress, &mut report)?;
+        progress.begin("writing", outputs.len());
+        publish(settings, &destination, outputs, &listing.files, manifest, &mut report)?;
     } else {
         let is_new =
             |(name, (content, _)): &(&String, &(Content, Kind))| !content.is_at(&settings.destination.join(name));
@@ -135,7 +136,7 @@ fn rewrite(
         let bytes = snapshot.content.bytes()?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let byte = error.valid_up_to();
-            let line = 1 + bytes[..byte].iter().filter(|&&byte| byte == b'\n').count();
+            let line = bytes[..byte].split(|&byte| byte == b'\n').count();
             Error::NotUtf8 { source_file: found.name.clone(), line, byte }
         });
         let text = match text {
@@ -220,10 +221,8 @@ fn publish(
     outputs: BTreeMap<String, (Content, Kind)>,
     files: &[Found],
     manifest: Option<PathBuf>,
-    progress: &dyn Progress,
     report: &mut Report,
 ) -> Result<(), Error> {
-    progress.begin("writing", outputs.len());
     let before = manifest.map(|place| manifest::hashed_names(&settings.destination.join(place))).unwrap_or_default();
     let names: BTreeSet<String> = outputs.keys().cloned().collect();
     let list = outputs.into_iter().map(|(name, (content, kind))| Output { name, content, kind }).collect();

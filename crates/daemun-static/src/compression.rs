@@ -116,8 +116,8 @@ pub fn compress_in_place(files: &[PathBuf], settings: &Compression) -> Result<()
         let beside = target.with_file_name(format!(".{own}.{}", std::process::id()));
         content.write(&beside)?;
         let base = target.with_extension("");
-        let mode = std::fs::metadata(&base).map_err(Error::io("cannot read", &base))?.permissions();
-        std::fs::set_permissions(&beside, mode).map_err(Error::io("cannot set the mode of", &beside))?;
+        let permissions = std::fs::metadata(&base).map_err(Error::io("cannot read", &base))?.permissions();
+        std::fs::set_permissions(&beside, permissions).map_err(Error::io("cannot set the mode of", &beside))?;
         std::fs::rename(&beside, target).map_err(Error::io("cannot write", target))?;
     }
     let made: HashSet<&str> = made.files.iter().map(|(name, _, _)| name.as_str()).collect();

@@ -1,5 +1,6 @@
 //! A file's content as it was when it was read: once, for everything that is made of it.
 
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -39,11 +40,17 @@ pub(crate) struct Snapshot {
 
 /// The fingerprint in hashed names.
 pub(crate) fn fingerprint(bytes: &[u8]) -> String {
-    hexadecimal(&Md5::digest(bytes))
+    hexadecimal(&Md5::digest(bytes)[..6])
 }
 
-fn hexadecimal(digest: &[u8]) -> String {
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+/// Bytes in hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    let mut digits = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // A string takes whatever is written.
+        let _ = write!(digits, "{byte:02x}");
+    }
+    digits
 }
 
 /// Reads sources into memory or, where they are large, into files named by `stage`.
@@ -107,7 +114,7 @@ impl Reader {
             }
         }
         let place = staged.unwrap_or_else(|| path.to_owned());
-        Ok((Content::File(place, total), hexadecimal(&digest.finalize()), total))
+        Ok((Content::File(place, total), hexadecimal(&digest.finalize()[..6]), total))
     }
 }
 

@@ -1,6 +1,6 @@
 //! A static tree on disk: sources, fingerprints, references, compression, publishing, manifest.
 //!
-//! [`collect`] makes of source folders just the tree that Django's `collectstatic` makes with the same settings, byte
+//! [`collect()`] makes of source folders just the tree that Django's `collectstatic` makes with the same settings, byte
 //! for byte, and compressed siblings as whitenoise makes them. It knows no Django: what a storage does is in
 //! [`Settings`]. It knows no server either; no socket, no runtime, no `unsafe`.
 //!

@@ -4,6 +4,7 @@
 //! language reads. Written with the very bytes that Python's `json.dumps` writes.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -58,7 +59,8 @@ fn text(out: &mut String, value: &str) {
             c if c.is_ascii() && !c.is_ascii_control() => out.push(c),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+                    // A string takes whatever is written.
+                    let _ = write!(out, "\\u{unit:04x}");
                 }
             }
         }

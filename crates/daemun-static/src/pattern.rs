@@ -3,6 +3,7 @@
 //! Only what means the same in both is taken: anything else is refused, and the caller leaves the work to Django.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use regex::{Regex, RegexBuilder};
 use serde::Deserialize;
@@ -168,7 +169,7 @@ impl Translation {
         let mut scopes: Vec<bool> = Vec::new();
         let mut quantified = false;
         while let Some(c) = chars.next() {
-            let mut quantifier = false;
+            let mut repeats = false;
             match c {
                 '\\' => {
                     let escaped = chars.next().ok_or("a lone backslash")?;
@@ -207,14 +208,14 @@ impl Translation {
                         self.out.push_str(&bounds);
                         self.out.push('}');
                     }
-                    quantifier = true;
+                    repeats = true;
                 }
                 '$' if !multi_line => return Err("`$` without MULTILINE"),
                 // Python knows the dotless and the dotted letter of Turkish as cases of this one.
                 'i' | 'I' if self.ignore_case => self.out.push_str("[iI\u{130}\u{131}]"),
                 c => self.out.push(c),
             }
-            quantified = quantifier;
+            quantified = repeats;
         }
         if scopes.is_empty() { Ok(()) } else { Err("an unbalanced bracket") }
     }
@@ -237,13 +238,13 @@ impl Translation {
             let count = self.names.entry(name.to_owned()).or_default();
             *count += 1;
             let suffix = if *count == 1 { String::new() } else { format!("__{count}") };
-            self.out.push_str(&format!("(?P<{name}{suffix}>"));
+            let _ = write!(self.out, "(?P<{name}{suffix}>");
             return Ok(false);
         }
         if let Some(flags) = head.strip_suffix(':').filter(|flags| is_flags(flags)) {
             let (on, off) = flags.split_once('-').unwrap_or((flags, ""));
             self.ignore_case = (self.ignore_case || on.contains('i')) && !off.contains('i');
-            self.out.push_str(&format!("(?{head}"));
+            let _ = write!(self.out, "(?{head}");
             return Ok(false);
         }
         if head.strip_suffix(')').is_some_and(is_flags) {

@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest, Sha256};
 
+use crate::content::hexadecimal;
+
 /// Since when each name is out of use, in seconds since 1970. Lies in the cache: without it nothing is removed.
 pub(crate) struct Retired {
     place: PathBuf,
@@ -17,7 +19,7 @@ impl Retired {
     /// Those of this destination.
     pub(crate) fn load(cache: &Path, destination: &Path) -> Self {
         let digest = Sha256::digest(destination.as_os_str().as_encoded_bytes());
-        let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let name = hexadecimal(&digest[..8]);
         let place = cache.join(format!("retired-{name}.json"));
         let since =
             std::fs::read(&place).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();

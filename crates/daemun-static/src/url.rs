@@ -90,15 +90,12 @@ pub(crate) fn unquote(text: &str) -> String {
             rest = &rest[c.len_utf8()..];
             continue;
         }
-        match escape(rest.as_bytes()) {
-            Some(byte) => {
-                ascii.push(byte);
-                rest = &rest[3..];
-            }
-            None => {
-                ascii.push(c as u8);
-                rest = &rest[1..];
-            }
+        if let Some(byte) = escape(rest.as_bytes()) {
+            ascii.push(byte);
+            rest = &rest[3..];
+        } else {
+            ascii.push(c as u8);
+            rest = &rest[1..];
         }
     }
     out.push_str(&String::from_utf8_lossy(&ascii));

@@ -24,18 +24,22 @@ fn main() -> ExitCode {
             return ExitCode::from(refusal.exit_code());
         }
     };
-    let environment = match Environment::current() {
-        Ok(environment) => environment,
+    match arguments.command {
+        Command::Serve(arguments) => with_environment(|environment| serve(&arguments, environment)),
+        Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
+        Command::Check(arguments) => with_environment(|environment| arguments.run(&environment)),
+        Command::Help(arguments) => arguments.run(),
+        command => with_environment(|environment| cli::operate(&command, &environment)),
+    }
+}
+
+fn with_environment(act: impl FnOnce(Environment) -> ExitCode) -> ExitCode {
+    match Environment::current() {
+        Ok(environment) => act(environment),
         Err(error) => {
             eprintln!("daemun: cannot tell the current folder: {error}");
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    match arguments.command {
-        Command::Serve(arguments) => serve(&arguments, environment),
-        Command::Collect(arguments) => arguments.run(&environment),
-        Command::Check(arguments) => arguments.run(&environment),
-        Command::Help(arguments) => arguments.run(),
     }
 }
 
@@ -47,6 +51,10 @@ fn serve(arguments: &cli::ServeArguments, environment: Environment) -> ExitCode 
             return ExitCode::from(cli::USAGE);
         }
     };
+    if environment.variable(server::UPGRADE).is_some_and(|value| value == server::CHECK) {
+        // A server that is to be upgraded asks whether this program understands all that it was started with.
+        return ExitCode::SUCCESS;
+    }
     let arguments = arguments.clone();
     server::master::run(
         configuration,

@@ -268,6 +268,72 @@ pub fn open_files() -> Option<u64> {
     rustix::process::getrlimit(rustix::process::Resource::Nofile).current
 }
 
+/// Puts another program in the place of this one, with these descriptors left open; signals wait until it takes them
+/// ([`take_signals`]), since one that comes before its handlers are there would end it. Returns only on failure.
+pub fn replace(mut command: Command, kept: &[RawFd]) -> io::Error {
+    let mark = |flags| {
+        kept.iter().try_for_each(|&number| {
+            // SAFETY: only borrowed for this one call, which fails on a number that is not open.
+            rustix::io::fcntl_setfd(unsafe { BorrowedFd::borrow_raw(number) }, flags)
+        })
+    };
+    if let Err(error) = mark(rustix::io::FdFlags::empty()) {
+        return error.into();
+    }
+    // SAFETY: the hook runs in this very process, right before exec, and only makes a system call.
+    unsafe {
+        command.pre_exec(|| hold_signals(libc::SIG_BLOCK));
+    }
+    let error = command.exec();
+    // Nothing was replaced: as before.
+    let _ = take_signals();
+    let _ = mark(rustix::io::FdFlags::CLOEXEC);
+    error
+}
+
+/// Lets the signals come that waited since [`replace`].
+pub fn take_signals() -> io::Result<()> {
+    hold_signals(libc::SIG_UNBLOCK)
+}
+
+fn hold_signals(how: i32) -> io::Result<()> {
+    const HELD: [i32; 9] = [
+        libc::SIGHUP,
+        libc::SIGINT,
+        libc::SIGQUIT,
+        libc::SIGTERM,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGCHLD,
+    ];
+    // SAFETY: `set` is a valid place, and is filled before it is read.
+    let failed = unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in HELD {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut())
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(failed)) }
+}
+
+/// Access bits that new files of ours do not get.
+pub fn umask() -> u32 {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Umask:"));
+    line.and_then(|text| u32::from_str_radix(text.trim(), 8).ok()).unwrap_or(0o077)
+}
+
+/// Bytes of memory that a process holds; `None` where it is gone or `/proc` does not tell.
+pub fn resident_memory(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 /// Ends another process of ours.
 pub fn signal(pid: i32, signal: rustix::process::Signal) -> io::Result<()> {
     let pid = rustix::process::Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;

@@ -69,6 +69,7 @@ pub fn run_django(settings: &AppSettings, options: &str, lifeline: OwnedFd) -> s
 
 /// Starts this program once more, in `role`, in the application's environment and as its user. It finds `descriptors`
 /// as 3, 4, ….
+#[expect(clippy::needless_pass_by_value, reason = "the rest of what is being made; callers build it in place")]
 pub fn start_role(
     settings: &AppSettings,
     role: &str,

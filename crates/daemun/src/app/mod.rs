@@ -26,7 +26,7 @@ mod zygote;
 
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
-pub use pool::Pool;
+pub use pool::{Pool, PoolFigures};
 pub use report::{Admission, Counts, Reports, WorkerReport};
 pub use settings::{AppSettings, InheritEnv, Mount, Preload};
 pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};

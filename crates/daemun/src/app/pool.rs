@@ -3,6 +3,7 @@
 //! One lock guards the whole of it. It is held for a batch of frames or one submission, never across a system call,
 //! and tasks are woken after it is released.
 
+mod figures;
 mod frames;
 mod monitor;
 mod placing;
@@ -25,6 +26,7 @@ use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;
+pub use figures::PoolFigures;
 
 /// What a fresh lane is told.
 pub(super) struct Admitted {

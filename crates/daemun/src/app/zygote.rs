@@ -289,10 +289,14 @@ async fn write_line(out: &mut OwnedWriteHalf, message: &impl Serialize) -> std::
     out.write_all(&line).await
 }
 
+/// What a service manager tells the server and nobody else: an application that also heeded it would speak in its place.
+const OURS_ALONE: [&str; 6] =
+    ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
+
 /// The environment of an application: what it inherits, who it is, and what is set for it.
 pub(super) fn environment(command: &mut Command, settings: &AppSettings, account: Option<&Account>) {
     let inherited = |name: &str| match &settings.inherit_env {
-        InheritEnv::All => !name.starts_with("DAEMUN_"),
+        InheritEnv::All => !name.starts_with("DAEMUN_") && !OURS_ALONE.contains(&name),
         InheritEnv::Nothing => false,
         InheritEnv::Names(names) => names.iter().any(|wanted| wanted == name),
     };

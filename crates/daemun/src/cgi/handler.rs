@@ -171,7 +171,7 @@ impl Cgi {
     fn invoke(&self, request: &Request, length: usize, found: Option<Found>) -> Way {
         let path = request.path.as_bytes();
         let (name, rest) = path.split_at(length.min(path.len()));
-        let segments = name.iter().filter(|&&byte| byte == b'/').count();
+        let segments = name.split(|&byte| byte == b'/').count() - 1;
         let Some(path_info) = path_info(request, rest, segments) else {
             let message = "an encoded slash in the path would lead upwards";
             return Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Client, message));
@@ -217,13 +217,11 @@ impl Cgi {
             return Err(full(format!("{most} requests wait already for one of `max_processes` (`queue.max`)")));
         }
         let _one = Waiting::new(&self.waiting);
-        match tokio::time::timeout(self.settings.queue_timeout, both).await {
-            Ok(places) => places.ok_or_else(|| full("the server is stopping".to_owned())),
-            Err(_) => {
-                let seconds = self.settings.queue_timeout.as_secs_f32();
-                Err(full(format!("no place among `max_processes` was free within {seconds} s (`queue.timeout`)")))
-            }
-        }
+        let Ok(places) = tokio::time::timeout(self.settings.queue_timeout, both).await else {
+            let seconds = self.settings.queue_timeout.as_secs_f32();
+            return Err(full(format!("no place among `max_processes` was free within {seconds} s (`queue.timeout`)")));
+        };
+        places.ok_or_else(|| full("the server is stopping".to_owned()))
     }
 
     async fn start(

@@ -25,6 +25,101 @@ pub enum Command {
     Check(Box<CheckArguments>),
     /// Tell of a command, or of the code of a mistake.
     Help(HelpArguments),
+    /// How the running server is.
+    Status(StatusArguments),
+    /// Configuration and applications anew, without a failed request; waits, and exits with 1 if the old code serves on.
+    Reload(ReloadArguments),
+    /// The Python stacks of running requests.
+    Stacks(StacksArguments),
+    /// Ask clients for close while serving on; or send nothing new to a server of an upstream.
+    Drain(DrainArguments),
+    /// Finish what is in flight and end, as TERM.
+    Stop(Place),
+    /// Let the program on disk take over, without a refused connection.
+    Upgrade(Place),
+    /// Write a daemun.toml for the project found here; or print what systemd or Docker needs.
+    Init(InitArguments),
+}
+
+/// Which server is meant. Without an option: the one that serves what is in the current folder.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Place {
+    /// Configuration file of the server.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<String>,
+    /// Folder that the server serves.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<String>,
+    /// Socket of the server.
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<String>,
+}
+
+/// `daemun status`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StatusArguments {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print it again every second.
+    #[arg(long)]
+    pub watch: bool,
+    /// Exit with 1 when something is not as it should be.
+    #[arg(long)]
+    pub check: bool,
+    /// Which server.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `daemun reload`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ReloadArguments {
+    /// Only the code of these applications, with the configuration that is being served.
+    #[arg(value_name = "APP")]
+    pub apps: Vec<String>,
+    /// Which server.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `daemun stacks`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct StacksArguments {
+    /// Of this application alone.
+    #[arg(value_name = "APP")]
+    pub app: Option<String>,
+    /// Which server.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `daemun drain`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct DrainArguments {
+    /// The upstream.
+    #[arg(value_name = "UPSTREAM", requires = "server")]
+    pub upstream: Option<String>,
+    /// Its server, as it is written in the file.
+    #[arg(value_name = "SERVER")]
+    pub server: Option<String>,
+    /// Which server of ours.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// `daemun init`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct InitArguments {
+    /// Print a systemd unit, a socket unit and a logrotate file, and the commands that install them.
+    #[arg(long, conflicts_with = "docker")]
+    pub systemd: bool,
+    /// Print a Dockerfile.
+    #[arg(long)]
+    pub docker: bool,
+    /// What to serve, as for `serve`.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
 }
 
 /// `daemun serve`.
@@ -97,6 +192,15 @@ pub struct ServeArguments {
     /// File for the process id.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<String>,
+    /// Where metrics and the state of everything are answered: PORT or HOST:PORT; repeatable, replaces the file's.
+    #[arg(long, value_name = "ADDR")]
+    pub monitor: Vec<String>,
+    /// Where /healthz, /readyz and /metrics are answered; repeatable, replaces the file's.
+    #[arg(long, value_name = "ADDR")]
+    pub health: Vec<String>,
+    /// Socket on which `daemun status`, `reload` and the like are answered.
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<String>,
     /// Collect static files before the start.
     #[arg(long)]
     pub collect: bool,
@@ -126,6 +230,9 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_TLS_KEY",
     "DAEMUN_PID_FILE",
     "DAEMUN_COLLECT",
+    "DAEMUN_MONITOR",
+    "DAEMUN_HEALTH",
+    "DAEMUN_CONTROL",
     "DAEMUN_ACCELERATOR",
 ];
 
@@ -181,6 +288,9 @@ impl ServeArguments {
             tls_cert: one(&self.tls_cert, "--tls-cert", "DAEMUN_TLS_CERT"),
             tls_key: one(&self.tls_key, "--tls-key", "DAEMUN_TLS_KEY"),
             pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
+            monitor: several(&self.monitor, "--monitor", "DAEMUN_MONITOR"),
+            health: several(&self.health, "--health", "DAEMUN_HEALTH"),
+            control: one(&self.control, "--control", "DAEMUN_CONTROL"),
             accelerator: environment.variable("DAEMUN_ACCELERATOR").map(is_yes),
             collect: self.collect || environment.variable("DAEMUN_COLLECT").is_some_and(is_yes),
         }

@@ -12,6 +12,7 @@ use crate::supervisor::identity;
 
 /// `daemun collect`.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub struct CollectArguments {
     /// daemun.toml, project folder or module:callable, as for `serve`; or SRC DEST: a folder of sources that belong to
     /// no project, and where they go.
@@ -198,7 +199,7 @@ impl CollectArguments {
             None => {}
             Some("off") => options.cache = None,
             Some(path) => {
-                options.cache = Some(std::path::absolute(path).map_err(|error| wrong("cache", error.to_string()))?)
+                options.cache = Some(std::path::absolute(path).map_err(|error| wrong("cache", error.to_string()))?);
             }
         }
         if let Some(text) = &self.cache_size {
@@ -209,6 +210,7 @@ impl CollectArguments {
 }
 
 /// `off` is `Some(None)`.
+#[expect(clippy::option_option, reason = "not said, off, or a level")]
 fn level(option: &str, text: Option<&String>, least: u32, most: u32) -> Result<Option<Option<u32>>, String> {
     let Some(text) = text else { return Ok(None) };
     if text == "off" {

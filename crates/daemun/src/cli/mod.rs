@@ -7,6 +7,9 @@ mod arguments;
 mod check;
 mod collect;
 mod help;
+mod init;
+mod operate;
+mod report;
 mod words;
 
 use std::ffi::OsString;
@@ -14,12 +17,15 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::config::{self, ConfigError, Configuration, Environment};
+use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, Place};
+use crate::process::Account;
+use crate::process::account::find_group;
 
 pub use arguments::{Arguments, Command, ServeArguments};
 pub use check::CheckArguments;
 pub use collect::CollectArguments;
 pub use help::HelpArguments;
+pub use operate::run as operate;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
@@ -45,7 +51,28 @@ pub fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> R
 pub fn configure(arguments: &ServeArguments, environment: &Environment) -> Result<Configuration, ConfigError> {
     let mut configuration = config::gather(&arguments.wishes(environment), environment)?;
     configuration.warnings.extend(arguments::misspelt(environment));
+    check_accounts(&configuration)?;
     Ok(configuration)
+}
+
+/// Users and groups that do not exist are mistakes of whoever wrote them, and told before anything is bound.
+fn check_accounts(configuration: &Configuration) -> Result<(), ConfigError> {
+    let mut faults = Vec::new();
+    let mut check = |what: &str, user: Option<&str>, group: Option<&str>| {
+        let found = user.map(|user| Account::find(user, None).map(drop));
+        let found = found.into_iter().chain(group.map(|group| find_group(group).map(drop)));
+        faults.extend(
+            found
+                .filter_map(Result::err)
+                .map(|error| ConfigFault { place: Place::named(what), message: error.to_string() }),
+        );
+    };
+    let server = &configuration.server;
+    check("`user` and `group` of [server], or --user and --group", server.user.as_deref(), server.group.as_deref());
+    for app in &configuration.apps {
+        check(&format!("`user` and `group` of [app.{}]", app.name), app.user.as_deref(), app.group.as_deref());
+    }
+    if faults.is_empty() { Ok(()) } else { Err(ConfigError { faults }) }
 }
 
 // === impl Refusal ===

@@ -5,7 +5,10 @@ use super::*;
 
 fn serve(words: &[&str]) -> ServeArguments {
     let words = ["daemun", "serve"].iter().chain(words);
-    let Command::Serve(arguments) = parse(words.copied()).map_err(|refusal| refusal.to_string()).unwrap().command;
+    let Command::Serve(arguments) = parse(words.copied()).map_err(|refusal| refusal.to_string()).unwrap().command
+    else {
+        unreachable!("`serve` was asked for")
+    };
     *arguments
 }
 
@@ -55,7 +58,7 @@ fn options_go_before_variables() {
 fn a_wrong_word_gets_the_right_one() {
     for (words, want) in [
         (&["runserver"][..], "there is no command `runserver`; use `daemun serve`"),
-        (&["collectstatic"], "there is no command `collectstatic`; use `daemun serve --collect`"),
+        (&["collectstatic"], "there is no command `collectstatic`; use `daemun collect`"),
         (&["dev"], "`daemun dev` is not supported by this version"),
         (&["shop:app"], "a command is missing before `shop:app`; use `daemun serve shop:app`"),
         (&["serve", "--bind", "0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),

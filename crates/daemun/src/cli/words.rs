@@ -16,9 +16,7 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &[
-    "dev", "explain", "status", "reload", "stacks", "drain", "upgrade", "stop", "init", "import", "compare", "schema",
-];
+const LATER_COMMANDS: &[&str] = &["dev", "explain", "import", "compare", "schema"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[
@@ -102,8 +100,6 @@ const LATER_OPTIONS: &[&str] = &[
     "--ssl-certificate",
     "--ssl-keyfile",
     "--ssl-certfile",
-    "--monitor",
-    "--health",
     "--preload",
     "--https",
     "--watch",

@@ -59,7 +59,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<CgiSettings> {
         }
         None => {
             let parent = settings.program.first().and_then(|program| Path::new(program).parent());
-            settings.root = parent.filter(|parent| parent.is_absolute()).unwrap_or(Path::new("/")).to_owned();
+            parent.filter(|parent| parent.is_absolute()).unwrap_or(Path::new("/")).clone_into(&mut settings.root);
         }
     }
     interpreters(&section, &mut settings);

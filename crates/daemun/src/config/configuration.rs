@@ -29,6 +29,8 @@ pub struct Configuration {
     pub routes: Vec<RouteSettings>,
     /// The configuration files that were read, main file first; empty when everything was found.
     pub files: Vec<PathBuf>,
+    /// What this server is known by on this machine: its main configuration file, else the folder of what was found.
+    pub key: PathBuf,
     /// The target as it was found, for the start-up lines, for instance `Django project /srv/shop (manage.py)`.
     pub target: String,
     /// Warnings for the start-up lines.
@@ -69,6 +71,19 @@ pub struct ServerSettings {
     /// Networks, as address and bits, whose word about where a request came from counts (`X-Forwarded-*`). Default
     /// none: anybody could say anything.
     pub trusted_proxies: Vec<(IpAddr, u8)>,
+    /// Where health, metrics and the state of everything are answered. Default nowhere.
+    pub monitor: Vec<ListenerSettings>,
+    /// Where `/healthz`, `/readyz` and `/metrics` are answered and nothing else. Default nowhere.
+    pub health: Vec<ListenerSettings>,
+    /// The control socket; `None`: derived from [`Configuration::key`].
+    pub control: Option<PathBuf>,
+}
+
+impl ServerSettings {
+    /// Every listener, whatever it is for.
+    pub fn all_listeners(&self) -> impl Iterator<Item = &ListenerSettings> {
+        self.listeners.iter().chain(&self.health).chain(&self.monitor)
+    }
 }
 
 /// `[[route]]`: conditions, filters and what answers.

@@ -21,9 +21,12 @@ impl Environment {
     /// Those of this process.
     pub fn current() -> std::io::Result<Self> {
         let variables = std::env::vars_os();
+        // Sockets that were passed to another process, perhaps to our parent, are none of ours.
+        let passed = std::env::var("LISTEN_PID").is_ok_and(|pid| pid == std::process::id().to_string());
         Ok(Self {
             variables: variables
                 .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()))
+                .filter(|(name, _)| passed || name != "LISTEN_FDS")
                 .collect(),
             directory: std::env::current_dir()?,
             executable: std::env::current_exe().ok(),

@@ -29,6 +29,9 @@ const HOMES: [(&str, Keys); 4] = [
 ];
 const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route", "site"], later: FILE.later };
 
+/// The first descriptor that systemd passes (sd_listen_fds(3)).
+const FIRST_PASSED: i32 = 3;
+
 /// Everything before what is missing is filled in.
 struct Draft {
     server: ServerSettings,
@@ -65,6 +68,16 @@ pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuratio
     };
     draft.apply(wishes, environment, &report);
     draft.complete(environment, report)
+}
+
+/// The control socket that a file names, whatever else is wrong with the file.
+pub fn control_of(path: &Path, environment: &Environment) -> Option<std::path::PathBuf> {
+    let unread = Report::default();
+    let document = Document::load(path, &Place::named("control"), environment).ok()?;
+    let table = document.parse(&unread);
+    let source = Source { document: &document, environment, report: &unread };
+    let server = Section::unchecked(source, table.get_ref()).entry("server")?;
+    server.section("[server]", "a table", server::KEYS)?.entry("control")?.path()
 }
 
 fn find(wishes: &Wishes, environment: &Environment) -> Result<Target, ConfigError> {
@@ -232,14 +245,32 @@ impl Draft {
                 report.warn(format!("[app.{name}] is started, but no route leads to it [D405]"));
             }
         }
+        // Those of `listen` were looked at among themselves.
+        for (at, listener) in self.server.all_listeners().enumerate().skip(self.server.listeners.len()) {
+            let twice = |other: &ListenerSettings| other.address == listener.address;
+            if self.server.all_listeners().take(at).any(twice) && !server::is_any_port(&listener.address) {
+                let message = format!("`{}` is asked for twice: by `listen`, `health` or `monitor`", listener.address);
+                report.fault(Place::named(&self.target), message);
+            }
+        }
         let mut apps: Vec<_> = self.apps.into_iter().map(|app| app.complete(environment, &report)).collect();
         apps.sort_by(|one, other| one.name.cmp(&other.name));
+        let key = match (&self.documents[..], &apps[..], &self.routes[..]) {
+            ([main, ..], ..) => main.clone(),
+            (_, [app, ..], _) => app.directory.clone(),
+            (.., [route, ..]) => match &route.settings.handler {
+                HandlerSettings::Static(files) if !files.roots.is_empty() => files.roots[0].path.clone(),
+                _ => environment.directory.clone(),
+            },
+            _ => environment.directory.clone(),
+        };
         Ok(Configuration {
             server: self.server,
             apps,
             tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
             routes: self.routes.into_iter().map(route::Draft::complete).collect(),
             files: self.documents,
+            key,
             target: self.target,
             warnings: report.finish()?,
         })
@@ -255,17 +286,18 @@ impl Draft {
             }
         });
         let listeners = &mut self.server.listeners;
-        if listeners.is_empty() {
+        let passed = environment.variable("LISTEN_FDS").and_then(|number| number.parse().ok()).unwrap_or(0);
+        if listeners.is_empty() && passed > 0 {
+            // systemd's socket activation: a socket unit has said where.
+            let inherited = |number| ListenerSettings::at(Address::Inherited(number));
+            listeners.extend((FIRST_PASSED..FIRST_PASSED + passed).map(inherited));
+        } else if listeners.is_empty() {
             let address = match port {
                 Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
                 None => SocketAddr::from((Ipv4Addr::LOCALHOST, 8000)),
             };
-            listeners.push(ListenerSettings {
-                address: Address::Tcp(address),
-                tls: self.listens_secure,
-                mode: None,
-                group: None,
-            });
+            listeners
+                .push(ListenerSettings { tls: self.listens_secure, ..ListenerSettings::at(Address::Tcp(address)) });
         } else if let Some(port) = port {
             let elsewhere = |listener: &ListenerSettings| !matches!(listener.address, Address::Tcp(address) if address.port() == port);
             if listeners.iter().all(elsewhere) {

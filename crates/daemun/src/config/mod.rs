@@ -37,7 +37,7 @@ mod wishes;
 pub use configuration::{Configuration, HandlerSettings, RouteSettings, ServerSettings};
 pub use environment::Environment;
 pub use fault::{ConfigError, ConfigFault, Place};
-pub use gather::gather;
+pub use gather::{control_of, gather};
 pub use suggest::nearest;
 pub use units::{duration, size};
 pub use wishes::{Wish, Wishes};

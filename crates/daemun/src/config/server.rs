@@ -9,7 +9,7 @@ use super::environment::Environment;
 use super::section::{Entry, Keys, Section};
 use super::units;
 use crate::connection::Limits;
-use crate::listener::{Address, ListenerSettings};
+use crate::listener::{Address, ListenerSettings, Role};
 use crate::telemetry::{Format, Level, Sink, TelemetrySettings, Template};
 
 /// The keys of `[server]`.
@@ -27,6 +27,7 @@ pub(super) const KEYS: Keys = Keys {
         "drain_delay",
         "max_body",
         "max_connections",
+        "max_connections_per_client",
         "max_head",
         "max_request_line",
         "max_fields",
@@ -37,11 +38,14 @@ pub(super) const KEYS: Keys = Keys {
         "redirect_https",
         "hsts",
         "trusted_proxies",
+        "monitor",
+        "health",
+        "control",
     ],
-    later: &["monitor", "health", "state", "control"],
+    later: &["state"],
 };
 
-const LISTENER: Keys = Keys { known: &["address", "mode", "group"], later: &["protocol"] };
+const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol"], later: &["protocol"] };
 const HSTS: Keys = Keys { known: &["max_age", "subdomains", "preload"], later: &[] };
 const ACCESS_LOG: Keys = Keys { known: &["path", "format", "mask"], later: &[] };
 const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
@@ -60,9 +64,13 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         max_spool: 10 << 30,
         max_cgi_processes: 128,
         grace: Duration::from_secs(25),
-        drain_delay: Duration::ZERO,
+        // Kubernetes takes a pod out of its services while it already sends it TERM: some seconds of requests still come.
+        drain_delay: Duration::from_secs(if environment.variable("KUBERNETES_SERVICE_HOST").is_some() { 5 } else { 0 }),
         pid_file: None,
         trusted_proxies: Vec::new(),
+        monitor: Vec::new(),
+        health: Vec::new(),
+        control: None,
         redirect_https: false,
         hsts: None,
     }
@@ -73,6 +81,13 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(listeners) = section.entry("listen").and_then(|entry| listeners(&entry)) {
         settings.listeners = listeners;
     }
+    for (key, role, place) in
+        [("monitor", Role::Monitor, &mut settings.monitor), ("health", Role::Health, &mut settings.health)]
+    {
+        let found = section.entry(key).and_then(|entry| listeners(&entry));
+        set(place, found.map(|found| found.into_iter().map(|one| ListenerSettings { role, ..one }).collect()));
+    }
+    settings.control = section.entry("control").and_then(|entry| entry.path()).or(settings.control.take());
     let name = |key| section.entry(key).and_then(|entry| entry.name());
     settings.user = name("user").or(settings.user.take());
     settings.group = name("group").or(settings.group.take());
@@ -93,6 +108,8 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     set(&mut limits.keep_alive, section.entry("keep_alive").and_then(|entry| entry.duration()));
     set(&mut limits.max_body, section.entry("max_body").and_then(|entry| entry.size()));
     set(&mut limits.max_connections, whole("max_connections", 10_000_000).map(|number| number as usize));
+    let per_client = whole("max_connections_per_client", 10_000_000).map(|number| number as usize);
+    limits.max_connections_per_client = per_client.or(limits.max_connections_per_client);
     set(&mut limits.max_fields, whole("max_fields", 10_000).map(|number| number as usize));
     // A head is kept in memory as a whole, and its parts are 32-bit offsets.
     set(&mut limits.max_head, head_size(section, "max_head"));
@@ -173,7 +190,7 @@ fn listeners(entry: &Entry<'_>) -> Option<Vec<ListenerSettings>> {
 fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
     const WHAT: &str = "an address such as \"0.0.0.0:80\", or a table such as { address = \"unix:/run/daemun.sock\" }";
     if !item.is_table() {
-        return address(item, WHAT).map(|(address, tls)| ListenerSettings { address, tls, mode: None, group: None });
+        return address(item, WHAT).map(|(address, tls)| ListenerSettings { tls, ..ListenerSettings::at(address) });
     }
     let section = item.section("a listener", WHAT, LISTENER)?;
     let Some(address_entry) = section.entry("address") else {
@@ -190,7 +207,8 @@ fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
             }
         }
     }
-    Some(ListenerSettings { address, tls, mode, group })
+    let proxy_protocol = section.entry("proxy_protocol").and_then(|entry| entry.boolean()).unwrap_or(false);
+    Some(ListenerSettings { tls, mode, group, proxy_protocol, ..ListenerSettings::at(address) })
 }
 
 /// A number alone is a port.

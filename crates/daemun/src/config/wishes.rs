@@ -12,7 +12,7 @@ use super::interpreter::Named;
 use super::route;
 use super::static_route::folder;
 use super::{server, tls, units, variables};
-use crate::listener::ListenerSettings;
+use crate::listener::{ListenerSettings, Role};
 use crate::telemetry::Sink;
 use crate::tls::{ClientCertificates, TlsSettings};
 
@@ -70,6 +70,12 @@ pub struct Wishes {
     pub tls_key: Option<Wish>,
     /// File for the supervisor's process id.
     pub pid_file: Option<Wish>,
+    /// Where the monitor listens.
+    pub monitor: Vec<Wish>,
+    /// Where health is answered.
+    pub health: Vec<Wish>,
+    /// The control socket.
+    pub control: Option<Wish>,
     /// Whether workers may load the accelerator.
     pub accelerator: Option<bool>,
     /// Whether static files are collected before the start.
@@ -120,7 +126,21 @@ impl Wishes {
             if settings.listeners.iter().any(|other| other.address == address) && !server::is_any_port(&address) {
                 report.fault(wish.place(), format!("`{address}` was given twice"));
             }
-            settings.listeners.push(ListenerSettings { address, tls, mode: None, group: None });
+            settings.listeners.push(ListenerSettings { tls, ..ListenerSettings::at(address) });
+        }
+        for (wishes, role, place) in
+            [(&self.monitor, Role::Monitor, &mut settings.monitor), (&self.health, Role::Health, &mut settings.health)]
+        {
+            if !wishes.is_empty() {
+                place.clear();
+            }
+            for wish in wishes {
+                let address = wish.read(report, |text| units::address(text, &environment.directory));
+                place.extend(address.map(|address| ListenerSettings { role, ..ListenerSettings::at(address) }));
+            }
+        }
+        if let Some(path) = self.control.as_ref().and_then(|wish| wish.path(environment, report)) {
+            settings.control = Some(path);
         }
         if let Some(wish) = &self.user {
             settings.user = Some(wish.value.clone());

@@ -16,6 +16,7 @@ use crate::http::{
     CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, Scheme, Status,
     Timing,
 };
+use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
 use crate::tls::Certificates;
 
@@ -23,6 +24,8 @@ use crate::tls::Certificates;
 pub(super) struct Current {
     pub(super) head: RequestHead,
     pub(super) received: Instant,
+    /// The route that it takes.
+    pub(super) scope: Scope,
     endpoint: Arc<Endpoint>,
     context: Arc<Context>,
     id: RequestId,
@@ -54,7 +57,7 @@ impl Current {
             id = RequestId::next();
         }
         let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
-        Self { head, received: Instant::now(), endpoint, context, id, forwarded }
+        Self { head, received: Instant::now(), scope: Scope::default(), endpoint, context, id, forwarded }
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
@@ -139,8 +142,12 @@ impl Current {
         self.context.errors.error(format_args!("{message} ({})", target.escape_ascii()));
     }
 
-    /// The line of the access log.
+    /// The line of the access log, and the counters.
     pub(super) fn log(&self, status: Status, bytes: u64, timing: Timing) {
+        let duration = self.received.elapsed();
+        if self.context.is_counted {
+            metrics::answered(self.scope.route(), self.head.method(), status, bytes, duration, timing);
+        }
         if !self.context.access.is_on() {
             return;
         }
@@ -149,7 +156,7 @@ impl Current {
             request: RequestLine::Head(&self.head),
             status,
             bytes,
-            duration: self.received.elapsed(),
+            duration,
             timing,
             id: Some(&self.id),
             forwarded: self.forwarded.0,
@@ -159,13 +166,14 @@ impl Current {
 }
 
 /// Begins a handler's work. A panic stays here.
-pub(super) fn begin(serving: &Serving, request: Request) -> Result<Answering<'_>, String> {
-    catch_unwind(AssertUnwindSafe(|| serving.handler.handle(request))).map_err(|panic| told(&*panic).to_owned())
+pub(super) fn begin<'a>(serving: &'a Serving, scope: &Scope, request: Request) -> Result<Answering<'a>, String> {
+    let begun = catch_unwind(AssertUnwindSafe(|| scope.run(|| serving.handler.handle(request))));
+    begun.map_err(|panic| told(&*panic).to_owned())
 }
 
 /// Goes on with it.
-pub(super) fn poll(answering: &mut Answering<'_>, task: &mut Task<'_>) -> Poll<Worked> {
-    match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(task))) {
+pub(super) fn poll(answering: &mut Answering<'_>, scope: &Scope, task: &mut Task<'_>) -> Poll<Worked> {
+    match catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(task)))) {
         Ok(polled) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(told(&*panic).to_owned())),
     }

@@ -14,6 +14,7 @@ use super::{Phase, Serving};
 use crate::handler::Fault;
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{Interim, InterimQueue, Method, Request, Response, Status, Timing, Version};
+use crate::telemetry::metrics::Scope;
 
 impl Connection {
     /// Answers one request, and says how the connection goes on.
@@ -34,7 +35,8 @@ impl Connection {
         let response = match current.route(body, interim, self.guard.as_ref()) {
             Err(response) => *response,
             Ok(request) => {
-                let answered = answer((&mut self.wire, &mut incoming), &self.interim, serving, request).await;
+                let asked = (serving, &current.scope);
+                let answered = answer((&mut self.wire, &mut incoming), &self.interim, asked, request).await;
                 let Some(worked) = answered else {
                     current.log(Status::CLIENT_CLOSED, 0, Timing::default());
                     return Ending::Cut;
@@ -132,10 +134,10 @@ impl Connection {
 async fn answer(
     (wire, incoming): (&mut Wire, &mut Incoming),
     interim: &InterimQueue,
-    serving: &Serving,
+    (serving, scope): (&Serving, &Scope),
     request: Request,
 ) -> Option<Worked> {
-    let mut answering = match current::begin(serving, request) {
+    let mut answering = match current::begin(serving, scope, request) {
         Ok(answering) => answering,
         Err(panic) => return Some(Err(panic)),
     };
@@ -143,7 +145,7 @@ async fn answer(
     let mut is_telling = false;
     std::future::poll_fn(|context| {
         loop {
-            let polled = current::poll(&mut answering, context);
+            let polled = current::poll(&mut answering, scope, context);
             if interim.has_any() {
                 is_telling = true;
                 interim.take().iter().for_each(|(status, fields)| encode_interim(&mut wire.output, *status, fields));

@@ -19,7 +19,7 @@ use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
 use crate::http::h2::PREFACE;
 use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
-use crate::telemetry::{Entry, Level, RequestLine};
+use crate::telemetry::{Entry, Level, RequestLine, metrics};
 use crate::tls::{self, Certificates};
 
 /// How long and how much is read behind a last answer. Closing with unread bytes makes the kernel send a reset, and
@@ -82,6 +82,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
     // Boxed: what a handshake needs would else be carried along by every idle connection.
     match Box::pin(handshake(socket, &certificates, patience, &context.drain)).await {
         Handshake::Done(Done { secure, early, entry }) => {
+            metrics::tls_handshake(true);
             let Some(entry) = entry else { return };
             let session = secure.session();
             let is_http2 = session.alpn_protocol() == Some(b"h2");
@@ -93,6 +94,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
             connection.live(is_http2).await;
         }
         Handshake::Plain(socket, said) => {
+            metrics::tls_handshake(false);
             let mut wire = Wire::new(socket);
             wire.input = said;
             let mut connection = Connection::new(wire, Arc::new(endpoint), context);
@@ -100,6 +102,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
             connection.close(ending).await;
         }
         Handshake::Failed(error) => {
+            metrics::tls_handshake(false);
             let client = endpoint.client().map_or("unix:", |peer| &peer.ip);
             // Those that only look whether somebody listens come all the time.
             let level = if matches!(error, HandshakeError::Gone) { Level::Debug } else { Level::Info };
@@ -136,7 +139,11 @@ impl Connection {
         let mut is_new = true;
         loop {
             let ending = match self.next(is_new).await {
-                Next::Request(parsed, serving) => self.exchange(parsed, &serving).await,
+                Next::Request(parsed, serving) => {
+                    let ending = self.exchange(parsed, &serving).await;
+                    self.count(|| ());
+                    ending
+                }
                 Next::Refused(refusal) => self.refuse_head(refusal).await,
                 Next::Http2 => Ending::Http2,
                 Next::Nothing => Ending::Close,
@@ -252,8 +259,19 @@ impl Connection {
             forwarded: None,
             scheme: self.endpoint.scheme(),
         });
+        let nowhere = metrics::RouteId::default();
+        let (status, timing) = (refusal.status, Timing::default());
+        self.count(|| metrics::answered(nowhere, Method::Other, status, bytes, Duration::ZERO, timing));
         self.context.errors.info(format_args!("a request was refused: {refusal}"));
         if sent.is_ok() { Ending::Linger } else { Ending::Cut }
+    }
+
+    /// Counts an answer, and what came from the client since the last one.
+    pub(super) fn count(&mut self, answered: impl FnOnce()) {
+        if self.context.is_counted {
+            answered();
+            metrics::received(std::mem::take(&mut self.wire.received));
+        }
     }
 
     /// Says that nothing more comes, and reads what the client may still be sending.

@@ -59,6 +59,8 @@ pub struct Context {
     pub access: AccessLogger,
     /// What an operator should know.
     pub errors: ErrorLogger,
+    /// Whether requests are counted: those for health and metrics are not.
+    pub is_counted: bool,
 }
 
 /// What a reload replaces.
@@ -75,6 +77,6 @@ impl Context {
     /// A context that serves this.
     pub fn new(handler: Arc<dyn Handler>, limits: Limits, access: AccessLogger, errors: ErrorLogger) -> Self {
         let serving = ArcSwap::from_pointee(Serving { handler, limits, trusted: TrustedProxies::default() });
-        Self { serving, drain: Drain::default(), access, errors }
+        Self { serving, drain: Drain::default(), access, errors, is_counted: true }
     }
 }

@@ -25,8 +25,16 @@ pub struct Limits {
     /// Unread body bytes that are read and dropped to keep a connection alive. Default 256 KiB; beyond it the
     /// connection is closed.
     pub max_drain: u64,
-    /// Connections at a time over all listeners. Default 10,000; beyond it accepting waits.
+    /// Connections at a time over all listeners. Default 10,000; beyond it a client hears 503.
     pub max_connections: usize,
+    /// Connections at a time of one client: an IPv4 address, or the /64 of an IPv6 address. Trusted proxies and Unix
+    /// sockets have no such limit. Default: [`Limits::CONNECTIONS_PER_CLIENT`], and none for clients on this machine.
+    pub max_connections_per_client: Option<usize>,
+}
+
+impl Limits {
+    /// Whole offices sit behind one address, yet one client cannot take all.
+    pub const CONNECTIONS_PER_CLIENT: usize = 1_000;
 }
 
 impl Default for Limits {
@@ -40,6 +48,7 @@ impl Default for Limits {
             max_body: 100 * 1024 * 1024,
             max_drain: 256 * 1024,
             max_connections: 10_000,
+            max_connections_per_client: None,
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Wire {
     pub(super) asked: Instant,
     /// Whether the handler wishes to be left when the client closes the connection.
     pub(super) follows_client: bool,
+    /// Bytes that came and were not counted yet.
+    pub(super) received: usize,
     /// Since it took nothing: when it is cut.
     stalled_until: Option<Instant>,
 }
@@ -59,6 +61,7 @@ impl Wire {
             is_ended_late: false,
             asked: Instant::now(),
             follows_client: false,
+            received: 0,
             stalled_until: None,
         }
     }
@@ -81,6 +84,7 @@ impl Wire {
             self.is_ended = true;
             self.is_ended_late = self.asked.elapsed() > HALF_CLOSE;
         }
+        self.received += read;
         Poll::Ready(Ok(read))
     }
 

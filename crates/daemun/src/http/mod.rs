@@ -18,6 +18,7 @@ mod id;
 mod interim;
 mod path;
 mod proxies;
+pub mod proxy_protocol;
 mod request;
 mod response;
 mod session;

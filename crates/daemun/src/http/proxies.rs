@@ -43,7 +43,8 @@ impl TrustedProxies {
         }
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether this is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.0.iter().any(|&(network, bits)| within(address, network, bits))
     }
 

@@ -109,13 +109,11 @@ impl Client {
         let (sender, receiver) = oneshot::channel();
         connection.waiting().insert(id, Waiting { sender, _held: held });
         let running = Running { connection, id, ending: Some(receiver), left_others: false };
-        match packet::send(&running.connection.socket, &packet, &standard).await {
-            Ok(()) => Ok(running),
-            Err(_) => {
-                running.connection.waiting().remove(&id);
-                Err(LaunchError::NoLauncher)
-            }
+        if packet::send(&running.connection.socket, &packet, &standard).await.is_err() {
+            running.connection.waiting().remove(&id);
+            return Err(LaunchError::NoLauncher);
         }
+        Ok(running)
     }
 
     /// The launcher; one that is being started again is waited for.

@@ -1,8 +1,8 @@
 """Imports modules once, then forks for each request and runs a CGI script as the main program.
 
-Started as ``python -c THIS CPU_SECONDS MODULE…`` with a packet socket as descriptor 0. Each packet asks for one program:
-``{u8 kind, u64 id, u32 profile, u8 reuse, u16 arguments, u16 environment}``, then strings that end with NUL: program,
-working folder, arguments, environment. Its standard input, output and error come along. The answers are
+Started as ``python -c THIS CPU_SECONDS MODULE…`` with a packet socket as descriptor 0. Each packet asks for one
+program: ``{u8 kind, u64 id, u32 profile, u8 reuse, u16 arguments, u16 environment}``, then strings that end with NUL:
+program, working folder, arguments, environment. Its standard input, output and error come along. The answers are
 ``{u8 1, u64 id, i32 pid}`` once it is forked and ``{u8 2, u64 id, i32 exit code or minus signal}`` once it has ended.
 """
 

@@ -30,12 +30,15 @@ const FORKED: u8 = 1;
 /// What it says: a program has ended.
 const ENDED: u8 = 2;
 
+/// Whom a program runs for, and its process id once it is known.
+type Run = (Rc<Front>, Option<i32>);
+
 /// A running interpreter.
 pub(super) struct Interpreter {
     socket: AsyncFd<OwnedFd>,
     alive: Cell<bool>,
     /// Programs that it was asked for and that have not ended, with their process ids once they are known.
-    runs: RefCell<HashMap<u64, (Rc<Front>, Option<i32>)>>,
+    runs: RefCell<HashMap<u64, Run>>,
 }
 
 impl Interpreter {

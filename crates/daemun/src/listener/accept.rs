@@ -65,23 +65,22 @@ impl Listener {
 
 /// Accepts until `stopping` turns true; then takes what is queued already, so that nobody who has connected is reset.
 ///
-/// Each connection holds a permit of `permits` for as long as it lives; at the limit accepting waits and the kernel
-/// queues. No error ends the loop: a connection that is gone before it was accepted is skipped, and when descriptors
-/// have run out there is a pause, during which `complain` has said so once.
+/// Each connection holds a permit of `permits` for as long as it lives; one for which there is none left is `refused`.
+/// No error ends the loop: a connection that is gone before it was accepted is skipped, and when descriptors have run
+/// out there is a pause, during which `complain` has said so once.
 pub async fn accept(
     listener: Listener,
     permits: Arc<Semaphore>,
     mut stopping: watch::Receiver<bool>,
-    serve: impl Fn(Accepted, OwnedSemaphorePermit),
+    (serve, refuse): (impl Fn(Accepted, OwnedSemaphorePermit), impl Fn(Accepted)),
     complain: impl Fn(&io::Error),
 ) {
+    let take = |accepted| match Arc::clone(&permits).try_acquire_owned() {
+        Ok(permit) => serve(accepted, permit),
+        Err(_) => refuse(accepted),
+    };
     let mut pause = FIRST_PAUSE;
     loop {
-        let permit = tokio::select! {
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            _ = stopping.wait_for(|stop| *stop) => break,
-        };
-        let Ok(permit) = permit else { return };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopping.wait_for(|stop| *stop) => break,
@@ -89,7 +88,7 @@ pub async fn accept(
         match accepted {
             Ok(accepted) => {
                 pause = FIRST_PAUSE;
-                serve(accepted, permit);
+                take(accepted);
             }
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
@@ -101,10 +100,8 @@ pub async fn accept(
             }
         }
     }
-    while let Ok(permit) = Arc::clone(&permits).try_acquire_owned()
-        && let Some(Ok(accepted)) = now_or_never(listener.accept()).await
-    {
-        serve(accepted, permit);
+    while let Some(Ok(accepted)) = now_or_never(listener.accept()).await {
+        take(accepted);
     }
 }
 

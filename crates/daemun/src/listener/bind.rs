@@ -21,6 +21,8 @@ pub struct Bound {
     pub settings: ListenerSettings,
     /// As it came to be: with the real port where 0 was asked for.
     pub address: Address,
+    /// Whether the file of a Unix socket is ours to remove.
+    pub is_ours: bool,
     /// One socket for each event loop, or a single one where the address allows no more.
     pub sockets: Vec<OwnedFd>,
 }
@@ -71,7 +73,7 @@ pub fn bind(settings: &ListenerSettings, event_loops: usize) -> Result<Bound, Bi
         Address::Unix(path) => (settings.address.clone(), vec![bind_unix(settings, path)?]),
         Address::Inherited(number) => (settings.address.clone(), vec![inherit(&settings.address, *number)?]),
     };
-    Ok(Bound { settings: settings.clone(), address, sockets })
+    Ok(Bound { settings: settings.clone(), address, is_ours: true, sockets })
 }
 
 fn bind_tcp(wanted: SocketAddr, event_loops: usize) -> Result<(Address, Vec<OwnedFd>), BindError> {
@@ -145,17 +147,58 @@ fn bind_unix(settings: &ListenerSettings, path: &Path) -> Result<OwnedFd, BindEr
         rustix::net::bind(&socket, &rustix::net::SocketAddrUnix::new(path)?)?;
         Ok(socket)
     };
+    let gid = group_of(settings)?;
     let socket = bound().map_err(fault)?;
-    if let Some(group) = &settings.group {
-        let gid = account::find_group(group).map_err(|error| BindError::Group(address(), error))?;
-        std::os::unix::fs::chown(path, None, Some(gid.as_raw())).map_err(fault)?;
-    }
-    if let Some(mode) = settings.mode {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(fault)?;
+    if let Err(error) = give(path, gid, settings.mode) {
+        let _ = std::fs::remove_file(path);
+        return Err(fault(error));
     }
     // Only now: nobody can connect before the access bits are right.
     rustix::net::listen(&socket, BACKLOG).map_err(|errno| fault(errno.into()))?;
     Ok(socket)
+}
+
+fn group_of(settings: &ListenerSettings) -> Result<Option<u32>, BindError> {
+    let found = settings.group.as_deref().map(account::find_group).transpose();
+    let found = found.map_err(|error| BindError::Group(settings.address.clone(), error))?;
+    Ok(found.map(nix::unistd::Gid::as_raw))
+}
+
+fn give(path: &Path, group: Option<u32>, mode: Option<u32>) -> io::Result<()> {
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    mode.map_or(Ok(()), |mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)))
+}
+
+impl Bound {
+    /// The same sockets under other settings, for a reload that changes what an address is for or who may use it.
+    pub fn adopt(&self, settings: &ListenerSettings) -> Result<Self, BindError> {
+        group_of(settings)?;
+        let sockets = self.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>();
+        let sockets = sockets.map_err(|error| BindError::Io(settings.address.clone(), error))?;
+        Ok(Self { settings: settings.clone(), address: self.address.clone(), is_ours: self.is_ours, sockets })
+    }
+
+    /// Gives the file of a Unix socket the group and the access bits of the settings; where none are said, those that it
+    /// was made with.
+    pub fn apply_access(&self) -> Result<(), BindError> {
+        let Address::Unix(path) = &self.address else { return Ok(()) };
+        if !self.is_ours {
+            return Ok(());
+        }
+        let gid = group_of(&self.settings)?.unwrap_or_else(|| rustix::process::getegid().as_raw());
+        let mode = self.settings.mode.unwrap_or_else(|| 0o777 & !crate::sys::umask());
+        give(path, Some(gid), Some(mode)).map_err(|error| BindError::Io(self.settings.address.clone(), error))
+    }
+
+    /// Removes the file of a Unix socket of ours.
+    pub fn remove_file(&self) {
+        if let (true, Address::Unix(path)) = (self.is_ours, &self.address) {
+            // Somebody may have removed it already.
+            let _ = std::fs::remove_file(path);
+        }
+    }
 }
 
 fn inherit(address: &Address, number: i32) -> Result<OwnedFd, BindError> {
@@ -173,7 +216,7 @@ mod tests {
     use super::*;
 
     fn tcp(port: u16) -> ListenerSettings {
-        ListenerSettings { address: Address::Tcp(([127, 0, 0, 1], port).into()), tls: false, mode: None, group: None }
+        ListenerSettings::at(Address::Tcp(([127, 0, 0, 1], port).into()))
     }
 
     #[test]
@@ -190,8 +233,7 @@ mod tests {
     fn a_stale_socket_file_is_replaced_and_a_living_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
-        let settings =
-            ListenerSettings { address: Address::Unix(path.clone()), tls: false, mode: Some(0o660), group: None };
+        let settings = ListenerSettings { mode: Some(0o660), ..ListenerSettings::at(Address::Unix(path.clone())) };
         let first = bind(&settings, 2).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
         assert!(matches!(bind(&settings, 2), Err(BindError::InUse { .. })));

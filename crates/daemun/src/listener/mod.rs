@@ -7,8 +7,14 @@
 
 pub mod accept;
 mod bind;
+mod clients;
+mod handed;
 mod holder;
+mod refuse;
 mod settings;
 
 pub use bind::{BindError, Bound, bind};
-pub use settings::{Address, ListenerSettings};
+pub use clients::{Clients, Seat};
+pub use handed::Handed;
+pub use refuse::refuse;
+pub use settings::{Address, ListenerSettings, Role};

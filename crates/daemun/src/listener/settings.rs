@@ -17,6 +17,31 @@ pub struct ListenerSettings {
     pub mode: Option<u32>,
     /// Group of a Unix socket.
     pub group: Option<String>,
+    /// What is answered there.
+    #[serde(default)]
+    pub role: Role,
+    /// Whether trusted proxies say in a PROXY header who the client is. Only theirs is read.
+    #[serde(default)]
+    pub proxy_protocol: bool,
+}
+
+impl ListenerSettings {
+    /// A listener for clients, with nothing else said of it.
+    pub fn at(address: Address) -> Self {
+        Self { address, tls: false, mode: None, group: None, role: Role::Clients, proxy_protocol: false }
+    }
+}
+
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Role {
+    /// What is being served.
+    #[default]
+    Clients,
+    /// Health and metrics.
+    Health,
+    /// Health, metrics and how everything is.
+    Monitor,
 }
 
 /// An address to listen on.

@@ -43,6 +43,8 @@ pub enum ChannelError {
 /// One end: sends `Out`, receives `In`. Clones share the socket; only one of them may receive.
 pub struct Channel<Out, In> {
     stream: Arc<UnixStream>,
+    /// Held for a whole message: one that the socket takes in pieces must not be torn by another.
+    writing: Arc<tokio::sync::Mutex<()>>,
     bytes: BytesMut,
     descriptors: VecDeque<OwnedFd>,
     kinds: PhantomData<fn(Out) -> In>,
@@ -60,14 +62,26 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     pub fn from_descriptor(descriptor: OwnedFd) -> io::Result<Self> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         let stream = UnixStream::from_std(descriptor.into())?;
-        Ok(Self { stream: Arc::new(stream), bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData })
+        Ok(Self {
+            stream: Arc::new(stream),
+            writing: Arc::default(),
+            bytes: BytesMut::new(),
+            descriptors: VecDeque::new(),
+            kinds: PhantomData,
+        })
     }
 
     /// A second handle, for sending.
     #[must_use]
     pub fn sender(&self) -> Self {
         let stream = Arc::clone(&self.stream);
-        Self { stream, bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData }
+        let writing = Arc::clone(&self.writing);
+        Self { stream, writing, bytes: BytesMut::new(), descriptors: VecDeque::new(), kinds: PhantomData }
+    }
+
+    /// The socket, for whoever goes on with it.
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
 
     /// Sends a message and the descriptors that belong to it, in their order.
@@ -77,6 +91,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         wire.extend_from_slice(&(text.len() as u32).to_le_bytes());
         wire.extend_from_slice(&(descriptors.len() as u32).to_le_bytes());
         wire.extend_from_slice(&text);
+        let _turn = self.writing.lock().await;
         self.write(&wire, &[]).await?;
         for batch in descriptors.chunks(BATCH) {
             self.write(b"+", batch).await?;
@@ -104,6 +119,17 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "descriptors were lost on the way").into());
         }
         Ok(Some((message, self.descriptors.drain(..count).collect())))
+    }
+
+    /// Reads and drops until the other end is closed.
+    pub async fn discard(mut self) {
+        loop {
+            self.bytes.clear();
+            self.descriptors.clear();
+            if !matches!(self.fill(1).await, Ok(true)) {
+                return;
+            }
+        }
     }
 
     /// Reads until `wanted` bytes are there; false at the end.

@@ -3,6 +3,7 @@
 mod handlers;
 mod https;
 mod listening;
+mod sight;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -29,6 +30,7 @@ use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
+use sight::{Aside, Sight};
 
 /// How long the last lines of the logs may take to be written at the end.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -51,19 +53,23 @@ pub fn run(descriptor: i32) -> ExitCode {
 fn start(descriptor: i32) -> io::Result<()> {
     // Before anything else: no process of the same user may look into this one.
     sys::forbid_inspection()?;
+    // For `ps` and `top`: it was started through a link of the kernel's.
+    let _ = rustix::thread::set_name(c"daemun-front");
     let channel = sys::inherited(descriptor)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut channel = Channel::from_descriptor(channel)?;
         let (reports, reported) = mpsc::unbounded_channel();
+        let (questions, questioned) = mpsc::unbounded_channel();
         let sender = channel.sender();
-        let forwarding = tokio::spawn(forward(reported, channel.sender()));
+        let forwarding = tokio::spawn(forward(reported, questioned, channel.sender()));
         let mut front: Option<Front> = None;
         // The end of the channel is the end of the supervisor, and of us.
         while let Ok(Some((message, descriptors))) = channel.receive().await {
             if let ToFront::Prepare(plan) = message {
                 let prepared = match &mut front {
-                    None => Front::new(*plan, descriptors, reports.clone()).map(|made| front = Some(made)),
+                    None => Front::new(*plan, descriptors, reports.clone(), questions.clone())
+                        .map(|made| front = Some(made)),
                     Some(front) => front.prepare(*plan, descriptors),
                 };
                 if let Err(error) = prepared {
@@ -85,10 +91,19 @@ fn start(descriptor: i32) -> io::Result<()> {
     })
 }
 
-/// Passes reports of the pools on to the supervisor.
-async fn forward(mut reports: mpsc::UnboundedReceiver<(String, WorkerReport)>, channel: Channel<FromFront, ToFront>) {
-    while let Some((app, report)) = reports.recv().await {
-        if channel.send(&FromFront::Worker(app, report), &[]).await.is_err() {
+/// Passes reports of the pools, and questions of whoever asks how all is, on to the supervisor.
+async fn forward(
+    mut reports: mpsc::UnboundedReceiver<(String, WorkerReport)>,
+    mut questions: mpsc::UnboundedReceiver<u64>,
+    channel: Channel<FromFront, ToFront>,
+) {
+    loop {
+        let message = tokio::select! {
+            Some((app, report)) = reports.recv() => FromFront::Worker(app, report),
+            Some(number) = questions.recv() => FromFront::StatusWanted(number),
+            else => return,
+        };
+        if channel.send(&message, &[]).await.is_err() {
             return;
         }
     }
@@ -101,6 +116,8 @@ struct Front {
     reports: Reports,
     pools: BTreeMap<String, AppPool>,
     listening: Listening,
+    sight: Arc<Sight>,
+    aside: Aside,
     /// What https listeners show.
     certificates: Arc<ArcSwap<Certificates>>,
     tickets: Tickets,
@@ -131,7 +148,12 @@ impl Drop for AppPool {
 }
 
 impl Front {
-    fn new(plan: Plan, descriptors: Vec<OwnedFd>, reports: Reports) -> io::Result<Self> {
+    fn new(
+        plan: Plan,
+        descriptors: Vec<OwnedFd>,
+        reports: Reports,
+        questions: mpsc::UnboundedSender<u64>,
+    ) -> io::Result<Self> {
         let telemetry = plan.configuration.server.telemetry.clone();
         let logs: Vec<OwnedFd> =
             descriptors.iter().take(2).map(|log| log.as_fd().try_clone_to_owned()).collect::<Result<_, _>>()?;
@@ -151,12 +173,16 @@ impl Front {
         let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
+        let sight = Sight::new(Arc::clone(&context), questions);
+        let aside = Aside::new(&sight, &plan.token, &context.errors, &certificates);
         let mut front = Self {
             context,
             event_loops,
             reports,
             pools: BTreeMap::new(),
             listening,
+            sight,
+            aside,
             certificates,
             tickets: Tickets::default(),
             prepared: None,
@@ -187,7 +213,8 @@ impl Front {
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
-        let trusted = TrustedProxies::new(plan.configuration.server.trusted_proxies.clone());
+        let server = &plan.configuration.server;
+        let trusted = TrustedProxies::new(server.trusted_proxies.clone());
         let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
@@ -227,6 +254,11 @@ impl Front {
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
+            ToFront::Report(number) => {
+                let report = Box::new(self.sight.report());
+                return supervisor.send(&FromFront::Report(number, report), &[]).await.is_err();
+            }
+            ToFront::Status(number, status) => self.sight.told(number, *status),
             ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Launcher => {
@@ -252,10 +284,13 @@ impl Front {
 
     /// Serves what was prepared.
     fn switch(&mut self, generations: &BTreeMap<String, u64>) {
-        let Some(Prepared { plan, serving, certificates, sockets }) = self.prepared.take() else { return };
+        let Some(Prepared { mut plan, serving, certificates, sockets }) = self.prepared.take() else { return };
         self.context.serving.store(Arc::new(serving));
         self.certificates.store(Arc::new(certificates));
+        let sockets = self.aside.update(&mut plan, sockets, &self.event_loops);
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
+        let served = self.pools.iter().filter(|(name, _)| generations.contains_key(*name));
+        self.sight.serve(served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect());
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
                 let current = generations.get(&settings.name).copied().unwrap_or_default();

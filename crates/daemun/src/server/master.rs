@@ -7,10 +7,12 @@
 //!
 //! Whatever goes wrong before 3 leaves the old in place.
 
+mod binding;
 mod certificates;
 mod change;
 mod children;
 mod collecting;
+mod controlling;
 mod death;
 mod events;
 mod launching;
@@ -22,10 +24,12 @@ mod scaling;
 mod stacks;
 mod stopping;
 mod switching;
+mod upgrading;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -36,19 +40,22 @@ use tokio::sync::mpsc;
 use super::plan::{FromFront, ToFront};
 use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
 use crate::config::Configuration;
-use crate::listener::Bound;
+use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
-use crate::supervisor::{Backoff, RuntimeFolder};
+use crate::supervisor::{Backoff, Notify, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use certificates::Certificates;
 use change::Change;
 use collecting::NotCollected;
+use controlling::Desk;
 use death::OomKills;
 use events::Event;
 use launching::Launching;
 use logs::Logs;
 use stacks::Stacks;
+pub use upgrading::{CHECK as UPGRADE_CHECK, VARIABLE as UPGRADE};
+use upgrading::{Heritage, Old};
 
 /// Reads the configuration anew; an error is the whole text for the log.
 pub type Configure = Box<dyn Fn() -> Result<Configuration, String>>;
@@ -61,14 +68,24 @@ const LOG_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Runs the server until it is stopped.
 pub fn run(configuration: Configuration, configure: Configure) -> ExitCode {
+    // Before anything else opens a descriptor.
+    let heritage = Heritage::take();
+    let handed = if heritage.is_some() { Vec::new() } else { Handed::from_systemd() };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return lines::fail(format!("cannot start: {error}")),
     };
     runtime.block_on(async {
         let (sender, receiver) = mpsc::unbounded_channel();
-        match Master::new(configuration, configure, sender) {
-            Ok(master) => master.run(receiver).await,
+        match Master::new(configuration, configure, handed, sender) {
+            Ok(mut master) => {
+                if let Some(heritage) = heritage {
+                    master.inherit(heritage);
+                }
+                // Those that came while an upgrade had no handlers.
+                let _ = sys::take_signals();
+                master.run(receiver).await
+            }
             Err(error) => lines::fail(&error),
         }
     })
@@ -87,6 +104,8 @@ struct Master {
     logs: Logs,
     errors: ErrorLogger,
     bound: Vec<Bound>,
+    /// Sockets that were passed to us and that no listener has taken yet.
+    handed: Vec<Handed>,
     runtime: RuntimeFolder,
     shim: PathBuf,
     accelerator: Option<PathBuf>,
@@ -111,6 +130,11 @@ struct Master {
     roots: Vec<Option<(u64, u64)>>,
     oom_kills: OomKills,
     exit: ExitCode,
+    /// Who asked for what on the control socket.
+    desk: Desk,
+    notify: Notify,
+    /// What served before the last upgrade and has not ended yet.
+    old: Option<Old>,
 }
 
 /// How far the end has come.
@@ -161,7 +185,7 @@ struct Lifeline {
     /// Given to the application's processes, and theirs: each opens it once more.
     end: OwnedFd,
     /// Nobody else has this one.
-    _kept: OwnedFd,
+    kept: OwnedFd,
 }
 
 /// A worker process.
@@ -190,6 +214,7 @@ impl Master {
     fn new(
         configuration: Configuration,
         configure: Configure,
+        handed: Vec<Handed>,
         events: mpsc::UnboundedSender<Event>,
     ) -> Result<Self, String> {
         let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
@@ -219,6 +244,7 @@ impl Master {
             logs,
             errors,
             bound: Vec::new(),
+            handed,
             runtime,
             shim,
             accelerator,
@@ -238,6 +264,9 @@ impl Master {
             roots: Vec::new(),
             oom_kills: OomKills::now(),
             exit: ExitCode::SUCCESS,
+            desk: Desk::new(),
+            old: None,
+            notify: Notify::from_environment(),
         })
     }
 
@@ -289,6 +318,14 @@ impl Master {
             Event::LookForRoots => self.look_for_roots().await,
             Event::LookAtWorkers => self.look_at_workers().await,
             Event::Unfit(generation, why) => return self.unfit(generation, &why),
+            Event::Watchdog => self.sign_of_life().await,
+            Event::Upgrade => self.upgrade(None),
+            Event::DrainOld => self.drain_old().await,
+            Event::OldEnded => return self.old_ended(),
+            Event::OldOverdue => self.kill_old(),
+            Event::Asked(asked) => return self.asked(asked).await,
+            Event::ReportLate(number) => self.report(number, None),
+            Event::StatusWanted(number) => self.tell_status(number).await,
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }
@@ -297,11 +334,11 @@ impl Master {
 
     /// The first change. True when the server must end.
     async fn begin_first(&mut self) -> bool {
-        let begun = self.begin(self.configuration.clone()).await;
-        if let Err(error) = &begun {
-            self.exit = lines::fail(error);
-        }
-        begun.is_err()
+        let begun = match self.begin(self.configuration.clone(), &[]).await {
+            Ok(()) => self.open_desk(),
+            Err(error) => Err(error),
+        };
+        begun.is_err_and(|error| self.start_failed(&error))
     }
 
     /// Only once requests are answered: whoever waits for the file may ask, and a second server that cannot listen
@@ -331,26 +368,28 @@ impl Master {
         let workers = self.apps.values().flat_map(|app| app.workers.values().map(|worker| worker.pid));
         let zygotes = self.apps.values().filter_map(|app| app.zygote.as_ref().map(|zygote| zygote.pid));
         let changing = self.change.iter().flat_map(Change::pids);
-        for pid in workers.chain(zygotes).chain(changing).chain([self.front.pid]) {
+        let old = self.old.iter().flat_map(Old::pids);
+        for pid in old.chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }
-        for bound in &self.bound {
-            if let crate::listener::Address::Unix(path) = &bound.address {
-                let _ = std::fs::remove_file(path);
-            }
-        }
+        self.bound.iter().for_each(Bound::remove_file);
     }
 }
 
 impl Lifeline {
+    /// The end that we hold.
+    fn kept(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.kept)
+    }
+
     /// A pipe whose reading end belongs to `account`: what root owns another user cannot open once more.
     fn new(account: Option<&Account>) -> io::Result<Self> {
         let (end, kept) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         if let Some(account) = account {
             std::os::unix::fs::fchown(&end, Some(account.identity.user), Some(account.identity.group))?;
         }
-        Ok(Self { end, _kept: kept })
+        Ok(Self { end, kept })
     }
 }
 
@@ -358,8 +397,10 @@ impl Front {
     /// Starts a front; what it says becomes events of this epoch.
     fn start(program: &std::path::Path, epoch: u64, events: &mpsc::UnboundedSender<Event>) -> io::Result<Self> {
         let (mut channel, theirs) = Channel::pair()?;
-        let mut command = Command::new(program);
-        command.arg(super::FRONT_ROLE);
+        // This very program, although its file may have been replaced meanwhile, or lie where only we can go.
+        let own = std::path::Path::new("/proc/self/exe");
+        let mut command = Command::new(if own.exists() { own } else { program });
+        command.arg0(program).arg(super::FRONT_ROLE);
         // It needs nothing of the environment, and secrets in it are not its own.
         command.env_clear();
         let identity = crate::supervisor::identity::is_root().then(process::account::unused_identity);

@@ -10,5 +10,7 @@ pub mod front;
 pub mod master;
 mod plan;
 
+pub use master::{UPGRADE, UPGRADE_CHECK as CHECK};
+
 /// The argument with which the program is started to be a front, on the channel that it inherits as descriptor 3.
 pub const FRONT_ROLE: &str = "--role=front";

@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
-use crate::app::{Admission, WorkerReport};
+use crate::app::{Admission, PoolFigures, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
+use crate::control::message::{Status, Traffic};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
 use crate::tls::Material;
@@ -33,6 +34,10 @@ pub(super) enum ToFront {
     Drain,
     /// This launcher starts CGI programs from now on. Its socket comes along.
     Launcher,
+    /// The answer to [`FromFront::StatusWanted`].
+    Status(u64, Box<Status>),
+    /// Tell what was counted; the number comes back.
+    Report(u64),
     /// Show these from now on.
     Certificates(Vec<Material>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
@@ -46,8 +51,19 @@ pub(super) enum FromFront {
     Serving,
     /// It cannot be: the old goes on.
     Refused(String),
+    /// How is all that the front does not know? The number comes back.
+    StatusWanted(u64),
+    /// The answer to [`ToFront::Report`].
+    Report(u64, Box<FrontReport>),
     /// News of an application's worker.
     Worker(String, WorkerReport),
+}
+
+/// What the front knows and the supervisor does not.
+#[derive(Debug, Default, Deserialize, Serialize)]
+pub(super) struct FrontReport {
+    pub(super) traffic: Traffic,
+    pub(super) pools: BTreeMap<String, PoolFigures>,
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
@@ -59,6 +75,8 @@ pub(super) struct Plan {
     pub(super) configuration: Configuration,
     /// Each listener as it was asked for, where it came to be, and with how many sockets.
     pub(super) listeners: Vec<(ListenerSettings, Address, usize)>,
+    /// What opens URLs and stacks on the monitor listener.
+    pub(super) token: String,
     /// Certificates and keys of the https listeners.
     pub(super) certificates: Vec<Material>,
 }
@@ -74,6 +92,7 @@ pub(super) struct Openings<'a> {
     pub(super) access_log: BorrowedFd<'a>,
     pub(super) error_log: BorrowedFd<'a>,
     pub(super) bound: &'a [Bound],
+    pub(super) token: &'a str,
     pub(super) worker_sockets: Vec<BorrowedFd<'a>>,
     pub(super) certificates: Vec<Material>,
 }
@@ -118,7 +137,8 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners = openings.bound.iter();
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
-    Ok(Packed { plan: Plan { configuration, listeners, certificates: openings.certificates.clone() }, descriptors })
+    let (token, certificates) = (openings.token.to_owned(), openings.certificates.clone());
+    Ok(Packed { plan: Plan { configuration, listeners, token, certificates }, descriptors })
 }
 
 fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {

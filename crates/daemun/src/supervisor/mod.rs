@@ -2,13 +2,16 @@
 //!
 //! * [`RuntimeFolder`]: where the workers' sockets and the shim lie while the server runs.
 //! * [`Backoff`]: how long to wait before something that keeps failing is started again.
+//! * [`Notify`]: what a service manager wants to know.
 //! * [`identity`]: which user a process runs as.
 //!
 //! Must not read a byte that a client sent, and knows no routes.
 
 mod backoff;
 pub mod identity;
+mod notify;
 mod runtime;
 
 pub use backoff::Backoff;
+pub use notify::Notify;
 pub use runtime::RuntimeFolder;

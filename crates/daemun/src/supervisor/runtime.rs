@@ -73,6 +73,11 @@ impl RuntimeFolder {
         Ok(Self { path, owner, _lock: lock.into() })
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Writes a program that anybody may read; its path.
     pub fn write_program(&self, name: &str, bytes: &[u8]) -> io::Result<PathBuf> {
         let path = self.path.join(name);

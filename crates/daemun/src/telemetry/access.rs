@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use super::error::ErrorLogger;
 use super::escape::{push_escaped, push_json, push_number, push_seconds};
 use super::mask::Mask;
+use super::metrics;
 use super::settings::Format;
 use super::template::Template;
 use super::time::{push_common, rfc3339};
@@ -97,6 +98,7 @@ impl AccessLogger {
     /// A log that writes to `sink`. Lost lines are counted in `errors`.
     pub fn start(sink: OwnedFd, format: Format, errors: ErrorLogger) -> io::Result<Self> {
         let report = move |lost| {
+            metrics::lost_lines(lost);
             errors.error(format_args!("{lost} lines of the access log were lost: nobody took them"));
             None
         };

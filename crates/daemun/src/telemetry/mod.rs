@@ -8,6 +8,8 @@ mod access;
 mod error;
 mod escape;
 mod mask;
+pub mod metrics;
+mod seldom;
 mod settings;
 mod template;
 mod time;
@@ -15,6 +17,7 @@ mod writer;
 
 pub use access::{AccessLogger, Entry, RequestLine};
 pub use error::ErrorLogger;
+pub use seldom::Seldom;
 pub use settings::{AccessLog, ErrorLog, Format, Level, Sink, TelemetrySettings};
 pub use template::Template;
 pub use time::rfc3339;

@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["handler", "upstream", "telemetry", "process", "signals", "control", "tls"],
     // The router itself answers `/static` with a redirect to `/static/`.
     &["respond", "gateway", "launcher"],
-    &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener"],
+    &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener", "monitor"],
     &["connection"],
     &["config"],
     &["django"],

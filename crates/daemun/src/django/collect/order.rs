@@ -28,6 +28,7 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// How a build is to be made.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[expect(clippy::struct_excessive_bools, reason = "flags, as they are typed")]
 pub struct Options {
     /// Nothing is written.
     pub dry_run: bool,

@@ -19,10 +19,11 @@ use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::listener::Address;
 use crate::respond::{Redirect, Respond};
-use crate::router::{PathPattern, Router};
+use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
+use crate::telemetry::metrics::{self, Labels, RouteId};
 
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
@@ -91,7 +92,10 @@ pub(super) fn build(
         let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
         let handler =
             Filtered::wrap(&filters(configuration, route), handler, &trusted, (kept, &name)).map_err(wrong)?;
-        routes.push((route.rule.clone(), handler));
+        let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
+        let labels = Labels { route: pattern(&route.rule), app };
+        let counted = Counted { route: metrics::intern(&labels), handler };
+        routes.push((route.rule.clone(), Arc::new(counted) as Arc<dyn Handler>));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
@@ -114,6 +118,32 @@ fn filters(configuration: &Configuration, route: &RouteSettings) -> FilterSettin
         filters.max_body = Some(Placed { value: own, origin: "[server] max_body".to_owned() });
     }
     filters
+}
+
+/// A route as it is counted: bounded by the configuration, never what a client sent.
+fn pattern(rule: &Rule) -> String {
+    let path = &rule.path;
+    match &rule.host {
+        HostPattern::Any => path.to_string(),
+        host => format!("{host}{path}"),
+    }
+}
+
+/// A handler whose requests are counted by route.
+struct Counted {
+    route: RouteId,
+    handler: Arc<dyn Handler>,
+}
+
+impl Handler for Counted {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        metrics::mark(self.route);
+        self.handler.handle(request)
+    }
+
+    fn may_decline(&self) -> bool {
+        self.handler.may_decline()
+    }
 }
 
 /// The same behind what `redirect_https` and `hsts` ask for.

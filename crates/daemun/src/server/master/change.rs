@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::binding::Fresh;
 use super::certificates::Certificates;
 use super::events::Event;
 use super::stacks::Stacks;
@@ -11,7 +12,6 @@ use super::{App, Lifeline, Master, Phase, lines, scaling};
 use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
 use crate::codes::Finding;
 use crate::config::Configuration;
-use crate::listener::{self, Bound};
 use crate::process::Account;
 use crate::supervisor::{Backoff, RuntimeFolder, identity};
 use crate::{check, django};
@@ -26,8 +26,8 @@ pub(super) const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Change {
     pub(super) number: u64,
     pub(super) configuration: Configuration,
+    pub(super) bound: Fresh,
     pub(super) certificates: Certificates,
-    pub(super) bound: Vec<Bound>,
     pub(super) apps: BTreeMap<String, NewApp>,
     pub(super) stage: Stage,
 }
@@ -76,23 +76,36 @@ impl Change {
 impl Master {
     /// HUP: everything anew, or nothing.
     pub(super) async fn reload(&mut self) {
+        self.reload_apps(Vec::new()).await;
+    }
+
+    /// HUP, or the code of these applications alone where some are named.
+    pub(super) async fn reload_apps(&mut self, only: Vec<String>) {
         if self.phase != Phase::Running {
             return;
         }
         if self.change.is_some() {
             // An import can last longer than the pause between two HUPs: one more round after this one is enough.
             self.again = true;
-            return;
+            return self.desk.next_round(&only);
         }
-        let begun = match (self.configure)() {
-            Ok(configuration) => {
-                self.warn_of_what_stays(&configuration);
-                self.begin(configuration).await
+        self.desk.round_begins();
+        self.notify.reloading();
+        let begun = if only.is_empty() {
+            match (self.configure)() {
+                Ok(configuration) => {
+                    self.warn_of_what_stays(&configuration);
+                    self.begin(configuration, &[]).await
+                }
+                Err(error) => Err(error),
             }
-            Err(error) => Err(error),
+        } else {
+            self.begin(self.configuration.clone(), &only).await
         };
         if let Err(error) = begun {
-            self.errors.error_lines(&format!("reload refused, the old configuration serves on: {error}"));
+            let text = format!("reload refused, the old configuration serves on: {error}");
+            self.errors.error_lines(&text);
+            self.reload_ended(Err(&text));
         }
     }
 
@@ -103,37 +116,26 @@ impl Master {
             ("access_log, error_log and their formats", old.telemetry != new.telemetry),
             ("event_loops", old.event_loops != new.event_loops),
             ("pid_file", old.pid_file != new.pid_file),
+            ("control", old.control != new.control),
         ];
         for (what, _) in stays.iter().filter(|(_, changed)| *changed) {
             self.errors.warning(format_args!("[server]: a change of {what} takes effect with the next start"));
         }
     }
 
-    /// Begins a change: binds, and starts to import.
-    pub(super) async fn begin(&mut self, configuration: Configuration) -> Result<(), String> {
-        let event_loops = configuration.server.event_loops.max(1);
-        for old in &self.bound {
-            let same =
-                |new: &&listener::ListenerSettings| new.address == old.settings.address && new.tls != old.settings.tls;
-            if configuration.server.listeners.iter().any(|new| same(&new)) {
-                let address = &old.settings.address;
-                return Err(format!("{address}: a change between http and https takes effect with the next start"));
-            }
-        }
+    /// Begins a change: binds, and starts to import; of the applications only those that are named, where some are.
+    pub(super) async fn begin(&mut self, configuration: Configuration, only: &[String]) -> Result<(), String> {
         let certificates = Certificates::read(&configuration.tls)?;
-        let mut bound = Vec::new();
-        for settings in &configuration.server.listeners {
-            if !self.bound.iter().any(|old| &old.settings == settings) {
-                bound.push(listener::bind(settings, event_loops).map_err(|error| error.to_string())?);
-            }
-        }
+        let bound = self.bind_new(&configuration)?;
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;
         let mut change =
             Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         self.prepare_programs(&mut change.configuration).await?;
-        for settings in change.configuration.apps.clone() {
+        let wanted = |app: &crate::app::AppSettings| only.is_empty() || only.contains(&app.name);
+        let apps: Vec<_> = change.configuration.apps.iter().filter(|app| wanted(app)).cloned().collect();
+        for settings in apps {
             let server = &change.configuration.server;
             let user = settings.user.as_deref().or(server.user.as_deref());
             let group = settings.group.as_deref().or(server.group.as_deref());
@@ -354,10 +356,11 @@ impl Master {
             return false;
         }
         if !self.serving {
-            self.exit = lines::fail(why);
-            return true;
+            return self.start_failed(why);
         }
-        self.errors.error_lines(&format!("reload refused, the old code serves on: {why}"));
+        let text = format!("reload refused, the old code serves on: {why}");
+        self.errors.error_lines(&text);
+        self.reload_ended(Err(&text));
         if std::mem::take(&mut self.again) {
             // Asked for while this one was under way, perhaps because the fault is mended.
             self.later(Duration::ZERO, Event::Reload);

@@ -22,6 +22,7 @@ impl Master {
     pub(super) fn reap(&mut self) -> bool {
         let mut end = false;
         while let Some(ended) = sys::reap() {
+            self.forget_old(ended.pid);
             if ended.pid == self.front.pid {
                 end |= self.front_ended(ended);
             } else {
@@ -84,6 +85,9 @@ impl Master {
             let apps = self.apps.iter().filter(|(_, app)| app.generation != u64::MAX);
             let generations = apps.map(|(name, app)| (name.clone(), app.generation)).collect();
             self.tell_front(ToFront::Switch(generations)).await;
+            if self.desk.is_draining {
+                self.tell_front(ToFront::AskForClose).await;
+            }
         }
     }
 
@@ -188,11 +192,13 @@ impl Master {
         if worker.generation != app.generation && !change {
             return self.errors.warning(format_args!("{certificate}; it was about to end"));
         }
+        self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
         if let Some(old) = worker.replaces.and_then(|old| app.workers.get_mut(&old)) {
             // The one that it was to replace serves on, and is looked at again.
             old.is_due = false;
             return self.errors.error(format_args!("{certificate}; the worker that it was to replace serves on"));
         }
+        self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
         let pause = app.backoff.pause_after(worker.started, Instant::now());
         if pause.is_zero() {
             self.errors.error(format_args!("{certificate}; it is replaced"));
@@ -301,6 +307,14 @@ impl Master {
     /// The front said something. True when the server must end.
     pub(super) async fn front_said(&mut self, message: Option<FromFront>) -> bool {
         match message {
+            Some(FromFront::Report(number, report)) => {
+                self.report(number, Some(*report));
+                false
+            }
+            Some(FromFront::StatusWanted(number)) => {
+                self.later(Duration::ZERO, Event::StatusWanted(number));
+                false
+            }
             Some(FromFront::Serving) => {
                 self.switched().await;
                 false

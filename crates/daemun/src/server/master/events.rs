@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::ZygoteMessage;
+use crate::control::Asked;
 use crate::server::plan::FromFront;
 
 /// Something that happened.
@@ -46,6 +47,22 @@ pub(super) enum Event {
     Overdue(i32),
     /// Folders may have appeared or been replaced.
     LookForRoots,
+    /// The service manager wants a sign of life.
+    Watchdog,
+    /// USR2.
+    Upgrade,
+    /// The front before the last upgrade is to stop accepting.
+    DrainOld,
+    /// It has ended.
+    OldEnded,
+    /// It has had its time.
+    OldOverdue,
+    /// Somebody asks on the control socket.
+    Asked(Asked),
+    /// The front has not answered this question.
+    ReportLate(u64),
+    /// The front wants to know how all is, for whoever asked it.
+    StatusWanted(u64),
     /// Certificates may have been replaced.
     LookForCertificates,
     /// Workers may be too old, too large or too many.
@@ -60,9 +77,10 @@ pub(super) enum Event {
 
 /// Turns signals into events.
 pub(super) fn watch_signals(events: &mpsc::UnboundedSender<Event>) -> io::Result<()> {
-    let kinds: [(SignalKind, fn() -> Event); 8] = [
+    let kinds: [(SignalKind, fn() -> Event); 9] = [
         (SignalKind::hangup(), || Event::Reload),
         (SignalKind::user_defined1(), || Event::Reopen),
+        (SignalKind::user_defined2(), || Event::Upgrade),
         (SignalKind::terminate(), || Event::Stop { at_once: false }),
         (SignalKind::interrupt(), || Event::Stop { at_once: true }),
         (SignalKind::quit(), || Event::Stop { at_once: true }),

@@ -50,7 +50,10 @@ impl Master {
                     stack.lines().for_each(|line| errors.warning(format_args!("{line}")));
                 });
             }
-            WorkerReport::Replace { serial, reason } => self.replace(name, serial, &reason).await,
+            WorkerReport::Replace { serial, reason } => {
+                self.desk.restarted(name, "recycled");
+                self.replace(name, serial, &reason).await;
+            }
             WorkerReport::Stuck { serial, request } => {
                 let Some(worker) = app.workers.get_mut(&serial) else { return false };
                 let (pid, generation) = (worker.pid, worker.generation);
@@ -60,6 +63,7 @@ impl Master {
                      once its other requests are done"
                 ));
                 if first {
+                    self.desk.restarted(name, "timeout");
                     self.fork_worker(name, generation, None).await;
                 }
             }

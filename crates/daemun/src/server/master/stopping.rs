@@ -11,13 +11,14 @@ use crate::telemetry::Sink;
 impl Master {
     /// TERM, or INT (`at_once`): without the delay, and the second one ends everything. True when that is the end.
     pub(super) async fn stop(&mut self, at_once: bool) -> bool {
-        if !self.serving {
+        if !self.serving && self.old.is_none() {
             return true;
         }
         let server = &self.configuration.server;
         let (delay, grace) = (server.drain_delay, server.grace);
         match self.phase {
             Phase::Running => {
+                self.notify.stopping();
                 self.errors.info(format_args!("stopping: what is in flight has {} s", grace.as_secs_f32()));
                 // Counted from the signal, whatever the delay.
                 self.later(grace, Event::GraceOver);
@@ -45,6 +46,11 @@ impl Master {
         // Its workers would connect to a front that is leaving.
         self.forget_change();
         self.tell_front(ToFront::Drain).await;
+        self.drain_old().await;
+        if !self.serving {
+            // A front that serves nothing yet has nothing to finish.
+            let _ = crate::sys::signal(self.front.pid, rustix::process::Signal::KILL);
+        }
         for app in self.apps.values_mut() {
             if let Some(zygote) = &mut app.zygote {
                 zygote.stop().await;
@@ -57,12 +63,12 @@ impl Master {
         for worker in workers.filter(|worker| !worker.connected) {
             self.later(worker.patience(grace), Event::Overdue(worker.pid));
         }
-        self.front.pid == 0
+        self.front.pid == 0 && self.old.is_none()
     }
 
     /// Whether no child is left that a stop waits for.
     pub(super) fn is_empty(&self) -> bool {
-        self.front.pid == 0 && self.apps.values().all(|app| app.workers.is_empty())
+        self.old.is_none() && self.front.pid == 0 && self.apps.values().all(|app| app.workers.is_empty())
     }
 
     /// USR1: log files are opened anew under their names.

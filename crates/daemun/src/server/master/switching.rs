@@ -3,9 +3,10 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use super::binding::Fresh;
 use super::change::{CONNECT_DEADLINE, Change, Import, Stage};
 use super::events::Event;
-use super::{Master, lines, roots};
+use super::{Master, roots};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::server::plan::{self, Openings, ToFront};
@@ -13,20 +14,21 @@ use crate::server::plan::{self, Openings, ToFront};
 impl Master {
     /// Sends the plan of the change under way, or of what is being served.
     pub(super) async fn prepare_front(&mut self) -> Result<(), String> {
-        let (configuration, certificates, new): (_, _, &[Bound]) = match &self.change {
+        let (configuration, certificates, new) = match &self.change {
             Some(change) if change.stage != Stage::Importing => {
-                (&change.configuration, &change.certificates, &change.bound)
+                (&change.configuration, &change.certificates, Some(&change.bound))
             }
-            _ => (&self.configuration, &self.certificates, &[]),
+            _ => (&self.configuration, &self.certificates, None),
         };
-        let wanted = &configuration.server.listeners;
-        let all = self.bound.iter().filter(|bound| wanted.contains(&bound.settings)).chain(new);
+        let wanted = |bound: &&Bound| configuration.server.all_listeners().any(|settings| settings == &bound.settings);
+        let all = self.bound.iter().filter(wanted).chain(new.into_iter().flat_map(Fresh::iter));
         let bound: Vec<Bound> = all.map(copy).collect::<std::io::Result<_>>().map_err(|error| error.to_string())?;
         let worker_sockets = configuration.apps.iter().filter_map(|app| self.apps.get(&app.name));
         let openings = Openings {
             access_log: self.logs.access(),
             error_log: self.logs.error(),
             bound: &bound,
+            token: &self.desk.token,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
             certificates: certificates.materials(),
         };
@@ -78,6 +80,7 @@ impl Master {
         let Some(change) = &mut self.change else { return false };
         change.stage = Stage::Switching;
         let generations = change.generations();
+        let generations = self.with_untouched(generations);
         self.tell_front(ToFront::Switch(generations)).await;
         let Some(change) = &self.change else { return false };
         for (name, _) in change.apps.iter().filter(|(_, app)| matches!(app.import, Import::Failed(_))) {
@@ -93,8 +96,7 @@ impl Master {
         else {
             return;
         };
-        self.bound.retain(|old| configuration.server.listeners.contains(&old.settings));
-        self.bound.extend(bound);
+        self.take_over(bound, &configuration);
         for (name, new) in apps {
             let Some(app) = self.apps.get_mut(&name) else { continue };
             if let Some(settings) = configuration.apps.iter().find(|settings| settings.name == name) {
@@ -127,17 +129,19 @@ impl Master {
         if first {
             // Before the line that others wait for.
             self.write_pid_file();
-            for bound in &self.bound {
-                lines::say(format_args!("listening on {}", bound.url()));
-            }
+            self.say_where();
+            self.replace_old().await;
+            self.sign_of_life().await;
             self.later(roots::LOOK, Event::LookForRoots);
             self.look_at_workers().await;
         } else {
             self.renew_launcher().await;
             self.errors.info(format_args!("reloaded"));
         }
+        self.reload_ended(Ok(()));
         if std::mem::take(&mut self.again) {
-            self.reload().await;
+            let apps = self.desk.take_next_apps();
+            self.reload_apps(apps).await;
         }
     }
 
@@ -165,5 +169,5 @@ impl Master {
 
 fn copy(bound: &Bound) -> std::io::Result<Bound> {
     let sockets = bound.sockets.iter().map(std::os::fd::OwnedFd::try_clone).collect::<std::io::Result<_>>()?;
-    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), sockets })
+    Ok(Bound { settings: bound.settings.clone(), address: bound.address.clone(), is_ours: bound.is_ours, sockets })
 }
