@@ -75,6 +75,7 @@ def ask(orders, directory):
 
 def module(name, source):
     made = types.ModuleType(name)
+    made.__file__ = "<%s>" % name
     sys.modules[name] = made
     exec(compile(source, "<%s>" % name, "exec"), made.__dict__)
     return made
