@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pwd
@@ -115,7 +116,8 @@ def test_a_project_with_split_settings_has_no_mistake(shop: Make) -> None:
     write(package / "production.py", "from .base import *\n")
     write(package / "local.py", "from .base import *\nDEBUG = True\n")
     for name, which in (("manage.py", "local"), ("shop/wsgi.py", "production")):
-        text = (folder / name).read_text().replace('"shop.settings"', f'"shop.settings.{which}"')
+        text = (folder / name).read_text().replace("'shop.settings'", f"'shop.settings.{which}'")
+        assert which in text
         (folder / name).write_text(text)
     assert check(folder) == (0, {})
 
@@ -141,7 +143,7 @@ SETTINGS = {
     "D118": ('MEDIA_ROOT = BASE_DIR\nMEDIA_URL = "/media/"\n', "MEDIA_ROOT = ", 0),
     "D119": ('WHITENOISE_ROOT = BASE_DIR / "pubilc"\n', None, 0),
     "D120": ("WHITENOISE_ADD_HEADERS_FUNCTION = print\n", None, 0),
-    "D121": ('STATICFILES_FINDERS = ["shop.finder.Own"]\n', "", 0),
+    "D121": ('STATICFILES_FINDERS = [*FINDERS, "shop.finder.Own"]\n', "", 0),
     "D201": ("DEBUG = True\n", "DEBUG = True\n", 0),
     "D202": ("ALLOWED_HOSTS = []\n", None, 1),
     "D204": ("SECRET_KEY = 'django-insecure-0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFG'\n", None, 0),
@@ -167,6 +169,7 @@ class Own(BaseFinder):
 @pytest.mark.parametrize("code", SETTINGS)
 def test_a_mistake_in_settings_is_found_on_its_line(shop: Make, code: str) -> None:
     settings, where, exit_code = SETTINGS[code]
+    settings = settings.replace("*FINDERS", '"django.contrib.staticfiles.finders.AppDirectoriesFinder"')
     folder = shop(PLAIN + "#\n" + settings, collected=False, files={"shop/finder.py": OTHER_FINDER})
     (folder / "all").mkdir()
     if code == "D116":
@@ -265,7 +268,7 @@ def test_a_project_without_its_key_is_told_so(shop: Make) -> None:
 
 
 def test_a_broken_import_is_told_with_its_line(tmp_path: Path) -> None:
-    write(tmp_path / "app.py", "import nosuchmodule\n")
+    write(tmp_path / "app.py", "import nosuchmodule\napp = None\n")
     status, found = check(tmp_path)
     assert (status, list(found)) == (1, ["D002"])
     assert (found["D002"][0]["file"], found["D002"][0]["line"]) == (str(tmp_path / "app.py"), 1)
@@ -435,18 +438,36 @@ def test_what_the_applications_user_may_not_write_and_what_it_may_are_told(elsew
     nobody = pwd.getpwnam("nobody")
     os.chown(configuration, nobody.pw_uid, nobody.pw_gid)
     (elsewhere / "media").chmod(stat.S_IRWXU)
-    python = shutil.which("python3", path="/usr/bin:/usr/local/bin") or sys.executable
-    assert python
-    status, found = check(elsewhere)
+    # An interpreter and a Django that every user can read.
+    python = shutil.which("python3", path="/usr/bin:/bin:/usr/local/bin")
+    assert python, "this test needs a python3 of the system"
+    for name in ("django", "asgiref", "sqlparse"):
+        source = importlib.util.find_spec(name)
+        assert source is not None
+        assert source.submodule_search_locations is not None
+        left_out = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source.submodule_search_locations[0], elsewhere / "lib" / name, ignore=left_out)
+    status, found = check(elsewhere, "--python", python, env={"PYTHONPATH": str(elsewhere / "lib")})
     assert status == 1
     assert {"D211", "D213", "D407", "D408"} <= set(found), found
     assert "cannot be written by user nobody" in str(found["D211"][0]["message"])
     assert found["D408"][0]["file"] == str(configuration)
 
 
+def test_an_interpreter_that_the_applications_user_cannot_run_is_told(elsewhere: Path) -> None:
+    write(elsewhere / "app.py", "app = None\n")
+    python = elsewhere / "closed" / "python3"
+    python.parent.mkdir(mode=0o700)
+    python.symlink_to(sys.executable)
+    status, found = check(elsewhere, "--user", "nobody", "--python", str(python))
+    assert (status, list(found)) == (1, ["D002"])
+    assert "cannot be run" in str(found["D002"][0]["message"])
+
+
 def test_manage_py_check_tells_the_same(shop: Make) -> None:
-    own = 'INSTALLED_APPS += ["daemun.django"]\nCSRF_COOKIE_SECURE = True\n'
-    folder = shop(HEALTHY + own, files={"shop/templates/broken.html": BROKEN})
+    folder = shop(files={"shop/templates/broken.html": BROKEN})
+    with (folder / "shop" / "settings.py").open("a") as file:
+        file.write('INSTALLED_APPS += ["daemun.django"]\n')
     done = subprocess.run(
         [sys.executable, "manage.py", "check", "--deploy"],
         cwd=folder,

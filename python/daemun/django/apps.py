@@ -38,6 +38,6 @@ def message(found: dict[str, Any]) -> checks.CheckMessage:
     kind = KINDS[rules.SEVERITIES[found["code"]]]
     place = found["file"] or ""
     if found["line"]:
-        place += ":%d" % found["line"]
-    text = found["message"] + (" (%s)" % place if place else "")
-    return kind(text, hint=found["mend"], id="daemun.%s" % found["code"])
+        place += f":{found['line']}"
+    text = found["message"] + (f" ({place})" if place else "")
+    return kind(text, hint=found["mend"], id=f"daemun.{found['code']}")

@@ -1,7 +1,7 @@
 """What is wrong with a Django project as it is deployed: the rules that only the project's own Python can decide.
 
-``daemun check`` runs this file inside the project's interpreter; ``daemun.django`` in INSTALLED_APPS adds the same rules
-to ``manage.py check``. Nothing is imported from daemun here, and nothing of the project is changed or run.
+``daemun check`` runs this file inside the project's interpreter; ``daemun.django`` in INSTALLED_APPS adds the same
+rules to ``manage.py check``. Nothing is imported from daemun here, and nothing of the project is changed or run.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ class Project:
 
         try:
             str(staticfiles_storage)
-            return staticfiles_storage._wrapped
         except Exception as error:
             raise Skip("the static files storage cannot be made: %s" % error) from error
+        return staticfiles_storage._wrapped
 
     def sources(self) -> list[tuple[str, str, str]]:
         """Give every static file that the finders list: its name, its path, and whose it is. Shadowed ones too."""
@@ -333,7 +333,9 @@ def template_names(project: Project) -> Iterator[Found]:
                 near = nearest(name, manifest if strict else (source for source, _, _ in project.sources()))
                 mend = "write %r" % near if near else "add the file, and collect"
                 if strict:
-                    message = "{%% static %r %%}: the manifest has no such name: every page of this template will be 500"
+                    message = (
+                        "{%% static %r %%}: the manifest has no such name: every page of this template will be 500"
+                    )
                     yield Found("D107", message % written, mend, *place)
                 else:
                     yield Found("D108", "{%% static %r %%}: no finder has such a file: 404" % written, mend, *place)
@@ -395,6 +397,9 @@ def media_among_static(project: Project) -> Iterator[Found]:
     static, media = project.path("STATIC_ROOT"), project.path("MEDIA_ROOT")
     if static is None or media is None:
         return
+    if project.directory and is_inside(project.directory, media):
+        # It holds the project itself, which is told as that.
+        return
     if is_inside(media, static) or is_inside(static, media):
         message = "MEDIA_ROOT is %s and STATIC_ROOT is %s: uploads lie among static files" % (media, static)
         yield project.found("D113", "MEDIA_ROOT", message, 'MEDIA_ROOT = BASE_DIR / "media"')
@@ -424,7 +429,9 @@ def whitenoise(project: Project) -> Iterator[Found]:
     yield project.found("D115", "MIDDLEWARE", message, "remove %s" % names[ours[0]])
     if any(name.endswith(".GZipMiddleware") for name in names[: ours[0]]):
         message = "GZipMiddleware stands before whitenoise: what is compressed already is compressed for each request"
-        yield project.found("D116", "MIDDLEWARE", message, "put whitenoise right behind SecurityMiddleware, or remove it")
+        yield project.found(
+            "D116", "MIDDLEWARE", message, "put whitenoise right behind SecurityMiddleware, or remove it"
+        )
 
 
 @rule("D117")
@@ -436,7 +443,9 @@ def source_maps(project: Project) -> Iterator[Found]:
     if not isinstance(storage, HashedFilesMixin):
         raise Skip("the storage does not follow source maps")
     follows = [
-        ending for ending in ("css", "js") if "sourceMappingURL" in str(storage._patterns.get("*." + ending, ""))  # type: ignore[attr-defined, unused-ignore]
+        ending
+        for ending in ("css", "js")
+        if "sourceMappingURL" in str(storage._patterns.get("*." + ending, ""))  # type: ignore[attr-defined, unused-ignore]
     ]
     names = {name for name, _, _ in project.sources()}
     for name, path, _ in project.sources():
@@ -514,10 +523,11 @@ def named_settings(path: str) -> tuple[str, int] | None:
             values = node.args
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
             index: Any = node.targets[0].slice
-            values = [getattr(index, "value", index) if isinstance(index, ast.Index) else index, node.value]
+            # Before Python 3.9 the index is wrapped.
+            values = [getattr(index, "value", index) if type(index).__name__ == "Index" else index, node.value]
         texts = [getattr(value, "value", None) for value in values]
         if len(texts) == 2 and texts[0] == "DJANGO_SETTINGS_MODULE" and isinstance(texts[1], str):
-            return texts[1], node.lineno
+            return texts[1], int(getattr(node, "lineno", 1))
     return None
 
 

@@ -59,29 +59,26 @@ pub(super) fn check(configuration: &Configuration, examination: &mut Examination
 fn tcp(address: SocketAddr, examination: &mut Examination) {
     let Err(error) = TcpListener::bind(address) else { return };
     let place = address.to_string();
-    match error.kind() {
-        ErrorKind::AddrInUse => {
-            let holder = holder(address.port());
-            let who = match &holder {
-                Some((name, pid)) => format!("{name} (pid {pid})"),
-                None => "another program, of another user".to_owned(),
-            };
-            let mut finding = Finding::new("D401", format!("{address} is in use by {who}")).at(place, None);
-            if holder.is_some_and(|(name, _)| name == "daemun") {
-                finding.severity = Severity::Note;
-            } else {
-                finding = finding.mend("stop that program, or listen elsewhere");
-            }
-            examination.add(finding);
+    if error.kind() == ErrorKind::AddrInUse {
+        let holder = holder(address.port());
+        let who = match &holder {
+            Some((name, pid)) => format!("{name} (pid {pid})"),
+            None => "another program, of another user".to_owned(),
+        };
+        let mut finding = Finding::new("D401", format!("{address} is in use by {who}")).at(place, None);
+        if holder.is_some_and(|(name, _)| name == "daemun") {
+            finding.severity = Severity::Note;
+        } else {
+            finding = finding.mend("stop that program, or listen elsewhere");
         }
-        _ => {
-            let mut finding = Finding::new("D402", format!("{address} cannot be listened on: {error}")).at(place, None);
-            if error.kind() == ErrorKind::PermissionDenied {
-                finding = finding.mend("start as root, or let systemd pass the socket");
-            }
-            examination.add(finding);
-        }
+        return examination.add(finding);
     }
+
+    let mut finding = Finding::new("D402", format!("{address} cannot be listened on: {error}")).at(place, None);
+    if error.kind() == ErrorKind::PermissionDenied {
+        finding = finding.mend("start as root, or let systemd pass the socket");
+    }
+    examination.add(finding);
 }
 
 fn unix(path: &Path, examination: &mut Examination) {

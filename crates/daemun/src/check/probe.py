@@ -58,7 +58,8 @@ def ask(orders, directory):
 
     django.setup()
     described = {}
-    for name in dir(shim):
+    # In the order in which they stand, as at a start: later ones know better.
+    for name in list(vars(shim)):
         if name.startswith("describe_"):
             try:
                 described.update(getattr(shim, name)())
@@ -89,11 +90,9 @@ def plain(value):
 
 def tell(error, directory):
     """What was raised, and the last line of the project's own files on the way to it."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
     own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(directory + os.sep)]
-    own = [frame for frame in own if "site-packages" not in frame.filename] or [
-        frame for frame in frames if not frame.filename.startswith("<")
-    ]
+    own = [frame for frame in own if "site-packages" not in frame.filename] or frames
     told = {"kind": type(error).__name__, "text": "%s: %s" % (type(error).__name__, error)}
     if isinstance(error, SyntaxError) and error.filename:
         told.update(file=error.filename, line=error.lineno)

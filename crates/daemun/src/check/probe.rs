@@ -80,8 +80,11 @@ pub(super) fn ask(app: &AppSettings, account: Option<&Account>, examination: &mu
     let answer = match question(app, account) {
         Ok(answer) => answer,
         Err(error) => {
-            examination.skip(IMPORT, &error);
-            examination.skip(&django, &error);
+            if app.django {
+                examination.skip(&django, "the project could not be asked");
+            }
+            examination.skip(IMPORT, "an application could not be asked");
+            examination.add(Finding::new("D002", format!("[app.{}]: {error}", app.name)));
             return None;
         }
     };

@@ -1,6 +1,6 @@
 //! CGI scripts, before the first request meets them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Examination;
 use super::folders::walk;
@@ -43,7 +43,7 @@ fn name(path: &Path) -> &str {
     path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
 }
 
-fn one(settings: &CgiSettings, script: &PathBuf, examination: &mut Examination) {
+fn one(settings: &CgiSettings, script: &Path, examination: &mut Examination) {
     let mapped = settings.interpreters.iter().any(|(ending, _)| name(script).ends_with(ending.as_str()));
     if !mapped && !is_script(script) {
         return;
@@ -80,7 +80,7 @@ fn one(settings: &CgiSettings, script: &PathBuf, examination: &mut Examination) 
 pub(super) fn is_script(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     let is_executable = std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o111 != 0);
-    is_executable || name(path).ends_with(".cgi") || has_shebang(path)
+    is_executable || path.extension().is_some_and(|ending| ending == "cgi") || has_shebang(path)
 }
 
 /// Whether it begins with `#!`, be it behind a byte order mark.

@@ -7,8 +7,8 @@ use super::{Code, all};
 /// One code, as `daemun help CODE` tells it.
 pub fn explain(code: &Code) -> String {
     let Code { id, severity, title, cause, example, mend } = code;
-    let example: String = example.lines().map(|line| format!("    {line}\n")).collect();
-    format!("{id} ({severity}): {title}\n\nCause: {cause}\n\nExample:\n\n{example}\nMend: {mend}\n")
+    let example = example.replace('\n', "\n    ");
+    format!("{id} ({severity}): {title}\n\nCause: {cause}\n\nExample:\n\n    {example}\n\nMend: {mend}\n")
 }
 
 /// All codes, as `docs/manual/codes.md` holds them.
