@@ -18,7 +18,7 @@ mod scripts;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use report::Report;
-pub use rights::closed_to_the_front;
+pub use rights::{closed_to_the_front, sent_for_programs};
 
 use crate::codes::{self, Finding, Severity};
 use crate::config::{ConfigError, Configuration, Environment, Place};

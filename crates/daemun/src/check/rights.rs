@@ -35,7 +35,20 @@ pub fn closed_to_the_front(configuration: &Configuration) -> Vec<String> {
     };
     let sent = configuration.apps.iter().flat_map(|app| app.sendfile.iter().map(move |(_, path)| (&app.name, path)));
     let sent = sent.filter_map(|(app, path)| Some(format!("`sendfile` of [app.{app}]: {}", closed(path)?)));
-    routes.flat_map(told).chain(sent).collect()
+    let sent_for_programs =
+        sent_for_programs(configuration).filter_map(|(origin, path)| Some(format!("{origin}: {}", closed(path)?)));
+    routes.flat_map(told).chain(sent).chain(sent_for_programs).collect()
+}
+
+/// The folders that CGI programs may have files sent from, with the places of their routes.
+pub fn sent_for_programs(configuration: &Configuration) -> impl Iterator<Item = (&str, &PathBuf)> {
+    configuration.routes.iter().flat_map(|route| {
+        let sendfile = match &route.handler {
+            HandlerSettings::Cgi(settings) => &settings.sendfile[..],
+            _ => &[],
+        };
+        sendfile.iter().map(|(_, path)| (&*route.rule.origin, path))
+    })
 }
 
 /// Whether what root runs can be changed by a user of an application.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::events::Event;
 use super::{Master, Phase};
+use crate::check::sent_for_programs;
 use crate::config::{Configuration, HandlerSettings};
 use crate::server::plan::ToFront;
 
@@ -37,6 +38,7 @@ pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
     });
     let sent = configuration.apps.iter().flat_map(|app| &app.sendfile).map(|(_, path)| path);
     let paths = settings.flat_map(|settings| &settings.roots).map(|root| &root.path).chain(sent);
+    let paths = paths.chain(sent_for_programs(configuration).map(|(_, path)| path));
     let paths = paths.map(|path| std::fs::metadata(path).ok());
     paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
 }
