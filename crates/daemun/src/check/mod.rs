@@ -88,6 +88,8 @@ fn check(mut configuration: Configuration, environment: &Environment, examinatio
     scripts::check(&configuration, examination);
     folders::check(&configuration, &routes, examination);
     listeners::check(&configuration, examination);
+    // What Django's settings make is served too.
+    configuration.routes.extend(routes);
     rights::check(&configuration, &accounts, environment, examination);
 }
 
