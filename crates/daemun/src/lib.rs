@@ -12,7 +12,9 @@
 pub mod alarm;
 pub mod app;
 pub mod cgi;
+pub mod check;
 pub mod cli;
+pub mod codes;
 pub mod config;
 pub mod connection;
 pub mod control;

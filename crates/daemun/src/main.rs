@@ -32,6 +32,8 @@ fn main() -> ExitCode {
             run(environment, move |environment| cli::configure_development(&arguments, environment))
         }),
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
+        Command::Check(arguments) => with_environment(|environment| arguments.run(&environment)),
+        Command::Help(arguments) => arguments.run(),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }
 }

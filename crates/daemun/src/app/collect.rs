@@ -40,14 +40,26 @@ pub fn run(
     arguments: &[&str],
     descriptors: Vec<OwnedFd>,
 ) -> std::io::Result<Child> {
+    run_as(settings, None, program, arguments, descriptors)
+}
+
+/// The same as another user.
+pub fn run_as(
+    settings: &AppSettings,
+    account: Option<&Account>,
+    program: &str,
+    arguments: &[&str],
+    descriptors: Vec<OwnedFd>,
+) -> std::io::Result<Child> {
     let module = settings.mounts.first().map_or("", |mount| mount.callable.split(':').next().unwrap_or_default());
     let mut command = Command::new(&settings.python);
     command.args(["-u", "-c", program, module]).arg(&settings.directory).args(arguments);
     command.current_dir(&settings.directory);
     // Standard output is the caller's.
     command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
-    environment(&mut command, settings, None);
-    process::start(command, ChildSetup { descriptors, ..ChildSetup::default() })
+    environment(&mut command, settings, account);
+    let identity = account.map(|account| account.identity.clone());
+    process::start(command, ChildSetup { descriptors, identity, ..ChildSetup::default() })
 }
 
 /// Runs Django's own `collectstatic` with these options.

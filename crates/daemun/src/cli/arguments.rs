@@ -4,12 +4,12 @@ use std::io::IsTerminal;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::CollectArguments;
+use super::{CheckArguments, CollectArguments, HelpArguments};
 use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "daemun", version, arg_required_else_help = true)]
+#[command(name = "daemun", version, arg_required_else_help = true, disable_help_subcommand = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -25,6 +25,10 @@ pub enum Command {
     Dev(Box<DevArguments>),
     /// Deploy static files: find, copy, hash, rewrite references, compress, write the manifest.
     Collect(Box<CollectArguments>),
+    /// Find deployment mistakes, each with a code, its place, its cause and its mend; exit 1 when one breaks the site.
+    Check(Box<CheckArguments>),
+    /// Tell of a command, or of the code of a mistake.
+    Help(HelpArguments),
     /// How the running server is.
     Status(StatusArguments),
     /// Configuration and applications anew, without a failed request; waits, and exits with 1 if the old code serves on.

@@ -1,10 +1,12 @@
 //! The command line: what was typed, as types; the right word for a wrong one; and what it all comes to.
 //!
-//! Knows `config`, and for `collect` the project's side of it. Must not know servers: `main.rs` hands them what is found
+//! Knows `config`, and for `collect` and `check` the project's side of it. Must not know servers: `main.rs` hands them what is found
 //! here.
 
 mod arguments;
+mod check;
 mod collect;
+mod help;
 mod init;
 mod operate;
 mod report;
@@ -20,7 +22,9 @@ use crate::process::Account;
 use crate::process::account::find_group;
 
 pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
+pub use check::CheckArguments;
 pub use collect::CollectArguments;
+pub use help::HelpArguments;
 pub use operate::run as operate;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.

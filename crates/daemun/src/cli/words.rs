@@ -10,10 +10,13 @@ const COMMANDS: &[(&str, &str)] = &[
     ("server", "serve"),
     ("wsgi", "serve"),
     ("collectstatic", "collect"),
+    ("test", "check"),
+    ("configtest", "check"),
+    ("validate", "check"),
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &["check", "explain", "import", "compare", "schema"];
+const LATER_COMMANDS: &[&str] = &["explain", "import", "compare", "schema"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[

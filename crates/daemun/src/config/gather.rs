@@ -273,7 +273,7 @@ impl Draft {
                 .iter()
                 .any(|route| matches!(&route.settings.handler, HandlerSettings::App(app) if app == name));
             if !used {
-                report.warn(format!("[app.{name}] is started, but no route leads to it"));
+                report.warn(format!("[app.{name}] is started, but no route leads to it [D405]"));
             }
         }
         // Those of `listen` were looked at among themselves.

@@ -184,7 +184,7 @@ fn warn_of_shadows(routes: &[Draft], report: &Report) {
             continue;
         }
         report.warn(format!(
-            "{}: the route for `{}` is never asked on host `{}`: `{}` at {} is for that host and comes first",
+            "{}: the route for `{}` is never asked on host `{}`: `{}` at {} is for that host and comes first [D404]",
             hidden.place, hidden.settings.rule.path, by.settings.rule.host, by.settings.rule.path, by.place
         ));
     }

@@ -9,6 +9,7 @@ mod whitenoise;
 use std::path::Path;
 
 use crate::app::DjangoInfo;
+use crate::codes::Finding;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::filter::FilterSettings;
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
@@ -20,7 +21,7 @@ pub struct Findings {
     /// Routes beside the application's.
     pub routes: Vec<RouteSettings>,
     /// Warnings for the start-up lines: what is wrong, where, and the mend.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Finding>,
 }
 
 /// Works out routes and warnings for a project that answers below `mount`.
@@ -37,14 +38,18 @@ pub fn examine(info: &DjangoInfo) -> Findings {
 /// The same where somebody develops the project: that `DEBUG` is on is as it should be.
 pub fn examine_for_development(info: &DjangoInfo) -> Findings {
     let mut findings = examine(info);
-    if info.debug {
-        findings.warnings.retain(|warning| !warning.contains(DEBUG_IS_TRUE));
-    }
+    findings.warnings.retain(|warning| warning.code != DEBUG_IS_TRUE);
     findings
 }
 
-/// How the warning of `DEBUG` begins.
-const DEBUG_IS_TRUE: &str = ": DEBUG is True: ";
+/// The code of the warning of `DEBUG`.
+const DEBUG_IS_TRUE: &str = "D201";
+
+/// A mistake in a setting.
+fn finding(info: &DjangoInfo, code: &str, setting: &str, message: String) -> Finding {
+    let file = info.settings_file.as_deref().unwrap_or("settings");
+    Finding::new(code, message).at(file, info.lines.get(setting).copied())
+}
 
 /// `settings.py:28`, or the bare name where the line is not known.
 fn place(info: &DjangoInfo, setting: &str) -> String {
@@ -55,27 +60,22 @@ fn place(info: &DjangoInfo, setting: &str) -> String {
     info.lines.get(setting).map_or_else(|| file.to_owned(), |line| format!("{file}:{line}"))
 }
 
-fn warn_of_settings(info: &DjangoInfo, warnings: &mut Vec<String>) {
+fn warn_of_settings(info: &DjangoInfo, warnings: &mut Vec<Finding>) {
     if info.debug {
-        let place = place(info, "DEBUG");
-        warnings.push(format!(
-            "{place}{DEBUG_IS_TRUE}errors show settings and code to everybody, and static files come straight from \
-             their sources; for production set DEBUG = False"
-        ));
+        let message = "DEBUG is True: errors show settings and code to everybody, and static files come straight from \
+                       their sources";
+        let found = finding(info, DEBUG_IS_TRUE, "DEBUG", message.to_owned());
+        warnings.push(found.mend("for production set DEBUG = False"));
     } else if info.allowed_hosts.is_empty() {
-        let place = place(info, "ALLOWED_HOSTS");
-        warnings.push(format!(
-            "{place}: ALLOWED_HOSTS is empty and DEBUG is False: every page will be 400 (Bad Request); paste \
-             ALLOWED_HOSTS = [\"localhost\", \"127.0.0.1\"] with the names of your site added"
-        ));
+        let message = "ALLOWED_HOSTS is empty and DEBUG is False: every page will be 400 (Bad Request)";
+        let mend = "paste ALLOWED_HOSTS = [\"localhost\", \"127.0.0.1\"] with the names of your site added";
+        warnings.push(finding(info, "D202", "ALLOWED_HOSTS", message.to_owned()).mend(mend));
     }
     for setting in &info.dead_settings {
-        let place = place(info, setting);
         let alias = if setting == "DEFAULT_FILE_STORAGE" { "default" } else { "staticfiles" };
-        warnings.push(format!(
-            "{place}: {setting} is ignored by Django {}; paste STORAGES = {{\"{alias}\": {{\"BACKEND\": …}}}} instead",
-            info.version
-        ));
+        let message = format!("{setting} is ignored by Django {}", info.version);
+        let mend = format!("paste STORAGES = {{\"{alias}\": {{\"BACKEND\": …}}}} instead");
+        warnings.push(finding(info, "D109", setting, message).mend(mend));
     }
 }
 
@@ -92,10 +92,9 @@ fn url_path(url: &str) -> Option<String> {
 fn static_route(info: &DjangoInfo, findings: &mut Findings) {
     let Some(url) = info.static_url.as_deref() else { return };
     let Some(prefix) = url_path(url) else {
-        findings.warnings.push(format!(
-            "{}: STATIC_URL is {url:?}: it needs a path of its own, such as \"static/\", for static files to be served",
-            place(info, "STATIC_URL")
-        ));
+        let message = format!("STATIC_URL is {url:?}: it needs a path of its own for static files to be served");
+        let found = finding(info, "D111", "STATIC_URL", message);
+        findings.warnings.push(found.mend("such as STATIC_URL = \"static/\""));
         return;
     };
     let collected = info.static_root.as_deref().filter(|root| has_files(root));
@@ -111,7 +110,8 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
     }
     if !info.other_finders.is_empty() && from == "the finders" {
         let names = info.other_finders.join(", ");
-        findings.warnings.push(format!("files of these finders are only served after collectstatic: {names}"));
+        let message = format!("files of these finders are only served after collecting: {names}");
+        findings.warnings.push(finding(info, "D121", "STATICFILES_FINDERS", message).mend("run daemun collect"));
     }
     if roots.is_empty() {
         return;
@@ -125,28 +125,26 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
 }
 
 /// Why files come from the finders although `DEBUG` is off, and what to do.
-fn uncollected(info: &DjangoInfo) -> String {
+fn uncollected(info: &DjangoInfo) -> Finding {
     if info.storage_needs_manifest && !info.manifest_exists {
         let storage = info.storage.as_deref().unwrap_or("the static files storage");
         let manifest = info.manifest_path.as_deref().unwrap_or("staticfiles.json in STATIC_ROOT");
-        return format!(
-            "{}: {storage} needs a manifest and {manifest} is not there: every page that uses {{% static %}} will be \
-             500 (Missing staticfiles manifest entry); collect the files first: daemun serve --collect, or python \
-             manage.py collectstatic",
-            place(info, "STORAGES")
+        let message = format!(
+            "{storage} needs a manifest and {manifest} is not there: every page that uses {{% static %}} will be 500 \
+             (Missing staticfiles manifest entry)"
         );
+        let mend = "collect the files first: daemun collect, daemun serve --collect, or python manage.py collectstatic";
+        return finding(info, "D106", "STORAGES", message).mend(mend);
     }
-    let (why, mend) = match &info.static_root {
-        None => (
-            format!("{}: STATIC_ROOT is not set", place(info, "STATIC_URL")),
-            "paste STATIC_ROOT = BASE_DIR / \"staticfiles\" and run daemun serve --collect",
-        ),
-        Some(root) => (
-            format!("{}: nothing has been collected to {root}", place(info, "STATIC_ROOT")),
-            "run daemun serve --collect",
-        ),
-    };
-    format!("{why}: static files are served from the finders, without long caching; {mend}")
+    let served = "static files are served from the finders, without long caching";
+    match &info.static_root {
+        None => finding(info, "D103", "STATIC_URL", format!("STATIC_ROOT is not set: {served}"))
+            .mend("paste STATIC_ROOT = BASE_DIR / \"staticfiles\" and run daemun serve --collect"),
+        Some(root) => {
+            let message = format!("nothing has been collected to {root}: {served}");
+            finding(info, "D104", "STATIC_ROOT", message).mend("run daemun collect, or daemun serve --collect")
+        }
+    }
 }
 
 fn finder_roots(info: &DjangoInfo) -> Vec<Root> {
@@ -159,11 +157,8 @@ fn media_route(info: &DjangoInfo, findings: &mut Findings) {
     let (Some(prefix), false) = (url_path(url), root.is_empty()) else { return };
     let holds_project = info.settings_file.as_deref().is_some_and(|file| Path::new(file).starts_with(root));
     if holds_project {
-        findings.warnings.push(format!(
-            "{}: MEDIA_ROOT is {root}, which holds the project itself: uploads there are not served; give them a folder \
-             of their own",
-            place(info, "MEDIA_ROOT")
-        ));
+        let message = format!("MEDIA_ROOT is {root}, which holds the project itself: uploads there are not served");
+        findings.warnings.push(finding(info, "D118", "MEDIA_ROOT", message).mend("give them a folder of their own"));
         return;
     }
     let origin = format!("from Django: {}, {}; files of MEDIA_ROOT", named("MEDIA_URL", url), place(info, "MEDIA_URL"));
@@ -230,7 +225,7 @@ mod tests {
         assert_eq!(settings.roots[0].path, Path::new("/django/admin/static"));
         assert!(!settings.cache && !settings.manifest, "sources change while they are served");
         assert_eq!(findings.routes[0].rule.origin, "from Django: STATIC_URL, settings.py:118; files of the finders");
-        assert!(findings.warnings[0].contains("DEBUG is True"));
+        assert!(findings.warnings[0].message.contains("DEBUG is True"));
     }
 
     #[test]
@@ -245,9 +240,9 @@ mod tests {
     #[test]
     fn without_debug_an_empty_allowed_hosts_is_foretold_with_the_line_to_paste() {
         let findings = examine(&project());
-        assert!(findings.warnings[0].starts_with("settings.py:28: ALLOWED_HOSTS is empty"));
-        assert!(findings.warnings[0].contains("paste ALLOWED_HOSTS = ["));
-        assert!(findings.warnings[1].contains("STATIC_ROOT is not set"));
+        assert!(findings.warnings[0].told().starts_with("settings.py:28: ALLOWED_HOSTS is empty"));
+        assert!(findings.warnings[0].told().contains("paste ALLOWED_HOSTS = ["));
+        assert!(findings.warnings[1].told().contains("STATIC_ROOT is not set"));
         assert_eq!(static_settings(&findings).roots[0].path, Path::new("/django/admin/static"));
     }
 
@@ -260,7 +255,7 @@ mod tests {
             static_root: Some(String::from("/srv/shop/staticfiles")),
             ..project()
         };
-        let warning = examine(&info).warnings.remove(1);
+        let warning = examine(&info).warnings.remove(1).told();
         assert!(warning.contains("ManifestStaticFilesStorage needs a manifest"), "{warning}");
         assert!(warning.contains("will be 500") && warning.contains("--collect"), "{warning}");
     }
@@ -290,6 +285,6 @@ mod tests {
         assert_eq!(examine(&media("/srv/media")).routes.len(), 2);
         let findings = examine(&media("/srv/shop"));
         assert_eq!(findings.routes.len(), 1);
-        assert!(findings.warnings.iter().any(|warning| warning.contains("holds the project itself")));
+        assert!(findings.warnings.iter().any(|warning| warning.message.contains("holds the project itself")));
     }
 }

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Findings, files, place, route, static_file};
+use super::{Findings, files, finding, place, route, static_file};
 use crate::app::DjangoInfo;
+use crate::codes::Finding;
 use crate::static_files::{Missing, Root, StaticSettings};
 
 /// Seconds for which whitenoise has plain names kept.
@@ -37,10 +38,8 @@ pub(super) fn root_routes(info: &DjangoInfo, findings: &mut Findings) {
     let Some(root) = info.whitenoise_settings.root.as_deref() else { return };
     let origin = format!("from Django: WHITENOISE_ROOT, {}", place(info, "WHITENOISE_ROOT"));
     let Ok(entries) = std::fs::read_dir(root) else {
-        findings.warnings.push(format!(
-            "{}: WHITENOISE_ROOT is {root}, and there is no such folder",
-            place(info, "WHITENOISE_ROOT")
-        ));
+        let message = format!("WHITENOISE_ROOT is {root}, and there is no such folder");
+        findings.warnings.push(finding(info, "D119", "WHITENOISE_ROOT", message));
         return;
     };
     let settings = |path: &Path| {
@@ -75,7 +74,7 @@ pub(super) fn root_routes(info: &DjangoInfo, findings: &mut Findings) {
 }
 
 /// Settings that mean something that is not done here.
-pub(super) fn warn(info: &DjangoInfo, warnings: &mut Vec<String>) {
+pub(super) fn warn(info: &DjangoInfo, warnings: &mut Vec<Finding>) {
     for name in &info.whitenoise_settings.unsupported {
         let why = match name.as_str() {
             "WHITENOISE_IMMUTABLE_FILE_TEST" => {
@@ -86,7 +85,7 @@ pub(super) fn warn(info: &DjangoInfo, warnings: &mut Vec<String>) {
             }
             _ => "it means nothing here",
         };
-        warnings.push(format!("{}: {name} is not followed: {why}", place(info, name)));
+        warnings.push(finding(info, "D120", name, format!("{name} is not followed: {why}")));
     }
 }
 

@@ -41,7 +41,7 @@ pub fn of_application(name: Option<&str>, group: Option<&str>, folder: &Path) ->
         let folder = folder.display();
         let warning = format!(
             "the application runs as root: daemun was started as root and {folder} belongs to root; \
-             set `user` in [server], or --user"
+             set `user` in [server], or --user [D410]"
         );
         return Ok(Chosen { account: None, warning: Some(warning) });
     }

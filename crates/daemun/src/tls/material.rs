@@ -142,8 +142,10 @@ impl Material {
         let mut warnings = Vec::new();
         let until = Facts::read(&first).and_then(|facts| moment(facts.not_after));
         if let Some(until) = until.filter(|until| *until < SystemTime::now() + SOON) {
+            let is_over = until < SystemTime::now();
             let until = httpdate::fmt_http_date(until);
-            warnings.push(format!("{}: the certificate is valid until {until} only", self.origin));
+            let told = if is_over { "has expired: it was valid until" } else { "is valid until" };
+            warnings.push(format!("{}: the certificate {told} {until} only [D403]", self.origin));
         }
         let Ok(parsed) = ParsedCertificate::try_from(&first) else { return warnings };
         for host in &self.hosts {
@@ -152,8 +154,10 @@ impl Material {
             let covered = ServerName::try_from(asked.as_str())
                 .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok());
             if !covered {
-                warnings
-                    .push(format!("{}: the certificate does not name {host}: browsers will refuse it", self.origin));
+                warnings.push(format!(
+                    "{}: the certificate does not name {host}: browsers will refuse it [D411]",
+                    self.origin
+                ));
             }
         }
         warnings

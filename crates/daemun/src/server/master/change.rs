@@ -8,12 +8,13 @@ use super::binding::Fresh;
 use super::certificates::Certificates;
 use super::events::Event;
 use super::stacks::Stacks;
-use super::{App, Lifeline, Master, Phase, lines, roots, scaling};
+use super::{App, Lifeline, Master, Phase, lines, scaling};
 use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
+use crate::codes::Finding;
 use crate::config::Configuration;
-use crate::django;
 use crate::process::Account;
 use crate::supervisor::{Backoff, RuntimeFolder, identity};
+use crate::{check, django};
 
 /// How long an import may take.
 const IMPORT_DEADLINE: Duration = Duration::from_secs(120);
@@ -300,7 +301,7 @@ impl Master {
         }
         change.tell_left_behind();
         change.add_django_routes();
-        change.configuration.warnings.extend(roots::closed_to_the_front(&change.configuration));
+        change.configuration.warnings.extend(check::closed_to_the_front(&change.configuration));
         if self.serving {
             let known = &self.configuration.warnings;
             for warning in change.configuration.warnings.iter().filter(|warning| !known.contains(warning)) {
@@ -451,7 +452,7 @@ impl Change {
                 Some(_) => django::examine_for_development(info),
                 None => django::examine(info),
             };
-            self.configuration.warnings.extend(findings.warnings);
+            self.configuration.warnings.extend(findings.warnings.iter().map(Finding::told));
             for route in findings.routes {
                 let taken = |other: &crate::config::RouteSettings| {
                     other.rule.path == route.rule.path && other.rule.host == route.rule.host

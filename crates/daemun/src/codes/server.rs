@@ -1,0 +1,208 @@
+//! Codes of the configuration, of CGI scripts, and of what surrounds the server.
+
+use super::Code;
+use super::Severity::{Error, Note, Warning};
+
+/// D0…: nothing can begin.
+pub(super) const GENERAL: &[Code] = &[
+    Code {
+        id: "D001",
+        severity: Error,
+        title: "the configuration cannot be used",
+        cause: "A key, a value or a path is wrong; `daemun serve` says the same and exits with 2.",
+        example: "[server]\nlistne = \"0.0.0.0:80\"",
+        mend: "what the message says; `daemun schema` gives editors every key",
+    },
+    Code {
+        id: "D002",
+        severity: Error,
+        title: "the application cannot be imported",
+        cause: "Its module raises while it is imported, or has no such callable: workers cannot start.",
+        example: "wsgi = \"shop.wsgi:aplication\"",
+        mend: "what the last line of the traceback says; most often a package is missing in this interpreter",
+    },
+    Code {
+        id: "D003",
+        severity: Error,
+        title: "the interpreter of a virtual environment is gone",
+        cause: "A virtual environment leads to the Python it was made with. That one was removed or upgraded, or the folder was copied from another machine.",
+        example: ".venv/bin/python -> /usr/bin/python3.11   # which is no longer there",
+        mend: "make it anew: python3 -m venv --clear .venv, and install the requirements again",
+    },
+    Code {
+        id: "D004",
+        severity: Warning,
+        title: "something in the configuration does nothing, or something else than it seems",
+        cause: "It is valid, but has no effect here: a folder that is not there yet, a variable that is nearly one of ours.",
+        example: "DAEMUN_LISTN=0.0.0.0:80",
+        mend: "what the message says",
+    },
+];
+
+/// D3…: CGI scripts.
+pub(super) const SCRIPTS: &[Code] = &[
+    Code {
+        id: "D301",
+        severity: Error,
+        title: "a CGI script is not executable",
+        cause: "It is executed itself, and its mode does not allow it: 500. Archives and uploads lose the bit.",
+        example: "-rw-r--r-- cgi-bin/form.pl",
+        mend: "chmod +x cgi-bin/form.pl, or interpreters = { \".pl\" = \"perl\" } on the route",
+    },
+    Code {
+        id: "D302",
+        severity: Error,
+        title: "the first line of a CGI script ends with CR LF",
+        cause: "It was saved on Windows. The kernel looks for an interpreter whose name ends with CR: No such file or directory.",
+        example: "#!/usr/bin/perl^M",
+        mend: "sed -i 's/\\r$//' SCRIPT",
+    },
+    Code {
+        id: "D303",
+        severity: Error,
+        title: "the interpreter of a CGI script is not there",
+        cause: "Its first line names a program that this machine does not have.",
+        example: "#!/usr/local/bin/perl5",
+        mend: "install it, or write #!/usr/bin/env perl",
+    },
+    Code {
+        id: "D304",
+        severity: Error,
+        title: "a CGI script is no program and names none",
+        cause: "It neither is a binary nor begins with #!: Exec format error.",
+        example: "print \"Content-Type: text/plain\\n\\n\";   # the first line",
+        mend: "begin it with #!/usr/bin/env perl, or name the interpreter on the route",
+    },
+    Code {
+        id: "D305",
+        severity: Error,
+        title: "a CGI script begins with a byte order mark",
+        cause: "An editor put three bytes before #!, so that the kernel does not see it.",
+        example: "<EF BB BF>#!/usr/bin/perl",
+        mend: "sed -i '1s/^\\xEF\\xBB\\xBF//' SCRIPT",
+    },
+    Code {
+        id: "D306",
+        severity: Warning,
+        title: "everybody may write to a CGI script",
+        cause: "Any user of this machine, and any other broken application, can have the server run what it likes.",
+        example: "-rwxrwxrwx cgi-bin/form.pl",
+        mend: "chmod o-w SCRIPT",
+    },
+    Code {
+        id: "D307",
+        severity: Warning,
+        title: "a CGI script lies in a static root",
+        cause: "No CGI route covers it: its source is sent to whoever asks, with the passwords in it.",
+        example: "path = \"/*\"\nstatic = { root = \"htdocs\" }   # with htdocs/form.cgi",
+        mend: "move it below a CGI route, or write one for it: path = \"*.cgi\"",
+    },
+    Code {
+        id: "D308",
+        severity: Warning,
+        title: "a CGI script seems to write no header",
+        cause: "Output begins with a header, Content-Type, Location or Status, and an empty line; otherwise: 502. Only shell scripts are looked at, for which no other file can write it.",
+        example: "#!/bin/sh\necho hello",
+        mend: "first of all: printf 'Content-Type: text/plain\\r\\n\\r\\n'",
+    },
+];
+
+/// D4…: listeners, certificates, routes, rights.
+pub(super) const SERVER: &[Code] = &[
+    Code {
+        id: "D401",
+        severity: Error,
+        title: "an address is in use",
+        cause: "Another program listens there already. Where that is daemun itself, it is only a note: it is running.",
+        example: "0.0.0.0:80 is in use by nginx (pid 712)",
+        mend: "stop the other program, or listen elsewhere",
+    },
+    Code {
+        id: "D402",
+        severity: Error,
+        title: "an address cannot be listened on",
+        cause: "It is none of this machine's, or a port below 1024 that this user may not have.",
+        example: "listen = \"0.0.0.0:80\"   # as an ordinary user",
+        mend: "start as root, let systemd pass the socket, or choose another",
+    },
+    Code {
+        id: "D403",
+        severity: Warning,
+        title: "a certificate expires soon, or has expired",
+        cause: "From then on browsers refuse the site. An expired one is an error.",
+        example: "the certificate is valid until Sat, 01 Aug 2026 12:00:00 GMT only",
+        mend: "renew it; files are watched, so no restart is needed",
+    },
+    Code {
+        id: "D404",
+        severity: Warning,
+        title: "a route is never asked",
+        cause: "Another one is more specific for everything that it matches: an exact host comes before any host.",
+        example: "path = \"/blog/*\"   # any host, beside path = \"/*\" for the only host there is",
+        mend: "give it the same host, or remove it",
+    },
+    Code {
+        id: "D405",
+        severity: Warning,
+        title: "no route leads to an application",
+        cause: "Its workers run and never get a request.",
+        example: "[app.wiki]   # and no route with app = \"wiki\"",
+        mend: "write [[route]] path = \"/wiki/*\" app = \"wiki\", or remove it",
+    },
+    Code {
+        id: "D406",
+        severity: Warning,
+        title: "too few files may be open",
+        cause: "Each connection is an open file; above the limit new ones wait.",
+        example: "ulimit -n is 1024, max_connections 10000",
+        mend: "LimitNOFILE=65536 in the unit, or ulimit -n 65536",
+    },
+    Code {
+        id: "D407",
+        severity: Warning,
+        title: "the front cannot enter a folder that it serves",
+        cause: "As root, daemun gives the front a user of its own. Folders above do not matter, this one does: every file in it is 403.",
+        example: "drwx------ media",
+        mend: "chmod o+x FOLDER",
+    },
+    Code {
+        id: "D408",
+        severity: Error,
+        title: "an application's user can change what root runs",
+        cause: "daemun is started as root, and its binary or configuration, or a folder above, can be written by the user of an application: a hole in the application is then one in the machine.",
+        example: "-rw-r--r-- www-data daemun.toml   # the application runs as www-data",
+        mend: "chown root, chmod go-w",
+    },
+    Code {
+        id: "D409",
+        severity: Warning,
+        title: "something that is not for visitors lies in a static root",
+        cause: "Passwords (.env), history (.git), databases and PHP sources. daemun does not send dotfiles, and only a route written in a file sends databases and sources; another server may.",
+        example: "htdocs/.git",
+        mend: "move it out of the folder that is served",
+    },
+    Code {
+        id: "D410",
+        severity: Warning,
+        title: "an application runs as root",
+        cause: "A hole in it is one in the machine.",
+        example: "daemun serve, as root, in a folder that belongs to root",
+        mend: "user = \"www-data\" in [server] or [app.NAME]",
+    },
+    Code {
+        id: "D411",
+        severity: Warning,
+        title: "a certificate does not name its host",
+        cause: "Browsers refuse it for that name.",
+        example: "hosts = [\"www.example.com\"]   # a certificate for example.com alone",
+        mend: "get one that names every host",
+    },
+    Code {
+        id: "D412",
+        severity: Note,
+        title: "idle connections are closed before the balancer does",
+        cause: "Balancers keep them for 60 s. Where this server closes first, a request may meet the closing: 502 now and then.",
+        example: "trusted_proxies = [\"10.0.0.0/8\"]\nkeep_alive = \"15s\"",
+        mend: "keep_alive = \"75s\"",
+    },
+];
