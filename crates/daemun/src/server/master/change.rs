@@ -428,14 +428,7 @@ impl Change {
             let Some(info) = &ready.django else { continue };
             let findings = django::examine(info);
             self.configuration.warnings.extend(findings.warnings);
-            for route in findings.routes {
-                let taken = |other: &crate::config::RouteSettings| {
-                    other.rule.path == route.rule.path && other.rule.host == route.rule.host
-                };
-                if !self.configuration.routes.iter().any(taken) {
-                    self.configuration.routes.push(route);
-                }
-            }
+            django::add(&mut self.configuration.routes, findings.routes);
         }
     }
 }
