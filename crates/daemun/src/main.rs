@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     match arguments.command {
         Command::Serve(arguments) => with_environment(|environment| serve(&arguments, environment)),
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
+        Command::Explain(arguments) => with_environment(|environment| arguments.run(&environment)),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }
 }

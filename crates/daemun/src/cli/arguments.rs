@@ -2,7 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use super::CollectArguments;
+use super::{CollectArguments, ExplainArguments};
 use crate::config::{Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
@@ -21,6 +21,8 @@ pub enum Command {
     Serve(Box<ServeArguments>),
     /// Deploy static files: find, copy, hash, rewrite references, compress, write the manifest.
     Collect(Box<CollectArguments>),
+    /// Which way a request takes, and why: listener, site, route, filters, handler. Starts nothing.
+    Explain(Box<ExplainArguments>),
     /// How the running server is.
     Status(StatusArguments),
     /// Configuration and applications anew, without a failed request; waits, and exits with 1 if the old code serves on.

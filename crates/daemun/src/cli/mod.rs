@@ -5,6 +5,7 @@
 
 mod arguments;
 mod collect;
+mod explain;
 mod init;
 mod operate;
 mod report;
@@ -21,6 +22,7 @@ use crate::process::account::find_group;
 
 pub use arguments::{Arguments, Command, ServeArguments};
 pub use collect::CollectArguments;
+pub use explain::ExplainArguments;
 pub use operate::run as operate;
 
 /// Exit code of wrong usage and of a configuration that cannot be used.

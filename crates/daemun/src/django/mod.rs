@@ -37,8 +37,7 @@ pub fn examine(info: &DjangoInfo) -> Findings {
 /// Adds routes that were found, where no route of the file says otherwise.
 pub fn add(routes: &mut Vec<RouteSettings>, found: Vec<RouteSettings>) {
     for route in found {
-        let taken =
-            |other: &RouteSettings| other.rule.path == route.rule.path && other.rule.host == route.rule.host;
+        let taken = |other: &RouteSettings| other.rule.path == route.rule.path && other.rule.host == route.rule.host;
         if !routes.iter().any(taken) {
             routes.push(route);
         }

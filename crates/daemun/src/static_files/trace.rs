@@ -79,7 +79,9 @@ impl StaticFiles {
                 Ok(Sought::Folder) => "a folder",
                 Ok(Sought::Listing) => "a folder that is listed",
                 Ok(Sought::Refused) => {
-                    trace.reasons.push("it is there, but is never sent: hidden, a source, a script, or a link that leads out".into());
+                    trace.reasons.push(
+                        "it is there, but is never sent: hidden, a source, a script, or a link that leads out".into(),
+                    );
                     "refused"
                 }
                 Ok(Sought::Absent) => NOTHING,
@@ -117,7 +119,9 @@ const NOTHING: &str = "nothing";
 /// Why the file is sent as it is.
 fn tell(entry: &Entry, request: &Request, trace: &mut Trace) {
     let keeping = match entry.keeping() {
-        Keeping::Immutable => "immutable: the manifest staticfiles.json says that the name carries its content's hash".to_owned(),
+        Keeping::Immutable => {
+            "immutable: the manifest staticfiles.json says that the name carries its content's hash".to_owned()
+        }
         Keeping::Seconds(seconds) => {
             format!("kept for {seconds} s: `max_age` of the route, or a plain name beside hashed ones")
         }

@@ -17,6 +17,7 @@ const FLOORS: &[&[&str]] = &[
     &["config"],
     &["django"],
     &["server"],
+    &["explain"],
     &["cli"],
     &["main"],
 ];
