@@ -166,7 +166,7 @@ pub struct ApplicationTold {
 #[derive(Clone, Debug, Serialize)]
 pub struct ProgramTold {
     /// The program.
-    pub script: PathBuf,
+    pub script: String,
     /// `SCRIPT_NAME`.
     pub script_name: String,
     /// `PATH_INFO`.

@@ -115,11 +115,16 @@ fn show_target(page: &mut Page, target: &Told) {
     match target {
         Told::File(trace) => {
             match &trace.path {
-                Some(path) => page.entry("file", &path.display().to_string()),
+                Some(path) => {
+                    page.entry("file", path);
+                    if let Some(name) = &trace.application {
+                        page.entry("", &format!("of the application {name}"));
+                    }
+                }
                 None => page.entry("file", "none"),
             }
             for place in trace.looked_at.iter().filter(|place| Some(&place.path) != trace.path.as_ref()) {
-                page.entry("", &format!("looked at {}: {}", place.path.display(), place.found));
+                page.entry("", &format!("looked at {}: {}", place.path, place.found));
             }
             if let Some(near) = &trace.nearest {
                 page.entry("", &format!("nearest is {near}"));
@@ -138,7 +143,7 @@ fn show_target(page: &mut Page, target: &Told) {
             page.entry("folder", &app.directory.display().to_string());
         }
         Told::Program(program) => {
-            page.entry("program", &program.script.display().to_string());
+            page.entry("program", &program.script);
             page.entry("", &format!("SCRIPT_NAME={:?} PATH_INFO={:?}", program.script_name, program.path_info));
             let mut name = "run as";
             for line in &program.lines {
@@ -164,7 +169,7 @@ fn show_answer(page: &mut Page, told: &Explanation) {
             };
             page.entry("answer", &format!("{status} {}{by}", answer.reason.unwrap_or_default()));
         }
-        None => page.entry("answer", "what it says"),
+        None => page.entry("answer", "what the program says"),
     }
     for (name, value) in &answer.headers {
         page.entry("", &format!("{name}: {value}"));

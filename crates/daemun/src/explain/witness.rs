@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::report::{ApplicationTold, ProgramTold, Told, text};
@@ -210,7 +211,7 @@ impl Handler for Reached {
                         let settings = choice.settings();
                         let lines = cgi::describe(&invocation, settings, &request, &self.trusted);
                         self.tell(Told::Program(ProgramTold {
-                            script: invocation.script.clone(),
+                            script: text(invocation.script.as_os_str().as_bytes()),
                             script_name: text(&invocation.name),
                             path_info: text(&invocation.path_info),
                             lines,

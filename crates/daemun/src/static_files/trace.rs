@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -23,22 +23,24 @@ pub struct Trace {
     /// The name below the route.
     pub name: String,
     /// The file that is sent, or stands in the way.
-    pub path: Option<PathBuf>,
+    pub path: Option<String>,
     /// The root that it lies below.
-    pub root: Option<PathBuf>,
+    pub root: Option<String>,
     /// Every place that was looked at, in order, and what is there.
     pub looked_at: Vec<Place>,
     /// Why it is sent as it is: how long it may be kept, which variant.
     pub reasons: Vec<String>,
     /// The nearest name, where nothing has this one.
     pub nearest: Option<String>,
+    /// The application whose folder of static files the file lies in, where the folder is called as Django has it.
+    pub application: Option<String>,
 }
 
 /// A place that was looked at.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct Place {
     /// Its path.
-    pub path: PathBuf,
+    pub path: String,
     /// What is there.
     pub found: String,
 }
@@ -72,8 +74,9 @@ impl StaticFiles {
             let found = match &result {
                 Ok(Sought::File(entry)) => {
                     tell(entry, request, trace);
-                    trace.path = Some(path.clone());
-                    trace.root = Some(root);
+                    trace.path = Some(shown(&path));
+                    trace.application = application(&root);
+                    trace.root = Some(shown(&root));
                     "a file"
                 }
                 Ok(Sought::Folder) => "a folder",
@@ -90,7 +93,7 @@ impl StaticFiles {
                     "not readable"
                 }
             };
-            trace.looked_at.push(Place { path, found: found.to_owned() });
+            trace.looked_at.push(Place { path: shown(&path), found: found.to_owned() });
         }
         if trace.path.is_none() && trace.looked_at.iter().all(|place| place.found == NOTHING) {
             trace.nearest = self.nearest(own);
@@ -145,6 +148,17 @@ fn tell(entry: &Entry, request: &Request, trace: &mut Trace) {
         });
     }
     trace.reasons.push("ETag: of size and time of the file; it answers If-None-Match with 304".to_owned());
+}
+
+/// `admin` for `…/django/contrib/admin/static`.
+fn application(root: &Path) -> Option<String> {
+    let package = root.parent().filter(|_| root.file_name().is_some_and(|name| name == "static"))?;
+    let is_package = package.join("__init__.py").is_file();
+    package.file_name().filter(|_| is_package).map(|name| name.to_string_lossy().into_owned())
+}
+
+fn shown(path: &Path) -> String {
+    text(path.as_os_str().as_bytes())
 }
 
 /// A name as it can be shown: any bytes.
