@@ -246,6 +246,16 @@ class Client:
         self.file.readline()
 
 
+def shown(value: bytes) -> str:
+    """Bytes as `explain` shows them: what is not readable is escaped, and then quotes and backslashes too."""
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        escapes = {byte: "\\" + chr(byte) for byte in b"\\'\""}
+        return "".join(escapes.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}") for byte in value)
+    return text
+
+
 def differences(question: Told, said: Told, line: Told, fields: Headers) -> list[str]:
     """Tell where what was said is not what happened."""
     found = []
@@ -263,7 +273,7 @@ def differences(question: Told, said: Told, line: Told, fields: Headers) -> list
     target = said["target"] or {}
     if target.get("kind") in ("application", "program") and "x-script-name" in fields and said["ended_by"] == "handler":
         compare("SCRIPT_NAME", target["script_name"], fields["x-script-name"])
-        compare("PATH_INFO", target["path_info"].rstrip(" "), fields["x-path-info"].encode("latin-1").decode())
+        compare("PATH_INFO", target["path_info"].strip(" "), shown(fields["x-path-info"].encode("latin-1")))
     if said["ended_by"] == "handler" and target.get("kind") in ("file", "redirect", "respond"):
         for name, value in said["answer"]["headers"]:
             if name.lower() not in ("date", "server-timing"):

@@ -33,8 +33,6 @@ pub struct TableRoute {
     pub filters: Vec<FilterTold>,
     /// Hosts on which another route answers everything first, with that route's origin.
     pub shadowed: Vec<String>,
-    /// Whether no request at all comes to it.
-    pub unreachable: bool,
 }
 
 /// The table of a configuration.
@@ -51,7 +49,6 @@ pub(super) fn of(configuration: &Configuration, rules: &Rules, unknown: &[String
             target: target(&route.handler),
             filters: front::filters(configuration, route).describe().into_iter().map(FilterTold::of).collect(),
             shadowed: by.map(|rule| format!("{}: {} at {}", rule.host, rule.path, rule.origin)).collect(),
-            unreachable: rules.is_unreachable(number, |other| may_decline(&routes[other].handler)),
         }
     };
     Table {

@@ -212,9 +212,6 @@ pub fn table(table: &Table, style: Style) -> String {
         for filter in &told.filters {
             page.entry("", &format!("{}: {}  ({})", filter.name, filter.text, filter.origin));
         }
-        if told.unreachable {
-            page.entry("", "UNREACHABLE: a route before it answers all of its requests");
-        }
         for shadow in &told.shadowed {
             page.entry("", &format!("SHADOWED on {shadow} answers first"));
         }

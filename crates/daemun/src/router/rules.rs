@@ -126,20 +126,6 @@ impl Rules {
         order
     }
 
-    /// Whether every request that a rule is for is answered by one that is asked before it, on all of its hosts.
-    /// `declines` says which rules let the walk go on.
-    pub fn is_unreachable(&self, rule: usize, declines: impl Fn(usize) -> bool) -> bool {
-        let order = self.in_order();
-        let own = &self.all[rule];
-        order.into_iter().take_while(|&other| other != rule).any(|other| {
-            let strong = &self.all[other];
-            strong.host == own.host
-                && strong.conditions.count() == 0
-                && !declines(other)
-                && strong.path.covers(&own.path)
-        })
-    }
-
     /// The methods that these rules are for, as `Allow` lists them.
     pub(super) fn allowed(&self, rules: &[usize]) -> String {
         let mut methods: Vec<&str> = Vec::new();
