@@ -160,6 +160,9 @@ pub struct ServeArguments {
     /// Folder whose CGI scripts are run below a path; repeatable, added to the file's routes.
     #[arg(long = "cgi", value_name = "URL=DIR")]
     pub scripts: Vec<String>,
+    /// Servers that requests below a path are sent to; repeatable, added to the file's routes.
+    #[arg(long = "proxy", value_name = "URL=SERVER[,SERVER…]")]
+    pub proxies: Vec<String>,
     /// From hand-over to the first byte of the answer; a number counts seconds.
     #[arg(long, value_name = "TIME")]
     pub timeout: Option<String>,
@@ -217,6 +220,7 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_ENV_FILE",
     "DAEMUN_STATIC",
     "DAEMUN_CGI",
+    "DAEMUN_PROXY",
     "DAEMUN_TIMEOUT",
     "DAEMUN_MAX_REQUESTS",
     "DAEMUN_USER",
@@ -276,6 +280,7 @@ impl ServeArguments {
             env_files: several(&self.env_file, "--env-file", "DAEMUN_ENV_FILE"),
             statics: several(&self.statics, "--static", "DAEMUN_STATIC"),
             scripts: several(&self.scripts, "--cgi", "DAEMUN_CGI"),
+            proxies: several(&self.proxies, "--proxy", "DAEMUN_PROXY"),
             timeout: one(&self.timeout, "--timeout", "DAEMUN_TIMEOUT"),
             max_requests: one(&self.max_requests, "--max-requests", "DAEMUN_MAX_REQUESTS"),
             user: one(&self.user, "--user", "DAEMUN_USER"),

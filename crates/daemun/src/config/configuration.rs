@@ -15,6 +15,7 @@ use crate::router::Rule;
 use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
 use crate::tls::TlsSettings;
+use crate::upstream::UpstreamSettings;
 
 /// Everything, valid.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -23,6 +24,8 @@ pub struct Configuration {
     pub server: ServerSettings,
     /// `[app.*]`, in the order of their names.
     pub apps: Vec<AppSettings>,
+    /// `[upstream.*]`, in the order of their names.
+    pub upstreams: Vec<UpstreamSettings>,
     /// `[[tls]]`, in the order in which they were written.
     pub tls: Vec<TlsSettings>,
     /// All routes, in the order in which they were written.
@@ -105,6 +108,8 @@ pub enum HandlerSettings {
     Static(StaticSettings),
     /// `app`: the name of an application.
     App(String),
+    /// `upstream`: the name of an upstream.
+    Upstream(String),
     /// `cgi`.
     Cgi(Box<CgiSettings>),
     /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` and `{scheme}`.
@@ -131,6 +136,7 @@ impl HandlerSettings {
         match self {
             Self::Static(_) => "static",
             Self::App(_) => "app",
+            Self::Upstream(_) => "upstream",
             Self::Cgi(_) => "cgi",
             Self::Redirect { .. } => "redirect",
             Self::Respond { .. } => "respond",

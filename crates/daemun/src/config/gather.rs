@@ -13,21 +13,22 @@ use super::fault::{ConfigError, Place, Report};
 use super::section::{Entry, Keys, Section, Source};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
-use super::{app, cgi, route, server, site, static_route, tls, units};
+use super::{app, cgi, route, server, site, static_route, tls, units, upstream};
 use crate::listener::{Address, ListenerSettings};
 
 const FILE: Keys = Keys {
-    known: &["include", "server", "tls", "app", "route", "site"],
-    later: &["upstream", "monitor", "health", "cache", "control", "acme"],
+    known: &["include", "server", "tls", "app", "upstream", "route", "site"],
+    later: &["monitor", "health", "cache", "control", "acme"],
 };
 /// Where keys belong that stand above the first table by mistake.
-const HOMES: [(&str, Keys); 4] = [
+const HOMES: [(&str, Keys); 5] = [
     ("[server]", server::KEYS),
     ("a line [[tls]]", tls::KEYS),
     ("a line such as [app.shop]", app::KEYS),
+    ("a line such as [upstream.legacy]", upstream::KEYS),
     ("a line [[route]]", route::KEYS),
 ];
-const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "route", "site"], later: FILE.later };
+const INCLUDED: Keys = Keys { known: &["server", "tls", "app", "upstream", "route", "site"], later: FILE.later };
 
 /// The first descriptor that systemd passes (sd_listen_fds(3)).
 const FIRST_PASSED: i32 = 3;
@@ -41,6 +42,7 @@ struct Draft {
     listen_place: Option<Place>,
     tls: Vec<tls::Draft>,
     apps: Vec<app::Draft>,
+    upstreams: Vec<upstream::Draft>,
     routes: Vec<route::Draft>,
     documents: Vec<std::path::PathBuf>,
     target: String,
@@ -49,17 +51,23 @@ struct Draft {
 /// Finds what there is to serve, reads it, applies what was asked for, and checks the whole.
 pub fn gather(wishes: &Wishes, environment: &Environment) -> Result<Configuration, ConfigError> {
     let report = Report::default();
-    let mut draft = match find(wishes, environment)? {
-        Target::Configuration(path) => {
+    let found = match find(wishes, environment) {
+        // What is asked for stands on the command line.
+        Err(_) if !wishes.proxies.is_empty() && wishes.targets.is_empty() && wishes.config.is_none() => None,
+        found => Some(found?),
+    };
+    let mut draft = match found {
+        None => Draft::new(environment, "servers of --proxy".to_owned()),
+        Some(Target::Configuration(path)) => {
             let told = wishes.config.as_ref().map_or_else(|| Place::named(environment.shown(&path)), Wish::place);
             read(&path, &told, environment, &report)?
         }
-        Target::Application(application) => {
+        Some(Target::Application(application)) => {
             let mut draft = Draft::new(environment, application.description.clone());
             draft.apps.push(app::Draft::found(application, Place::named(&draft.target)));
             draft
         }
-        Target::Files(folder) => {
+        Some(Target::Files(folder)) => {
             let mut draft = Draft::new(environment, format!("files in {}", folder.display()));
             let handler = HandlerSettings::Static(static_route::folder(&folder));
             draft.routes.push(route::Draft::found("/*", handler, "the target"));
@@ -140,6 +148,7 @@ impl Draft {
             listen_place: None,
             tls: Vec::new(),
             apps: Vec::new(),
+            upstreams: Vec::new(),
             routes: Vec::new(),
             documents: Vec::new(),
             target,
@@ -155,6 +164,9 @@ impl Draft {
             servers.extend(file.entry("server"));
             if let Some(entry) = file.entry("app") {
                 self.read_apps(&entry);
+            }
+            if let Some(entry) = file.entry("upstream") {
+                self.read_upstreams(&entry);
             }
             let tables = file.entry("tls").and_then(|entry| entry.items("tables, each under a line [[tls]]"));
             for entry in tables.unwrap_or_default() {
@@ -180,6 +192,20 @@ impl Draft {
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
             self.listen_place = section.entry("listen").map(|entry| entry.place());
+        }
+    }
+
+    fn read_upstreams(&mut self, entry: &Entry<'_>) {
+        for entry in entry.map("[upstream]", "tables, each under a line such as [upstream.legacy]").unwrap_or_default()
+        {
+            let name = entry.key();
+            if let Some(first) = self.upstreams.iter().find(|upstream| upstream.settings.name == name) {
+                entry.fault(format!("[upstream.{name}] stands already at {}", first.place));
+                continue;
+            }
+            let what = format!("a table under a line such as [upstream.legacy], with `servers`, for `{name}`");
+            let section = entry.section(&format!("[upstream.{name}]"), &what, upstream::KEYS);
+            self.upstreams.extend(section.map(|section| upstream::read(name, &section, &entry)));
         }
     }
 
@@ -222,6 +248,10 @@ impl Draft {
             wishes.apply_to_app(draft, environment, report);
         }
         self.routes.extend(wishes.routes(environment, report));
+        for (upstream, route) in wishes.upstreams(report) {
+            self.upstreams.push(upstream);
+            self.routes.push(route);
+        }
     }
 
     fn complete(mut self, environment: &Environment, report: Report) -> Result<Configuration, ConfigError> {
@@ -236,6 +266,7 @@ impl Draft {
         cgi::find_document_roots(&mut self.routes);
         cgi::bar_scripts(&mut self.routes, environment, &report);
         route::check(&self.routes, &names, &report);
+        upstream::check(&self.routes, &self.upstreams, &report);
         for name in &names {
             let used = self
                 .routes
@@ -255,6 +286,8 @@ impl Draft {
         }
         let mut apps: Vec<_> = self.apps.into_iter().map(|app| app.complete(environment, &report)).collect();
         apps.sort_by(|one, other| one.name.cmp(&other.name));
+        let mut upstreams: Vec<_> = self.upstreams.into_iter().map(|upstream| upstream.settings).collect();
+        upstreams.sort_by(|one, other| one.name.cmp(&other.name));
         let key = match (&self.documents[..], &apps[..], &self.routes[..]) {
             ([main, ..], ..) => main.clone(),
             (_, [app, ..], _) => app.directory.clone(),
@@ -267,6 +300,7 @@ impl Draft {
         Ok(Configuration {
             server: self.server,
             apps,
+            upstreams,
             tls: self.tls.into_iter().map(|draft| draft.settings).collect(),
             routes: self.routes.into_iter().map(route::Draft::complete).collect(),
             files: self.documents,

@@ -31,6 +31,7 @@ mod target;
 mod tests;
 mod tls;
 mod units;
+mod upstream;
 mod variables;
 mod wishes;
 

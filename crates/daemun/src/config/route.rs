@@ -20,6 +20,7 @@ pub(super) const KEYS: Keys = Keys {
         "static",
         "app",
         "cgi",
+        "upstream",
         "redirect",
         "respond",
         "method",
@@ -39,11 +40,10 @@ pub(super) const KEYS: Keys = Keys {
         "errors",
         "server_timing",
     ],
-    later: &["upstream", "xslt"],
+    later: &["xslt"],
 };
 
-const HANDLERS: [&str; 5] = ["static", "app", "cgi", "redirect", "respond"];
-const LATER_HANDLERS: [&str; 1] = ["upstream"];
+const HANDLERS: [&str; 6] = ["static", "app", "cgi", "upstream", "redirect", "respond"];
 const REDIRECT: Keys = Keys { known: &["to", "status"], later: &[] };
 const RESPOND: Keys = Keys { known: &["status", "body", "content_type"], later: &[] };
 
@@ -132,9 +132,9 @@ impl Draft {
     }
 }
 
-/// Whether a table names a handler, be it one that is not supported.
+/// Whether a table names a handler.
 pub(super) fn has_handler(section: &Section<'_>) -> bool {
-    HANDLERS.iter().chain(&LATER_HANDLERS).any(|key| section.entry(key).is_some())
+    HANDLERS.iter().any(|key| section.entry(key).is_some())
 }
 
 /// Tells every reference to an application that is not there, and every pair of routes that tie.
@@ -194,15 +194,14 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
     let present: Vec<Entry<'_>> = HANDLERS.iter().filter_map(|key| section.entry(key)).collect();
     match &present[..] {
         [] => {
-            // One that is not supported was told already.
-            if !LATER_HANDLERS.iter().any(|key| section.entry(key).is_some()) {
-                section.fault("a route needs a handler: one of `static`, `app`, `cgi`, `redirect` and `respond`");
-            }
+            section
+                .fault("a route needs a handler: one of `static`, `app`, `cgi`, `upstream`, `redirect` and `respond`");
             None
         }
         [entry] => match entry.key() {
             "static" => static_route::read(entry).map(HandlerSettings::Static),
             "app" => entry.name().map(HandlerSettings::App),
+            "upstream" => entry.name().map(HandlerSettings::Upstream),
             "cgi" => cgi::read(entry).map(|settings| HandlerSettings::Cgi(Box::new(settings))),
             "redirect" => redirect(entry),
             _ => respond(entry),

@@ -15,6 +15,7 @@ pub(super) const KEYS: Keys = Keys {
         "route",
         "static",
         "app",
+        "upstream",
         "redirect",
         "respond",
         "allow",
@@ -30,7 +31,7 @@ pub(super) const KEYS: Keys = Keys {
         "errors",
         "server_timing",
     ],
-    later: &["cgi", "upstream", "xslt"],
+    later: &["cgi", "xslt"],
 };
 
 /// Of another host of the same site: the address bar and search engines should know one name for one page. 308 keeps

@@ -11,7 +11,7 @@ use super::fault::{Place, Report};
 use super::interpreter::Named;
 use super::route;
 use super::static_route::folder;
-use super::{server, tls, units, variables};
+use super::{server, tls, units, upstream, variables};
 use crate::listener::{ListenerSettings, Role};
 use crate::telemetry::Sink;
 use crate::tls::{ClientCertificates, TlsSettings};
@@ -50,6 +50,8 @@ pub struct Wishes {
     pub statics: Vec<Wish>,
     /// `URL=DIR` of scripts, added to the routes of the file.
     pub scripts: Vec<Wish>,
+    /// `URL=SERVER[,SERVER…]`, added to the routes of the file.
+    pub proxies: Vec<Wish>,
     /// From hand-over to the first byte of an answer.
     pub timeout: Option<Wish>,
     /// Requests after which a worker is replaced.
@@ -233,6 +235,17 @@ impl Wishes {
             origin: wish.origin.clone(),
         };
         Some(tls::Draft { settings, place: wish.place() })
+    }
+
+    /// The upstreams of `--proxy`, each with its route.
+    pub(super) fn upstreams(&self, report: &Report) -> Vec<(upstream::Draft, route::Draft)> {
+        let read = |wish: &Wish| {
+            let (path, settings) = wish.read(report, upstream::mounted)?;
+            let handler = HandlerSettings::Upstream(settings.name.clone());
+            let route = route::Draft::found(&path, handler, &wish.origin);
+            Some((upstream::Draft { settings, place: wish.place() }, route))
+        };
+        self.proxies.iter().filter_map(read).collect()
     }
 
     /// The routes of `--static` and `--cgi`.

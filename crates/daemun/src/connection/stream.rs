@@ -15,7 +15,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Serving;
-use super::alarm::Alarm;
 use super::current::{self, Current, Worked, told};
 use super::error_page::error_response;
 use super::file::{FileStream, read_whole};
@@ -23,6 +22,7 @@ use super::http2::Shared;
 use super::inflow::Inflow;
 use super::reply::{SMALL_FILE, length};
 use super::wire::SEND_TIMEOUT;
+use crate::alarm::Alarm;
 use crate::handler::Fault;
 use crate::http::h1::{HeadLimits, Length, Outgoing, Refusal, plan};
 use crate::http::h2::{interim_head, read_head, request_line, response_head};
@@ -59,7 +59,7 @@ pub(super) async fn answer(
     );
     let current = Current::new(read.head, &shared.endpoint, &shared.context);
     if read.length.is_some_and(|length| length > serving.limits.max_body) {
-        let refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "the body is too long");
+        let refusal = Refusal::over(Status::CONTENT_TOO_LARGE, "the body is too long", "max_body");
         let (method, target) = (current.head.method_name(), current.head.target().escape_ascii());
         shared.context.errors.info(format_args!("a body was refused: {refusal} ({method} {target})"));
         let page = error_response(refusal.status, Some(refusal.reason), None, None, Some(&current.head));

@@ -123,7 +123,7 @@ impl Explainer {
             Some(Event::Asked(_)) => EndedBy::Filter,
             Some(Event::Reached(..)) => EndedBy::Handler,
         };
-        let is_known = !matches!(reached, Some(Told::Application(_) | Told::Program(_)));
+        let is_known = !matches!(reached, Some(Told::Application(_) | Told::Program(_) | Told::Upstream(_)));
         told.answer = match outcome {
             Ok(Outcome::Response(response)) if is_known || told.ended_by != EndedBy::Handler => Answer::of(&response),
             Ok(Outcome::Response(_)) => Answer::default(),
@@ -139,6 +139,10 @@ impl Explainer {
         if told.ended_by == EndedBy::Handler && told.answer.status.is_none() {
             told.unknown.push(match &reached {
                 Some(Told::Program(_)) => "what the program answers: it was not run".to_owned(),
+                Some(Told::Upstream(_)) => {
+                    "which server of the upstream answers, whether it is well, and what it says: none was asked"
+                        .to_owned()
+                }
                 _ => "what the application answers: it was not asked".to_owned(),
             });
         }

@@ -11,6 +11,7 @@ use crate::http::{Response, Status};
 use crate::listener::Role;
 use crate::router::{HostPattern, Rule, Verdict};
 use crate::static_files::Trace;
+use crate::upstream::{Balance, HashKey, UpstreamSettings};
 
 /// The way of one request.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -118,6 +119,8 @@ pub enum Told {
     File(Trace),
     /// An application.
     Application(ApplicationTold),
+    /// An upstream.
+    Upstream(UpstreamTold),
     /// A CGI program.
     Program(ProgramTold),
     /// A CGI route without a program for it.
@@ -160,6 +163,25 @@ pub struct ApplicationTold {
     pub directory: PathBuf,
     /// All that the request adds to `environ`.
     pub environment: Vec<(String, String)>,
+}
+
+/// An upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct UpstreamTold {
+    /// Its name.
+    pub name: String,
+    /// How a server is chosen.
+    pub balance: String,
+    /// The cookie by which a client stays with its server.
+    pub sticky: Option<String>,
+    /// Whether servers are asked how they are.
+    pub health: Option<String>,
+    /// The servers, with weight or rank.
+    pub servers: Vec<String>,
+    /// The path that they are asked for.
+    pub path: String,
+    /// What was taken off it.
+    pub script_name: String,
 }
 
 /// A CGI program.
@@ -237,6 +259,33 @@ impl RouteTold {
             host: rule.host.to_string(),
             path: rule.path.to_string(),
             conditions: rule.conditions.to_string(),
+        }
+    }
+}
+
+impl UpstreamTold {
+    pub(super) fn of(settings: &UpstreamSettings) -> Self {
+        let balance = match &settings.balance {
+            Balance::RoundRobin => "in turn, by weight".to_owned(),
+            Balance::LeastConnections => "the one with the fewest requests".to_owned(),
+            Balance::RandomTwo => "the better of two that are drawn".to_owned(),
+            Balance::Hash(HashKey::Client) => "by the client's address".to_owned(),
+            Balance::Hash(HashKey::Header(name)) => format!("by the header {name}"),
+            Balance::Hash(HashKey::Cookie(name)) => format!("by the cookie {name}"),
+        };
+        let servers = settings.servers.iter().map(|server| {
+            let rank = if server.backup { ", only when no other is left" } else { "" };
+            format!("{} (weight {}{rank})", server.url, server.weight)
+        });
+        let health = settings.health.as_ref();
+        Self {
+            name: settings.name.clone(),
+            balance,
+            sticky: settings.sticky.as_ref().map(|sticky| sticky.cookie.clone()),
+            health: health.map(|health| format!("GET {} every {:?}", health.path, health.interval)),
+            servers: servers.collect(),
+            path: String::new(),
+            script_name: String::new(),
         }
     }
 }

@@ -67,7 +67,10 @@ fn may_decline(handler: &HandlerSettings) -> bool {
     match handler {
         HandlerSettings::Static(settings) => settings.missing == Missing::Next,
         HandlerSettings::Cgi(settings) => settings.script_root().is_some(),
-        HandlerSettings::App(_) | HandlerSettings::Redirect { .. } | HandlerSettings::Respond { .. } => false,
+        HandlerSettings::App(_)
+        | HandlerSettings::Upstream(_)
+        | HandlerSettings::Redirect { .. }
+        | HandlerSettings::Respond { .. } => false,
     }
 }
 
@@ -82,7 +85,7 @@ fn target(handler: &HandlerSettings) -> String {
                 [first, rest @ ..] => format!("{first} and {} more", rest.len()),
             }
         }
-        HandlerSettings::App(name) => name.clone(),
+        HandlerSettings::App(name) | HandlerSettings::Upstream(name) => name.clone(),
         HandlerSettings::Cgi(settings) => match settings.script_root() {
             Some(root) => root.display().to_string(),
             None => settings.program.join(" "),

@@ -142,6 +142,20 @@ fn show_target(page: &mut Page, target: &Told) {
             page.entry("python", &format!("{}  ({})", app.python.display(), app.python_reason));
             page.entry("folder", &app.directory.display().to_string());
         }
+        Told::Upstream(upstream) => {
+            page.entry("upstream", &format!("{}: {}", upstream.name, upstream.balance));
+            if let Some(cookie) = &upstream.sticky {
+                page.entry("", &format!("a client stays with its server by the cookie {cookie}"));
+            }
+            let health = upstream.health.as_deref().unwrap_or("by the answers that requests get");
+            page.entry("health", health);
+            let mut name = "servers";
+            for server in &upstream.servers {
+                page.entry(name, server);
+                name = "";
+            }
+            page.entry("path", &format!("{:?}, taken off it {:?}", upstream.path, upstream.script_name));
+        }
         Told::Program(program) => {
             page.entry("program", &program.script);
             page.entry("", &format!("SCRIPT_NAME={:?} PATH_INFO={:?}", program.script_name, program.path_info));

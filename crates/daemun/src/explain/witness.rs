@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::report::{ApplicationTold, ProgramTold, Told, text};
+use super::report::{ApplicationTold, ProgramTold, Told, UpstreamTold, text};
 use crate::app::AppSettings;
 use crate::cgi::{self, Choice, Way};
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
@@ -90,6 +90,7 @@ enum Leaf {
     Files(StaticFiles),
     Application(Box<AppSettings>),
     Program(Choice),
+    Upstream(UpstreamTold),
     Fixed(Arc<dyn Handler>, Told),
 }
 
@@ -105,6 +106,11 @@ fn leaf(configuration: &Configuration, route: &RouteSettings) -> io::Result<Leaf
             Leaf::Application(Box::new(
                 app.cloned().ok_or_else(|| io::Error::other(format!("no application `{name}`")))?,
             ))
+        }
+        HandlerSettings::Upstream(name) => {
+            let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == *name);
+            let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
+            Leaf::Upstream(UpstreamTold::of(upstream))
         }
         HandlerSettings::Cgi(settings) => {
             let mut settings = (**settings).clone();
@@ -203,6 +209,12 @@ impl Handler for Reached {
             }
             Leaf::Application(app) => {
                 self.tell(Told::Application(application(app, &request, &self.trusted)));
+                Box::pin(async { Ok(Outcome::Response(Response::new(Status::OK))) })
+            }
+            Leaf::Upstream(told) => {
+                let script_name = text(&request.notes.script_name);
+                let target = text(request.head.raw_path());
+                self.tell(Told::Upstream(UpstreamTold { script_name, path: target, ..told.clone() }));
                 Box::pin(async { Ok(Outcome::Response(Response::new(Status::OK))) })
             }
             Leaf::Program(choice) => Box::pin(async move {

@@ -4,6 +4,7 @@ mod handlers;
 mod https;
 mod listening;
 mod sight;
+mod upstreams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -33,6 +34,7 @@ use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use listening::Listening;
 use sight::{Aside, Sight};
+use upstreams::Upstreams;
 
 /// How long the last lines of the logs may take to be written at the end.
 const LOG_DEADLINE: Duration = Duration::from_secs(2);
@@ -117,6 +119,7 @@ struct Front {
     event_loops: Vec<Handle>,
     reports: Reports,
     pools: BTreeMap<String, AppPool>,
+    upstreams: Upstreams,
     listening: Listening,
     sight: Arc<Sight>,
     aside: Aside,
@@ -182,6 +185,7 @@ impl Front {
             event_loops,
             reports,
             pools: BTreeMap::new(),
+            upstreams: Upstreams::default(),
             listening,
             sight,
             aside,
@@ -210,8 +214,10 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
+        let watching = (&self.event_loops[0], &self.context.errors);
+        let groups = self.upstreams.prepare(&plan.configuration.upstreams, watching)?;
         let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
-        let means = handlers::Means { pools, spool, kept, errors, launcher };
+        let means = handlers::Means { pools, groups, spool, kept, errors, launcher };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
@@ -255,6 +261,13 @@ impl Front {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
+            ToFront::DrainServer(upstream, server) => {
+                if self.upstreams.drain(&upstream, &server) > 0 {
+                    let errors = &self.context.errors;
+                    errors
+                        .warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
+                }
+            }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Report(number) => {
                 let report = Box::new(self.sight.report());
@@ -287,6 +300,7 @@ impl Front {
     /// Serves what was prepared.
     fn switch(&mut self, generations: &BTreeMap<String, u64>) {
         let Some(Prepared { mut plan, serving, certificates, sockets }) = self.prepared.take() else { return };
+        self.upstreams.switch();
         self.context.serving.store(Arc::new(serving));
         self.certificates.store(Arc::new(certificates));
         let sockets = self.aside.update(&mut plan, sockets, &self.event_loops);

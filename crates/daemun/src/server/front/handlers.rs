@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::https::Https;
+use super::upstreams::Groups;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
 use crate::config::{Configuration, HandlerSettings, RouteSettings, ServerSettings};
@@ -18,6 +19,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::listener::{Address, ListenerSettings};
+use crate::proxy::Proxy;
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
@@ -28,6 +30,7 @@ use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
     pub(super) pools: BTreeMap<String, Arc<Pool>>,
+    pub(super) groups: Groups,
     pub(super) spool: Arc<Spool>,
     /// Caches and counters of filters.
     pub(super) kept: &'a Kept,
@@ -35,14 +38,14 @@ pub(super) struct Means<'a> {
     pub(super) launcher: &'a Arc<Client>,
 }
 
-/// Builds the router over all routes; `folders` are those that applications may have files sent from, then the roots
-/// of the static and CGI routes, each in their order.
+/// Builds the router over all routes; `folders` are those that applications may have files sent from, then, route by
+/// route, the roots of a static one, or the root of a CGI one and those that its programs may have files sent from.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
     means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
-    let Means { pools, spool, kept, errors, launcher } = means;
+    let Means { pools, groups, spool, kept, errors, launcher } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut senders = BTreeMap::new();
     for app in &configuration.apps {
@@ -78,10 +81,17 @@ pub(super) fn build(
                     None => application,
                 }
             }
+            HandlerSettings::Upstream(name) => {
+                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
+                Arc::new(Proxy::new(Arc::clone(group), Arc::clone(spool), trusted.clone()))
+            }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
                 let is_exact = matches!(route.rule.path, PathPattern::Exact(_));
-                Arc::new(Cgi::new((**settings).clone(), folder, is_exact, programs.clone())?)
+                let opened = folders.by_ref().take(settings.sendfile.len()).collect();
+                let roots = SendRoots::new(&settings.sendfile, opened).map_err(io::Error::other)?;
+                let program = Arc::new(Cgi::new((**settings).clone(), folder, is_exact, programs.clone())?);
+                if settings.sendfile.is_empty() { program } else { Arc::new(SendFiles::new(program, Arc::new(roots))) }
             }
             HandlerSettings::Redirect { to, status } => Arc::new(Redirect::new(to, *status).map_err(io::Error::other)?),
             HandlerSettings::Respond { status, body, content_type } => {

@@ -160,6 +160,21 @@ impl Master {
         self.notify.ready(&format!("serving {sites}: {}", self.configuration.target));
     }
 
+    /// Has a server of an upstream get nothing new.
+    async fn drain_server(&mut self, name: &str, server: Option<String>, reply: Reply) {
+        let Some(upstream) = self.configuration.upstreams.iter().find(|upstream| upstream.name == name) else {
+            return reply.refuse(format!("there is no upstream `{name}`"));
+        };
+        let urls: Vec<&str> = upstream.servers.iter().map(|server| server.url.as_str()).collect();
+        let urls = urls.join(", ");
+        let Some(server) = server.filter(|wanted| upstream.servers.iter().any(|server| server.is_called(wanted)))
+        else {
+            return reply.refuse(format!("say which server of `{name}`: {urls}"));
+        };
+        self.tell_front(ToFront::DrainServer(name.to_owned(), server.clone())).await;
+        reply.done(format!("{server} of `{name}` gets nothing new until the next reload"));
+    }
+
     /// Carries a command out. True when the server must end.
     pub(super) async fn asked(&mut self, Asked { command, reply }: Asked) -> bool {
         match command {
@@ -172,7 +187,7 @@ impl Master {
                 self.errors.info(format_args!("draining: clients are asked to close, and /readyz says 503"));
                 reply.done("draining: clients are asked to close, and /readyz says 503; it ends with a restart");
             }
-            Command::Drain { upstream: Some(name), .. } => reply.refuse(format!("there is no upstream `{name}`")),
+            Command::Drain { upstream: Some(name), server } => self.drain_server(&name, server, reply).await,
             Command::Upgrade => self.upgrade(Some(&reply)),
             Command::Stop => {
                 let grace = self.configuration.server.grace.as_secs_f32();

@@ -59,6 +59,12 @@ fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
             let (processes, threads) = app.map_or((0, 0), |app| (app.processes, app.threads));
             format!("application {name}, {processes} processes of {threads} threads")
         }
+        HandlerSettings::Upstream(name) => {
+            let upstream = configuration.upstreams.iter().find(|upstream| &upstream.name == name);
+            let servers = upstream.map_or(&[][..], |upstream| &upstream.servers);
+            let servers: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
+            format!("upstream {name}, {}", servers.join(" "))
+        }
         HandlerSettings::Cgi(settings) => match &settings.program[..] {
             [] => format!("CGI scripts in {}, {} at a time", settings.root.display(), settings.max_processes),
             program => format!("CGI program {}, {} at a time", program.join(" "), settings.max_processes),

@@ -213,6 +213,7 @@ async fn answer(result: Result<Outcome, HandlerError>) -> Answer {
         ResponseBody::Empty => (Vec::new(), 0, false),
         ResponseBody::Full(bytes) => (bytes.to_vec(), bytes.len() as u64, false),
         ResponseBody::LengthOnly(length) => (Vec::new(), *length, false),
+        ResponseBody::Tunnel(_) => unreachable!("a file is no tunnel"),
         ResponseBody::File(part) => {
             let file = fs::File::from(part.file.try_clone().unwrap());
             let mut bytes = vec![0; part.length as usize];

@@ -1,0 +1,310 @@
+//! `[upstream.NAME]`: servers that others maintain, and how they are asked.
+
+use super::configuration::HandlerSettings;
+use super::fault::{Place, Report};
+use super::route;
+use super::section::{Entry, Keys, Section, list};
+use super::suggest::did_you_mean;
+use crate::upstream::{
+    Balance, ClientTls, HealthSettings, HostField, ServerSettings, Sticky, UpstreamSettings, check_tls, is_token,
+};
+
+pub(super) const KEYS: Keys = Keys {
+    known: &[
+        "servers",
+        "balance",
+        "sticky",
+        "health",
+        "failures",
+        "eject",
+        "panic_threshold",
+        "retries",
+        "slow_start",
+        "max_connections",
+        "queue",
+        "connect_timeout",
+        "read_timeout",
+        "send_timeout",
+        "tunnel_timeout",
+        "keep_alive",
+        "host",
+        "rewrite_location",
+        "tls",
+    ],
+    later: &[],
+};
+const SERVER: Keys = Keys { known: &["url", "weight", "backup", "max_connections"], later: &[] };
+const STICKY: Keys = Keys { known: &["cookie", "key"], later: &[] };
+const HEALTH: Keys =
+    Keys { known: &["path", "host", "status", "body", "interval", "timeout", "unhealthy", "healthy"], later: &[] };
+const RETRIES: Keys = Keys { known: &["max", "budget"], later: &[] };
+const QUEUE: Keys = Keys { known: &["max", "timeout"], later: &[] };
+const KEEP_ALIVE: Keys = Keys { known: &["max", "timeout"], later: &[] };
+const TLS: Keys = Keys { known: &["ca_file", "server_name", "cert", "key", "verify"], later: &[] };
+
+/// Most requests or connections that make sense on one machine.
+const MOST: u64 = 1_000_000;
+
+/// Bytes of a key that cookies are signed with: fewer could be guessed.
+const SHORTEST_KEY: usize = 16;
+
+/// An upstream with the place that its faults are told at.
+#[derive(Debug)]
+pub(super) struct Draft {
+    pub(super) settings: UpstreamSettings,
+    pub(super) place: Place,
+}
+
+/// Reads `[upstream.NAME]`. After a fault it stands for what was meant, so that those who name it are not at fault too.
+pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draft {
+    let mut settings = UpstreamSettings::new(name, servers(section, entry).unwrap_or_default());
+    if let Some(balance) = section.entry("balance").and_then(|entry| entry.parse("a way to balance", Balance::parse)) {
+        settings.balance = balance;
+    }
+    settings.sticky = section.entry("sticky").and_then(|entry| sticky(&entry));
+    settings.health = section.entry("health").and_then(|entry| health(&entry));
+    circuit(section, &mut settings);
+    limits(section, &mut settings);
+    if let Some(entry) = section.entry("host") {
+        settings.host = entry.parse("`client`, `server` or a host", field_value).map_or(HostField::Client, host);
+    }
+    if let Some(rewrite) = section.entry("rewrite_location").and_then(|entry| entry.boolean()) {
+        settings.rewrite_location = rewrite;
+    }
+    if let Some(entry) = section.entry("tls") {
+        settings.tls = tls(&entry).unwrap_or_default();
+    }
+    Draft { settings, place: section.place() }
+}
+
+/// The upstream of `--proxy URL=SERVER[,SERVER…]`, and the path that it is below.
+pub(super) fn mounted(text: &str) -> Result<(String, UpstreamSettings), String> {
+    let wrong = || format!("expected URL=SERVER such as \"/api=http://127.0.0.1:9000\", found {text:?}");
+    let (url, servers) = text.split_once('=').ok_or_else(wrong)?;
+    let bare = url.strip_suffix('*').unwrap_or(url).trim_end_matches('/');
+    let path = format!("{bare}/*");
+    if !url.starts_with('/') || bare.contains('*') || path.parse::<crate::router::PathPattern>().is_err() {
+        return Err(wrong());
+    }
+    let servers: Result<Vec<_>, _> = servers.split(',').map(ServerSettings::parse).collect();
+    Ok((path, UpstreamSettings::new(format!("--proxy {url}"), servers?)))
+}
+
+/// Tells every reference to an upstream that is not there, and every upstream that nothing leads to.
+pub(super) fn check(routes: &[route::Draft], upstreams: &[Draft], report: &Report) {
+    let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.settings.name.as_str()).collect();
+    let mut used = Vec::new();
+    for route in routes {
+        let HandlerSettings::Upstream(name) = &route.settings.handler else { continue };
+        used.push(name.as_str());
+        if names.contains(&name.as_str()) {
+            continue;
+        }
+        let near = did_you_mean(name, &names);
+        let known: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let more = match (near.is_empty(), known.is_empty()) {
+            (false, _) => near,
+            (true, true) => format!("; write [upstream.{name}]"),
+            (true, false) => format!("; there is {}", list(&known)),
+        };
+        report.fault(route.place.clone(), format!("`upstream`: there is no upstream `{name}`{more}"));
+    }
+    for upstream in upstreams {
+        let name = upstream.settings.name.as_str();
+        if !used.contains(&name) {
+            report.warn(format!("{}: no route leads to [upstream.{name}]", upstream.place));
+        }
+        if upstream.settings.tls.unverified {
+            report.warn(format!(
+                "{}: [upstream.{name}] verifies no certificate (`verify = false`): whoever is on the way can read and \
+                 change everything",
+                upstream.place
+            ));
+        }
+    }
+}
+
+fn servers(section: &Section<'_>, entry: &Entry<'_>) -> Option<Vec<ServerSettings>> {
+    let what = "a list of servers such as [\"http://10.0.0.5:8080\"]";
+    let Some(list) = section.entry("servers") else {
+        entry.fault("`servers` is missing: a list such as [\"http://10.0.0.5:8080\"]");
+        return None;
+    };
+    let most = section.entry("max_connections").and_then(|entry| entry.whole(1, MOST)).map(|most| most as usize);
+    let items = list.items(what)?;
+    let mut servers: Vec<ServerSettings> = Vec::new();
+    for item in &items {
+        let Some(mut server) = server(item) else { continue };
+        server.max_connections = server.max_connections.or(most);
+        if servers.iter().any(|other| other.url == server.url) {
+            item.fault(format!("{} stands here twice; `weight` gives a server more", server.url));
+        }
+        servers.push(server);
+    }
+    if items.is_empty() {
+        list.expected(what);
+        return None;
+    }
+    (!servers.is_empty()).then_some(servers)
+}
+
+fn server(entry: &Entry<'_>) -> Option<ServerSettings> {
+    let what = "a server such as \"http://10.0.0.5:8080\"";
+    if !entry.is_table() {
+        return entry.parse(what, ServerSettings::parse);
+    }
+    let section =
+        entry.section("a server", "a table such as { url = \"http://10.0.0.5:8080\", weight = 2 }", SERVER)?;
+    let Some(url) = section.entry("url") else {
+        entry.fault("a `url` is missing, such as \"http://10.0.0.5:8080\"");
+        return None;
+    };
+    let mut server = url.parse(what, ServerSettings::parse)?;
+    if let Some(weight) = section.entry("weight").and_then(|entry| entry.whole(1, 1000)) {
+        server.weight = weight as u32;
+    }
+    server.backup = section.entry("backup").and_then(|entry| entry.boolean()).unwrap_or(false);
+    let most = section.entry("max_connections").and_then(|entry| entry.whole(1, MOST));
+    server.max_connections = most.map(|most| most as usize);
+    Some(server)
+}
+
+fn sticky(entry: &Entry<'_>) -> Option<Sticky> {
+    let section = entry.section("`sticky`", "a table such as { cookie = \"route\" }", STICKY)?;
+    let Some(cookie) = section.entry("cookie") else {
+        entry.fault("a `cookie` is missing: its name");
+        return None;
+    };
+    let cookie = cookie.parse("the name of a cookie", |name| {
+        if is_token(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} cannot be the name of a cookie")) }
+    })?;
+    let key = section.entry("key").and_then(|entry| {
+        entry.parse("a key", |key| {
+            if key.len() < SHORTEST_KEY {
+                return Err(format!("a key has at least {SHORTEST_KEY} bytes"));
+            }
+            Ok(key.to_owned())
+        })
+    });
+    Some(Sticky { cookie, key })
+}
+
+fn health(entry: &Entry<'_>) -> Option<HealthSettings> {
+    let section = entry.section("`health`", "a table such as { path = \"/healthz\", interval = \"5s\" }", HEALTH)?;
+    let time = |key: &str| section.entry(key).and_then(|entry| entry.positive_duration());
+    let count = |key: &str, default| {
+        section.entry(key).and_then(|entry| entry.whole(1, 1000)).map_or(default, |count| count as u32)
+    };
+    let path = section.entry("path").map_or(Some("/".to_owned()), |entry| {
+        entry.parse("a path such as \"/healthz\"", |path| {
+            let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+            if is_path { Ok(path.to_owned()) } else { Err(format!("{path:?} is no path")) }
+        })
+    });
+    Some(HealthSettings {
+        path: path?,
+        host: section.entry("host").and_then(|entry| entry.parse("a host", field_value)),
+        status: section.entry("status").and_then(|entry| entry.whole(100, 599)).map(|status| status as u16),
+        body: section.entry("body").and_then(|entry| entry.name()),
+        interval: time("interval").unwrap_or(std::time::Duration::from_secs(5)),
+        timeout: time("timeout").unwrap_or(std::time::Duration::from_secs(2)),
+        unhealthy: count("unhealthy", 3),
+        healthy: count("healthy", 2),
+    })
+}
+
+fn circuit(section: &Section<'_>, settings: &mut UpstreamSettings) {
+    if let Some(failures) = section.entry("failures").and_then(|entry| entry.whole(1, 1000)) {
+        settings.failures = failures as u32;
+    }
+    if let Some(eject) = section.entry("eject").and_then(|entry| entry.positive_duration()) {
+        settings.eject = eject;
+    }
+    if let Some(threshold) = section.entry("panic_threshold").and_then(|entry| entry.whole(0, 100)) {
+        settings.panic_threshold = threshold as u32;
+    }
+    if let Some(time) = section.entry("slow_start").and_then(|entry| entry.duration()) {
+        settings.slow_start = time;
+    }
+    let Some(entry) = section.entry("retries") else { return };
+    if entry.is_integer() {
+        settings.retries = entry.whole(0, 10).map_or(settings.retries, |retries| retries as u32);
+    } else if let Some(section) =
+        entry.section("`retries`", "a number or a table such as { max = 1, budget = 10 }", RETRIES)
+    {
+        if let Some(most) = section.entry("max").and_then(|entry| entry.whole(0, 10)) {
+            settings.retries = most as u32;
+        }
+        if let Some(budget) = section.entry("budget").and_then(|entry| entry.whole(0, 100)) {
+            settings.retry_budget = budget as u32;
+        }
+    }
+}
+
+fn limits(section: &Section<'_>, settings: &mut UpstreamSettings) {
+    for (key, time) in [
+        ("connect_timeout", &mut settings.connect_timeout),
+        ("read_timeout", &mut settings.read_timeout),
+        ("send_timeout", &mut settings.send_timeout),
+        ("tunnel_timeout", &mut settings.tunnel_timeout),
+    ] {
+        if let Some(said) = section.entry(key).and_then(|entry| entry.positive_duration()) {
+            *time = said;
+        }
+    }
+    let of =
+        |key: &str, keys| section.entry(key)?.section(&format!("`{key}`"), "a table with `max` and `timeout`", keys);
+    let most = |section: &Section<'_>| section.entry("max")?.whole(0, MOST).map(|most| most as usize);
+    let time = |section: &Section<'_>| section.entry("timeout")?.positive_duration();
+    if let Some(queue) = of("queue", QUEUE) {
+        settings.queue_max = most(&queue).unwrap_or(settings.queue_max);
+        settings.queue_timeout = time(&queue).unwrap_or(settings.queue_timeout);
+    }
+    if let Some(kept) = of("keep_alive", KEEP_ALIVE) {
+        settings.keep_alive = most(&kept).unwrap_or(settings.keep_alive);
+        settings.keep_alive_timeout = time(&kept).unwrap_or(settings.keep_alive_timeout);
+    }
+}
+
+fn host(text: String) -> HostField {
+    match text.as_str() {
+        "client" => HostField::Client,
+        "server" => HostField::Server,
+        _ => HostField::Fixed(text),
+    }
+}
+
+/// Files are read here: the front opens no paths.
+fn tls(entry: &Entry<'_>) -> Option<ClientTls> {
+    let section = entry.section("`tls`", "a table such as { ca_file = \"internal-ca.pem\" }", TLS)?;
+    let file = |key: &str| {
+        let entry = section.entry(key)?;
+        let path = entry.path()?;
+        let read = std::fs::read_to_string(&path);
+        read.map_err(|error| entry.fault(format!("cannot read {}: {error}", path.display()))).ok()
+    };
+    let (authorities, cert, key) = (file("ca_file"), file("cert"), file("key"));
+    let certificate = match (cert, key) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        // One file may hold both.
+        (Some(cert), None) if section.entry("key").is_none() => Some((cert.clone(), cert)),
+        (None, Some(_)) if section.entry("cert").is_none() => {
+            entry.fault("a `key` needs a `cert`");
+            None
+        }
+        _ => None,
+    };
+    let tls = ClientTls {
+        authorities,
+        server_name: section.entry("server_name").and_then(|entry| entry.parse("a name", field_value)),
+        certificate,
+        unverified: !section.entry("verify").and_then(|entry| entry.boolean()).unwrap_or(true),
+    };
+    check_tls(&tls).map_err(|message| entry.fault(message)).ok()?;
+    Some(tls)
+}
+
+fn field_value(text: &str) -> Result<String, String> {
+    let is_host = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/');
+    if is_host { Ok(text.to_owned()) } else { Err(format!("expected a host, found {text:?}")) }
+}
