@@ -91,6 +91,14 @@ rewrite = { pattern = "^/render/(?<name>.*)$", to = "/page/{name}?from=render" }
 app = "wiki"
 cache = { ttl = "1s" }
 
+[upstream.back]
+servers = ["http://127.0.0.1:9"]
+connect_timeout = "1s"
+
+[[site]]
+hosts = ["back.example"]
+upstream = "back"
+
 [[site]]
 hosts = ["files.example"]
 static = { root = "files", missing = "next", index = ["index.html"] }
@@ -131,7 +139,14 @@ def explain(*arguments: str, cwd: Path, stdin: str = "", env: Headers | None = N
     """Give the output of a successful run."""
     command = [str(BINARY), "explain", *arguments]
     done = subprocess.run(
-        command, cwd=cwd, input=stdin, env=environment(env or {}), capture_output=True, text=True, timeout=DEADLINE, check=False
+        command,
+        cwd=cwd,
+        input=stdin,
+        env=environment(env or {}),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -178,10 +193,29 @@ PLACES = [
     *("", "static/", "static/a.txt", "static", "static/css", "static/css/site.css", "static/nothing", "static/.hidden"),
     *("admin/", "admin", "private/x", "old/x/y", "api/orders", "api", "cgi-bin/env.cgi/more", "cgi-bin/sub/deep"),
     *("cgi-bin/dead", "cgi-bin/nothing", "cgi-bin/.x", "render/a", "page", "deep/b", "site.css", "a.txt", "a.css"),
-    *("robots.txt", "spa/", "spa/x/y", "index.html", "css", "css/site.css", "%2e%2e/x", "a%2Fb", "%zz", "static/%61.txt"),
+    *(
+        "robots.txt",
+        "spa/",
+        "spa/x/y",
+        "index.html",
+        "css",
+        "css/site.css",
+        "%2e%2e/x",
+        "a%2Fb",
+        "%zz",
+        "static/%61.txt",
+    ),
 ]
 HOSTS = [
-    *("shop.example", "www.shop.example", "a.shop.example", "wiki.example", "wiki.example", "files.example"),
+    *(
+        "shop.example",
+        "www.shop.example",
+        "a.shop.example",
+        "wiki.example",
+        "wiki.example",
+        "files.example",
+        "back.example",
+    ),
     *("SHOP.example.", "other.example", "127.0.0.1", "shop.example:8080"),
 ]
 METHODS = ["GET"] * 6 + ["HEAD", "POST", "DELETE", "OPTIONS", "PUT"]
@@ -304,5 +338,73 @@ def test_ten_thousand_random_requests_take_the_way_that_is_told(everything: Path
     assert found == [], f"{len(found)} differences, the first:\n" + "\n".join(found[:10])
     # Each kind of ending and of handler was among them, or nothing was shown.
     assert {told["ended_by"] for told in said} == {"server", "router", "filter", "handler"}
-    assert {told["handler"] for told in said} == {"static", "app", "cgi", "redirect", "respond", None}
+    assert {told["handler"] for told in said} == {"static", "app", "cgi", "redirect", "respond", "upstream", None}
     assert all(faults(one, SCHEMA) == [] for one in said[:200])
+
+
+def test_a_file_is_told_with_its_variant_and_a_missing_one_with_the_nearest(everything: Path) -> None:
+    (everything / "files/css/site.css.gz").write_text("zz")
+    said = told("-H", "Accept-Encoding: gzip", "http://shop.example/static/css/site.css", cwd=everything)
+    assert said["target"]["path"] == str(everything / "files/css/site.css")
+    assert ["Content-Encoding", "gzip"] in said["answer"]["headers"]
+    assert any("the variant .gz is sent" in reason for reason in said["target"]["reasons"])
+    missing = told("http://shop.example/static/css/site.cs", cwd=everything)
+    assert (missing["answer"]["status"], missing["target"]["nearest"]) == (404, "css/site.css")
+
+
+def test_client_headers_and_method_decide(everything: Path) -> None:
+    def ended(*arguments: str) -> tuple[str, int | None, list[str]]:
+        said = told(*arguments, cwd=everything)
+        return said["ended_by"], said["answer"]["status"], [one["name"] for one in said["filters"] if one["ended"]]
+
+    assert ended("--client", "10.0.0.1", "http://shop.example/admin/") == ("filter", 403, ["allow, deny"])
+    assert ended("--client", "2001:db8::1", "http://shop.example/admin/") == ("handler", None, [])
+    assert ended("http://shop.example/private/x") == ("filter", 401, ["basic_auth"])
+    assert ended("-H", "Content-Length: 11", "-X", "POST", "http://shop.example/api/a") == ("filter", 413, ["max_body"])
+    assert ended("-X", "DELETE", "-H", "X-Beta: yes", "http://shop.example/api/a") == ("handler", 204, [])
+    said = told("-X", "DELETE", "http://shop.example/api/a", cwd=everything)
+    assert {"asks for: header x-beta = yes*", "is for the methods GET, POST"} <= {one["why"] for one in said["others"]}
+    assert any("rate_limit" in line for line in said["unknown"])
+
+
+def test_all_routes_are_shown_with_what_hides_them(everything: Path) -> None:
+    table = json.loads(explain("--all", "--json", cwd=everything))
+    assert faults(table, {"$ref": "#/$defs/table"}, SCHEMA) == []
+    robots = next(route for route in table["routes"] if route["path"] == "/robots.txt")
+    assert any(line.startswith("shop.example: /* at daemun.toml:") for line in robots["shadowed"])
+    assert "SHADOWED on shop.example" in explain("--all", cwd=everything)
+
+
+def test_djangos_routes_name_setting_and_line(startproject: Startproject) -> None:
+    project = startproject()
+    said = told("/static/admin/css/base.css", cwd=project)
+    assert re.match(r"from Django: STATIC_URL, settings\.py:\d+", said["route"]["origin"])
+    assert said["target"]["application"] == "admin"
+    assert said["answer"]["status"] == 200
+    assert told("/admin/", cwd=project)["handler"] == "app"
+
+
+def test_the_picture_has_eighty_columns_and_no_colour(everything: Path) -> None:
+    for arguments in (["--all"], ["http://wiki.example/cgi-bin/env.cgi/x"], ["/"], ["http://back.example/"]):
+        picture = explain(*arguments, cwd=everything)
+        assert max(map(len, picture.splitlines())) <= 80
+        assert "\x1b" not in picture
+
+
+def test_a_wrong_question_is_told(everything: Path) -> None:
+    for arguments, part in (
+        (["ftp://a/b"], "no scheme of ours"),
+        (["/", "-H", "nonsense"], "expected -H 'Name: value'"),
+        (["/", "-X", "A\nB"], "a line break"),
+        (["--config", "none.toml", "/"], "none.toml"),
+        ([], "required"),
+    ):
+        done = subprocess.run(
+            [str(BINARY), "explain", *arguments],
+            cwd=everything,
+            env=environment({}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, part in done.stderr) == (2, True), done.stderr

@@ -63,9 +63,9 @@ pub(super) fn build(configuration: &Configuration, story: &Arc<Story>) -> io::Re
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     let next = Arc::new(Router::new(routes).map_err(ties)?);
-    let router = Arc::new(Passed { next, story: Arc::clone(story) });
+    let front_door = Arc::new(Passed { next, story: Arc::clone(story) });
     let server = &configuration.server;
-    Ok(front::behind_https_of(router, server, server.listeners.iter().map(|one| (one, &one.address))))
+    Ok(front::behind_https_of(front_door, server, server.listeners.iter().map(|one| (one, &one.address))))
 }
 
 /// The filters whose word does not depend on what other requests did.
