@@ -368,7 +368,11 @@ def test_a_reload_changes_the_servers_without_a_failed_request(tmp_path: Path) -
 
 
 def test_an_option_is_enough_for_a_proxy(tmp_path: Path) -> None:
-    with Upstream("a") as one, Upstream("b") as other, Server("--proxy", f"/api={one.url},{other.url}", cwd=tmp_path) as server:
+    with (
+        Upstream("a") as one,
+        Upstream("b") as other,
+        Server("--proxy", f"/api={one.url},{other.url}", cwd=tmp_path) as server,
+    ):
         assert {server.get("/api/x").text for _ in range(4)} == {"a /api/x 0", "b /api/x 0"}
         assert server.get("/").status == 404
 

@@ -19,6 +19,7 @@ pub mod config;
 pub mod connection;
 pub mod control;
 pub mod django;
+pub mod explain;
 pub mod filter;
 pub mod gateway;
 pub mod handler;

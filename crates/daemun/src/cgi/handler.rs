@@ -1,7 +1,6 @@
 //! The door of a CGI route: a request in, a program's answer out.
 
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -11,11 +10,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::answer::{Document, Head, NoHead, read_head};
 use super::body::{OutputBody, Untold};
 use super::faults::{self, Why};
-use super::find::{FindError, Found, Scripts};
 use super::input::Input;
-use super::invocation::{Invocation, interpreter_for, path_info};
+use super::invocation::Invocation;
 use super::process::{Deadlines, Pipes, Process, standard};
-use super::settings::{CgiSettings, find_program};
+use super::settings::CgiSettings;
+use super::way::{Choice, Way};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Method, Request, RequestBody, RequestId, Response, ResponseBody, Status, Timing, TrustedProxies};
@@ -46,9 +45,7 @@ pub struct Shared {
 /// A CGI route.
 pub struct Cgi {
     settings: Arc<CgiSettings>,
-    scripts: Option<Arc<Scripts>>,
-    /// Whether the route's path is exact: then nothing of it is `PATH_INFO`.
-    is_exact: bool,
+    choice: Choice,
     shared: Shared,
     places: Arc<Semaphore>,
     waiting: AtomicUsize,
@@ -56,41 +53,19 @@ pub struct Cgi {
     nothing: OwnedFd,
 }
 
-/// What a request leads to.
-enum Way {
-    Run(Box<Invocation>),
-    Decline,
-    Refuse(HandlerError),
-}
-
 impl Cgi {
     /// A route. `folder` is the opened root, where it has one; `is_exact` says that its path has no `*`.
     pub fn new(
-        mut settings: CgiSettings,
+        settings: CgiSettings,
         folder: Option<OwnedFd>,
         is_exact: bool,
         shared: Shared,
     ) -> std::io::Result<Self> {
-        for (_, command) in &mut settings.interpreters {
-            resolve(command);
-        }
-        resolve(&mut settings.program);
-        let owners = std::mem::take(&mut settings.owners);
-        let scripts = match settings.script_root() {
-            Some(root) => folder.map(|folder| Arc::new(Scripts::new(folder, root.to_owned(), owners))),
-            None => None,
-        };
+        let choice = Choice::new(settings, folder, is_exact);
+        let settings = Arc::clone(&choice.settings);
         let places = Arc::new(Semaphore::new(settings.max_processes.max(1) as usize));
         let nothing = std::fs::File::open("/dev/null")?.into();
-        Ok(Self {
-            settings: Arc::new(settings),
-            scripts,
-            is_exact,
-            shared,
-            places,
-            waiting: AtomicUsize::new(0),
-            nothing,
-        })
+        Ok(Self { settings, choice, shared, places, waiting: AtomicUsize::new(0), nothing })
     }
 
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
@@ -98,7 +73,7 @@ impl Cgi {
             // Its standard error is told apart by it.
             request.notes.id = RequestId::next();
         }
-        let invocation = match self.way(&request).await {
+        let invocation = match self.choice.way(&request).await {
             Way::Run(invocation) => *invocation,
             Way::Decline => return Ok(Outcome::Decline(request)),
             Way::Refuse(error) => return Err(error),
@@ -156,70 +131,6 @@ impl Cgi {
         Ok(names_file && !self.settings.sendfile.is_empty() && matches!(document.status.code(), 200..=299))
     }
 
-    /// Which program answers, if any.
-    async fn way(&self, request: &Request) -> Way {
-        let path = request.path.as_bytes();
-        if !self.settings.program.is_empty() {
-            let length = if self.is_exact { path.len() } else { request.prefix_length.saturating_sub(1) };
-            return self.invoke(request, length, None);
-        }
-        let Some(scripts) = &self.scripts else { return Way::Decline };
-        let rest = path.get(request.prefix_length..).unwrap_or_default();
-        let found = match scripts.find(rest, false) {
-            Err(FindError::Cold) => {
-                let (scripts, rest) = (Arc::clone(scripts), rest.to_vec());
-                let found = tokio::task::spawn_blocking(move || scripts.find(&rest, true)).await;
-                found.unwrap_or(Err(FindError::Absent))
-            }
-            found => found,
-        };
-        match found {
-            Ok(found) => self.invoke(request, request.prefix_length + found.length, Some(found)),
-            Err(FindError::Absent) => Way::Decline,
-            Err(error @ FindError::Hidden(_)) => {
-                Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Client, error.to_string()))
-            }
-            Err(error @ (FindError::Outside { .. } | FindError::NotAFile(_))) => {
-                Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Server, error.to_string()))
-            }
-            Err(FindError::Io { error, .. }) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => Way::Decline,
-            Err(error) => {
-                Way::Refuse(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, error.to_string()))
-            }
-        }
-    }
-
-    /// A program whose part of the path has `length` bytes.
-    fn invoke(&self, request: &Request, length: usize, found: Option<Found>) -> Way {
-        let path = request.path.as_bytes();
-        let (name, rest) = path.split_at(length.min(path.len()));
-        let segments = name.split(|&byte| byte == b'/').count() - 1;
-        let Some(path_info) = path_info(request, rest, segments) else {
-            let message = "an encoded slash in the path would lead upwards";
-            return Way::Refuse(HandlerError::new(Status::NOT_FOUND, Fault::Client, message));
-        };
-        let name = [&request.notes.script_name[..], name].concat();
-        let Some(found) = found else {
-            let script = self.settings.program.first().map(PathBuf::from).unwrap_or_default();
-            let interpreter = self.settings.program.clone();
-            let invocation = Invocation { script, interpreter, is_script: false, name, path_info, reuse: false };
-            return Way::Run(Box::new(invocation));
-        };
-        let mut interpreter = interpreter_for(&self.settings, &found.path).unwrap_or_default().to_vec();
-        if interpreter.is_empty() && !found.is_executable {
-            let message = faults::ScriptFault::NotExecutable.told(&found.path);
-            return Way::Refuse(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message));
-        }
-        let mut reuse = false;
-        if self.settings.reuse && interpreter.is_empty() && self.is_python(&found.path) {
-            let python = self.settings.profile.reuse.as_ref().map(|reuse| reuse.python.display().to_string());
-            reuse = python.is_some();
-            interpreter.extend(python);
-        }
-        let invocation = Invocation { script: found.path, interpreter, is_script: true, name, path_info, reuse };
-        Way::Run(Box::new(invocation))
-    }
-
     /// A place among the route's processes and among all.
     async fn take_places(&self, invocation: &Invocation) -> Result<[OwnedSemaphorePermit; 2], HandlerError> {
         let full = |why: String| {
@@ -271,15 +182,6 @@ impl Cgi {
         Process::new(running, output.0, error.0, deadlines, log).map_err(failed)
     }
 
-    /// How a script begins. Only asked for where something went wrong, or what runs it depends on it.
-    fn beginning(&self, script: &Path) -> Option<Vec<u8>> {
-        self.scripts.as_ref()?.beginning(script).ok()
-    }
-
-    fn is_python(&self, script: &Path) -> bool {
-        faults::is_python(script, || self.beginning(script).ok_or_else(|| std::io::ErrorKind::NotFound.into()))
-    }
-
     /// The status and the line of the log for a program that gave no head.
     fn explain(&self, invocation: &Invocation, error: &NoHead, begun: Instant) -> HandlerError {
         let script = invocation.script.display();
@@ -292,7 +194,7 @@ impl Cgi {
                     LaunchError::TooLong => Status::FIELDS_TOO_LARGE,
                     LaunchError::NoLauncher => Status::BAD_GATEWAY,
                 };
-                let beginning = self.beginning(&invocation.script);
+                let beginning = self.choice.beginning(&invocation.script);
                 let why = Why { path: &invocation.script, program, beginning: beginning.as_deref(), error };
                 (status, why.to_string())
             }
@@ -305,7 +207,7 @@ impl Cgi {
             }
             NoHead::Ended { .. } | NoHead::Invalid { .. } => {
                 // A first line that ends with CR is the usual reason for a program that `env` does not find.
-                let own = self.beginning(&invocation.script).filter(|_| invocation.interpreter.is_empty());
+                let own = self.choice.beginning(&invocation.script).filter(|_| invocation.interpreter.is_empty());
                 let known = own.and_then(|beginning| faults::fault_of_beginning(&beginning));
                 let hint = known.map(|fault| format!("; {}", fault.told(&invocation.script))).unwrap_or_default();
                 (Status::INTERNAL_SERVER_ERROR, format!("{script}: {error}{hint}"))
@@ -335,15 +237,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Gives the program's place for its name. One that is not there stays as it is: each request will say so.
-fn resolve(command: &mut [String]) {
-    if let Some(name) = command.first_mut()
-        && let Some(path) = find_program(name)
-    {
-        *name = path.to_string_lossy().into_owned();
     }
 }
 

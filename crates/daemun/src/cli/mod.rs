@@ -6,6 +6,7 @@
 mod arguments;
 mod check;
 mod collect;
+mod explain;
 mod help;
 mod init;
 mod operate;
@@ -24,6 +25,7 @@ use crate::process::account::find_group;
 pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
 pub use check::CheckArguments;
 pub use collect::CollectArguments;
+pub use explain::ExplainArguments;
 pub use help::HelpArguments;
 pub use operate::run as operate;
 

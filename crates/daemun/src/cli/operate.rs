@@ -26,9 +26,12 @@ pub fn run(command: &Command, environment: &Environment) -> ExitCode {
         Command::Status(arguments) => return status(arguments, environment),
         Command::Init(arguments) => return init::run(arguments, environment),
         // These do not talk to a server and do not come here.
-        Command::Serve(_) | Command::Dev(_) | Command::Collect(_) | Command::Check(_) | Command::Help(_) => {
-            return ExitCode::FAILURE;
-        }
+        Command::Serve(_)
+        | Command::Dev(_)
+        | Command::Collect(_)
+        | Command::Check(_)
+        | Command::Explain(_)
+        | Command::Help(_) => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
         Command::Stacks(arguments) => (&arguments.place, Wanted::Stacks { app: arguments.app.clone() }),
         Command::Drain(arguments) => {

@@ -11,7 +11,7 @@ pub(super) const GENERAL: &[Code] = &[
         title: "the configuration cannot be used",
         cause: "A key, a value or a path is wrong; `daemun serve` says the same and exits with 2.",
         example: "[server]\nlistne = \"0.0.0.0:80\"",
-        mend: "what the message says; `daemun schema` gives editors every key",
+        mend: "what the message says; the manual has every key",
     },
     Code {
         id: "D002",

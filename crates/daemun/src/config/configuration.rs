@@ -139,3 +139,17 @@ pub enum HandlerSettings {
         content_type: String,
     },
 }
+
+impl HandlerSettings {
+    /// Its key in a route, as logs and `explain` call it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Static(_) => "static",
+            Self::App(_) => "app",
+            Self::Upstream(_) => "upstream",
+            Self::Cgi(_) => "cgi",
+            Self::Redirect { .. } => "redirect",
+            Self::Respond { .. } => "respond",
+        }
+    }
+}

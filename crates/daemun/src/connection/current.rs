@@ -163,6 +163,7 @@ impl Current {
             id: Some(&self.id),
             forwarded: self.forwarded.0,
             scheme: self.forwarded.1.unwrap_or(self.endpoint.scheme()),
+            place: self.scope.place(),
         });
     }
 }

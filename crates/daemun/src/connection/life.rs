@@ -248,6 +248,7 @@ impl Connection {
             id: None,
             forwarded: None,
             scheme: self.endpoint.scheme(),
+            place: metrics::PlaceId::default(),
         });
         let nowhere = metrics::RouteId::default();
         let (status, timing) = (refusal.status, Timing::default());

@@ -104,6 +104,7 @@ fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>, refu
         id: None,
         forwarded: None,
         scheme: crate::http::Scheme::Https,
+        place: crate::telemetry::metrics::PlaceId::default(),
     });
     shared.context.errors.info(format_args!("a request was refused: {refusal}"));
     Ended::Answered

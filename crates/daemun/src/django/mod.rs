@@ -51,6 +51,16 @@ fn finding(info: &DjangoInfo, code: &str, setting: &str, message: String) -> Fin
     Finding::new(code, message).at(file, info.lines.get(setting).copied())
 }
 
+/// Adds routes that were found, where no route of the file says otherwise.
+pub fn add(routes: &mut Vec<RouteSettings>, found: Vec<RouteSettings>) {
+    for route in found {
+        let taken = |other: &RouteSettings| other.rule.path == route.rule.path && other.rule.host == route.rule.host;
+        if !routes.iter().any(taken) {
+            routes.push(route);
+        }
+    }
+}
+
 /// `settings.py:28`, or the bare name where the line is not known.
 fn place(info: &DjangoInfo, setting: &str) -> String {
     let file = info

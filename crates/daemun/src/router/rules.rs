@@ -109,6 +109,23 @@ impl Rules {
         asked.into_iter().map(|(index, verdict)| Candidate { index, rule: &self.all[index], verdict }).collect()
     }
 
+    /// Every rule in the order in which requests ask them: the tables of exact hosts by name, those of wildcards, the one
+    /// for any host; in each the exact paths by name, then the prefixes.
+    pub fn in_order(&self) -> Vec<usize> {
+        let mut hosts: Vec<(&[u8], usize)> = self.exact.iter().map(|(host, &table)| (&**host, table)).collect();
+        hosts.sort_unstable();
+        let tables = hosts.into_iter().map(|(_, table)| table);
+        let tables = tables.chain(self.below.iter().map(|&(_, table)| table)).chain(self.any);
+        let mut order = Vec::with_capacity(self.all.len());
+        for table in tables.map(|table| &self.tables[table]) {
+            let mut exact: Vec<_> = table.exact.iter().collect();
+            exact.sort_unstable();
+            order.extend(exact.into_iter().flat_map(|(_, rules)| rules.iter().copied()));
+            order.extend(table.prefixes.iter().map(|entry| entry.rule));
+        }
+        order
+    }
+
     /// The methods that these rules are for, as `Allow` lists them.
     pub(super) fn allowed(&self, rules: &[usize]) -> String {
         let mut methods: Vec<&str> = Vec::new();

@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
+pub(crate) use handlers::{behind_https_of, filters, limits};
+
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::filter::Kept;

@@ -27,6 +27,8 @@ mod stopping;
 mod switching;
 mod upgrading;
 
+pub(crate) use launching::appoint;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;

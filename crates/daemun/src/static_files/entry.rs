@@ -182,6 +182,16 @@ impl Entry {
         !self.variants.is_empty()
     }
 
+    /// How long it may be kept.
+    pub(super) fn keeping(&self) -> Keeping {
+        self.keeping
+    }
+
+    /// What there is beside the plain file.
+    pub(super) fn codings(&self) -> Vec<Coding> {
+        self.variants.iter().filter_map(|variant| variant.coding).collect()
+    }
+
     /// The file as it is.
     pub(super) fn plain(&self) -> &Representation {
         &self.plain
@@ -236,6 +246,11 @@ impl Representation {
     /// The length of all of it.
     pub(super) fn length(&self) -> u64 {
         self.identity.size
+    }
+
+    /// How it is compressed.
+    pub(super) fn coding(&self) -> Option<Coding> {
+        self.coding
     }
 
     /// Whether it is compressed.

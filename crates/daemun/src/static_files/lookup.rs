@@ -5,6 +5,7 @@
 use std::fs::Metadata;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -139,21 +140,52 @@ impl Lookup {
     }
 
     fn in_roots(&self, own: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
-        let is_folder = own.is_empty() || own.ends_with(b"/");
         for root in &self.roots {
-            let Some(name) = root.below(own) else { continue };
-            let sought = if is_folder {
-                self.index_of(root, own, name, known)?
-            } else if name.is_empty() {
-                Sought::Folder
-            } else {
-                self.named(root, own, name, known)?
-            };
-            if !matches!(sought, Sought::Absent) {
-                return Ok(sought);
+            match self.in_root(root, own, known)? {
+                None | Some(Sought::Absent) => {}
+                Some(sought) => return Ok(sought),
             }
         }
         Ok(Sought::Absent)
+    }
+
+    /// What one root has; `None` where its prefix stands against the name.
+    fn in_root(&self, root: &RootTree, own: &[u8], known: Known<'_>) -> Result<Option<Sought>, LookupError> {
+        let Some(name) = root.below(own) else { return Ok(None) };
+        let sought = if own.is_empty() || own.ends_with(b"/") {
+            self.index_of(root, own, name, known)?
+        } else if name.is_empty() {
+            Sought::Folder
+        } else {
+            self.named(root, own, name, known)?
+        };
+        Ok(Some(sought))
+    }
+
+    /// Every root that is asked, in order, with the path that the name has in it and what stands there; the last is the
+    /// one that decides.
+    pub(super) fn trace(&self, own: &[u8], now: Instant) -> Vec<(PathBuf, PathBuf, Result<Sought, LookupError>)> {
+        let known = Known { last: None, now };
+        let mut steps = Vec::new();
+        for root in &self.roots {
+            let result = match self.in_root(root, own, known) {
+                Ok(None) => continue,
+                Ok(Some(sought)) => Ok(sought),
+                Err(error) => Err(error),
+            };
+            let name = root.below(own).unwrap_or_default();
+            let index = self.index.iter().map(|index| [name, index.as_bytes()].concat()).find(|whole| {
+                (own.is_empty() || own.ends_with(b"/")) && matches!(root.tree.open(whole), Ok(Below::File(..)))
+            });
+            let name = index.unwrap_or_else(|| name.to_vec());
+            let path = root.path.join(std::ffi::OsStr::from_bytes(&name));
+            let is_last = !matches!(result, Ok(Sought::Absent));
+            steps.push((root.path.clone(), path, result));
+            if is_last {
+                break;
+            }
+        }
+        steps
     }
 
     /// The file that answers for a folder.

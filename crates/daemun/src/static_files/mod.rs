@@ -34,6 +34,7 @@ mod send;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod tree;
 
 use std::future::ready;
@@ -53,6 +54,7 @@ use crate::http::{Method, Request, Status};
 pub use manifest::ManifestError;
 pub use send::{SendFiles, SendRoots};
 pub use settings::{Barred, Missing, Root, StaticSettings};
+pub use trace::Trace;
 
 /// The handler of a static route.
 #[derive(Debug)]

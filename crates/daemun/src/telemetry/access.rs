@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use super::error::ErrorLogger;
 use super::escape::{push_escaped, push_json, push_number, push_seconds};
 use super::mask::Mask;
-use super::metrics;
+use super::metrics::{self, PlaceId};
 use super::settings::Format;
 use super::template::Template;
 use super::time::{push_common, rfc3339};
@@ -67,6 +67,8 @@ pub struct Entry<'a> {
     pub forwarded: Option<IpAddr>,
     /// How the client spoke.
     pub scheme: Scheme,
+    /// The route that answered, or was asked last.
+    pub place: PlaceId,
 }
 
 impl<'a> Entry<'a> {
@@ -239,6 +241,9 @@ fn push_object(line: &mut Vec<u8>, entry: &Entry<'_>, mask: &Mask, now: SystemTi
         }
         RequestLine::Refused(bytes) => push_member(line, "refused", Some(first_line(bytes))),
     }
+    let place = metrics::place(entry.place);
+    push_member(line, "route", place.as_deref().map(|place| place.origin.as_bytes()));
+    push_member(line, "handler", place.as_deref().map(|place| place.handler.as_bytes()));
     line.extend_from_slice(b",\"status\":");
     push_number(line, entry.status.code().into());
     line.extend_from_slice(b",\"bytes\":");
@@ -315,6 +320,7 @@ mod tests {
             id: Some(&RequestId::Made(1)),
             forwarded: None,
             scheme: Scheme::Http,
+            place: metrics::intern_place(metrics::Place { origin: "daemun.toml:3:1".into(), handler: "static" }),
         };
         let mut line = Vec::new();
         format_entry(
@@ -355,7 +361,8 @@ mod tests {
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         let want = serde_json::json!({
             "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "request_id": "0000000000000001", "method": "GET", "target": "/",
-            "protocol": "HTTP/1.1", "host": "a", "referer": null, "user_agent": "\"y\\\u{fffd}", "status": 200, "bytes": 1234,
+            "protocol": "HTTP/1.1", "host": "a", "referer": null, "user_agent": "\"y\\\u{fffd}",
+            "route": "daemun.toml:3:1", "handler": "static", "status": 200, "bytes": 1234,
             "duration": 0.0015, "queue": 0.00002, "application": null,
         });
         assert_eq!(object, want);
@@ -365,12 +372,12 @@ mod tests {
     fn a_template_has_nginxs_names_and_secrets_are_masked() {
         let head = b"GET /a?token=secret&b=1 HTTP/1.1\r\nHost: A:80\r\nReferer: /x?token=s\r\nX-Key: \"k\r\nCookie: c=d; e=f\r\n\r\n";
         let text = "$remote_addr|$remote_port|$request|$uri|$args|$host|$status|$body_bytes_sent|$request_time|$request_id|\
-                    $scheme|$http_x_key|$http_referer|$cookie_e|$http_none|$queue_time|${status}x|$$";
+                    $scheme|$http_x_key|$http_referer|$cookie_e|$http_none|$queue_time|${status}x|$route|$handler|$$";
         let template = Template::parse(text).unwrap();
         assert_eq!(
             line(Kind::Template(template), head, Some("10.0.0.7:5000")),
             "10.0.0.7|5000|GET /a?token=***&b=1 HTTP/1.1|/a|token=***&b=1|a|200|1234|0.001500|0000000000000001|http|\
-             \\x22k|/x?token=***|f|-|0.000020|200x|$\n"
+             \\x22k|/x?token=***|f|-|0.000020|200x|daemun.toml:3:1|static|$\n"
         );
         for (text, want) in [
             ("$remote_adr", "there is no `$remote_adr`; did you mean `$remote_addr`?"),

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::access::{Entry, push_client, push_request_line};
 use super::escape::{push_escaped, push_number, push_seconds};
 use super::mask::Mask;
+use super::metrics;
 use super::time::{push_common, rfc3339};
 use crate::http::RequestHead;
 
@@ -21,7 +22,7 @@ enum Piece {
     Cookie(String),
 }
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 23] = [
     "remote_addr",
     "remote_port",
     "time_local",
@@ -43,6 +44,8 @@ const NAMES: [&str; 21] = [
     "queue_time",
     "upstream_response_time",
     "request_id",
+    "route",
+    "handler",
 ];
 
 impl Template {
@@ -157,6 +160,8 @@ fn push_name(line: &mut Vec<u8>, name: &str, entry: &Entry<'_>, mask: &Mask, now
         "request_time" => push_seconds(line, Some(entry.duration)),
         "queue_time" => push_seconds(line, entry.timing.queue),
         "upstream_response_time" => push_seconds(line, entry.timing.application),
+        "route" => push_or_dash(line, metrics::place(entry.place).as_deref().map(|place| place.origin.as_bytes())),
+        "handler" => push_or_dash(line, metrics::place(entry.place).as_deref().map(|place| place.handler.as_bytes())),
         _ => match entry.id {
             Some(id) => id.push(line),
             None => line.push(b'-'),

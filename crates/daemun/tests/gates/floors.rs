@@ -19,6 +19,7 @@ const FLOORS: &[&[&str]] = &[
     // Rules ask the project, and the warnings at start come from them.
     &["check"],
     &["server"],
+    &["explain"],
     &["cli"],
     &["main"],
 ];

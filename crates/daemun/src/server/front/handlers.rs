@@ -11,21 +11,21 @@ use super::https::Https;
 use super::upstreams::Groups;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
-use crate::config::{Configuration, HandlerSettings, RouteSettings};
+use crate::config::{Configuration, HandlerSettings, RouteSettings, ServerSettings};
 use crate::connection::Limits;
 use crate::filter::{FilterSettings, Filtered, Kept, Placed};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
-use crate::listener::Address;
+use crate::listener::{Address, ListenerSettings};
 use crate::proxy::Proxy;
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
-use crate::telemetry::metrics::{self, Labels, RouteId};
+use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
 
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
@@ -104,7 +104,8 @@ pub(super) fn build(
             Filtered::wrap(&filters(configuration, route), handler, &trusted, (kept, &name)).map_err(wrong)?;
         let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
         let labels = Labels { route: pattern(&route.rule), app };
-        let counted = Counted { route: metrics::intern(&labels), handler };
+        let place = Place { origin: route.rule.origin.clone(), handler: route.handler.kind() };
+        let counted = Counted { route: metrics::intern(&labels), place: metrics::intern_place(place), handler };
         routes.push((route.rule.clone(), Arc::new(counted) as Arc<dyn Handler>));
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
@@ -113,7 +114,7 @@ pub(super) fn build(
 
 /// What connections are held to: a route that allows larger bodies than the server raises what is read at all, and the
 /// others are held to the server's own limit by a filter.
-pub(super) fn limits(configuration: &Configuration) -> Limits {
+pub(crate) fn limits(configuration: &Configuration) -> Limits {
     let mut limits = configuration.server.limits.clone();
     let most = configuration.routes.iter().filter_map(|route| route.filters.max_body.as_ref()).map(|max| max.value);
     limits.max_body = most.fold(limits.max_body, u64::max);
@@ -121,7 +122,7 @@ pub(super) fn limits(configuration: &Configuration) -> Limits {
 }
 
 /// The filters of a route, with the server's `max_body` where another route has raised it.
-fn filters(configuration: &Configuration, route: &RouteSettings) -> FilterSettings {
+pub(crate) fn filters(configuration: &Configuration, route: &RouteSettings) -> FilterSettings {
     let mut filters = route.filters.clone();
     let own = configuration.server.limits.max_body;
     if filters.max_body.is_none() && limits(configuration).max_body > own {
@@ -142,12 +143,13 @@ fn pattern(rule: &Rule) -> String {
 /// A handler whose requests are counted by route.
 struct Counted {
     route: RouteId,
+    place: PlaceId,
     handler: Arc<dyn Handler>,
 }
 
 impl Handler for Counted {
     fn handle(&self, request: Request) -> Answering<'_> {
-        metrics::mark(self.route);
+        metrics::mark(self.route, self.place);
         self.handler.handle(request)
     }
 
@@ -158,9 +160,18 @@ impl Handler for Counted {
 
 /// The same behind what `redirect_https` and `hsts` ask for.
 pub(super) fn behind_https(handler: Arc<dyn Handler>, plan: &Plan) -> Arc<dyn Handler> {
-    let server = &plan.configuration.server;
-    let ports = plan.listeners.iter().filter(|(settings, ..)| settings.tls);
-    let mut ports = ports.filter_map(|(_, address, _)| match address {
+    let ports = plan.listeners.iter().map(|(settings, address, _)| (settings, address));
+    behind_https_of(handler, &plan.configuration.server, ports)
+}
+
+/// The same for listeners with the addresses that they came to be at.
+pub(crate) fn behind_https_of<'a>(
+    handler: Arc<dyn Handler>,
+    server: &ServerSettings,
+    listeners: impl Iterator<Item = (&'a ListenerSettings, &'a Address)>,
+) -> Arc<dyn Handler> {
+    let ports = listeners.filter(|(settings, _)| settings.tls);
+    let mut ports = ports.filter_map(|(_, address)| match address {
         Address::Tcp(address) => Some(address.port()),
         _ => None,
     });

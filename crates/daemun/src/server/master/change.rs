@@ -453,14 +453,7 @@ impl Change {
                 None => django::examine(info),
             };
             self.configuration.warnings.extend(findings.warnings.iter().map(Finding::told));
-            for route in findings.routes {
-                let taken = |other: &crate::config::RouteSettings| {
-                    other.rule.path == route.rule.path && other.rule.host == route.rule.host
-                };
-                if !self.configuration.routes.iter().any(taken) {
-                    self.configuration.routes.push(route);
-                }
-            }
+            django::add(&mut self.configuration.routes, findings.routes);
         }
     }
 }

@@ -11,8 +11,10 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use super::death::How;
 use super::events::Event;
 use super::{Master, Phase};
+use crate::cgi::CgiSettings;
 use crate::config::{Configuration, HandlerSettings};
 use crate::launcher::{LAUNCHER_ROLE, Profile, ToLauncher};
+use crate::process::account::AccountError;
 use crate::process::{self, Channel};
 use crate::server::plan::ToFront;
 use crate::supervisor::{Backoff, identity};
@@ -53,6 +55,26 @@ impl Launching {
     }
 }
 
+/// Settles as whom the programs of a CGI route run, by default as the server's `user` and `group`, and whose scripts
+/// are run. What is to be warned of comes back.
+pub(crate) fn appoint(
+    settings: &mut CgiSettings,
+    user: Option<&str>,
+    group: Option<&str>,
+) -> Result<Option<String>, AccountError> {
+    let user = settings.user.as_deref().or(user);
+    let group = settings.group.as_deref().or(group);
+    let chosen = identity::of_application(user, group, &settings.root)?;
+    if identity::is_root() {
+        let folder = std::fs::metadata(&settings.root).map_or(0, |folder| folder.uid());
+        let own = chosen.account.as_ref().map_or(0, |account| account.identity.user);
+        settings.owners = BTreeSet::from([0, folder, own]).into_iter().collect();
+    }
+    let identity = chosen.account.map(|account| account.identity);
+    settings.profile.identity = identity.map(|who| (who.user, who.group, who.groups));
+    Ok(chosen.warning)
+}
+
 impl Master {
     /// Says for each CGI route as whom its programs run, and starts a launcher where there is none yet.
     pub(super) async fn prepare_programs(&mut self, configuration: &mut Configuration) -> Result<(), String> {
@@ -60,20 +82,11 @@ impl Master {
         for route in &mut configuration.routes {
             let HandlerSettings::Cgi(settings) = &mut route.handler else { continue };
             let origin = &route.rule.origin;
-            let user = settings.user.as_deref().or(user.as_deref());
-            let group = settings.group.as_deref().or(group.as_deref());
-            let chosen = identity::of_application(user, group, &settings.root);
-            let chosen = chosen.map_err(|error| format!("{origin}: {error}"))?;
-            if let Some(warning) = chosen.warning.filter(|_| !self.serving) {
+            let warning = appoint(settings, user.as_deref(), group.as_deref());
+            let warning = warning.map_err(|error| format!("{origin}: {error}"))?;
+            if let Some(warning) = warning.filter(|_| !self.serving) {
                 configuration.warnings.push(format!("{origin}: {warning}"));
             }
-            if identity::is_root() {
-                let folder = std::fs::metadata(&settings.root).map_or(0, |folder| folder.uid());
-                let own = chosen.account.as_ref().map_or(0, |account| account.identity.user);
-                settings.owners = BTreeSet::from([0, folder, own]).into_iter().collect();
-            }
-            let identity = chosen.account.map(|account| account.identity);
-            settings.profile.identity = identity.map(|who| (who.user, who.group, who.groups));
             settings.profile_number = self.launching.number(&settings.profile);
         }
         if self.launching.profiles.is_empty() {

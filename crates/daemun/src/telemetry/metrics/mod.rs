@@ -14,6 +14,7 @@ mod text;
 
 pub use gather::{RouteFigures, Snapshot, gather};
 pub use histogram::{BOUNDS, Distribution};
-pub use route::{Labels, RouteId, Scope, intern, mark};
+pub(super) use route::place;
+pub use route::{Labels, Place, PlaceId, RouteId, Scope, intern, intern_place, mark};
 pub use shard::{answered, connection_closed, connection_opened, lost_lines, received, tls_handshake};
 pub use text::{Exposition, Kind};
