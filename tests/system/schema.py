@@ -37,13 +37,21 @@ def faults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None
     if "enum" in schema and value not in schema["enum"]:
         found.append(f"{at}: {value!r} is none of {schema['enum']}")
     if isinstance(value, dict):
-        known = schema.get("properties", {})
-        found += [f"{at}: lacks {name}" for name in schema.get("required", []) if name not in value]
-        if schema.get("additionalProperties") is False:
-            found += [f"{at}: {name} is not in the schema" for name in value if name not in known]
-        for name in value.keys() & known.keys():
-            found += faults(value[name], known[name], root, f"{at}.{name}")
+        found += faults_of_object(value, schema, root, at)
     if isinstance(value, list) and "items" in schema:
         for number, item in enumerate(value):
             found += faults(item, schema["items"], root, f"{at}[{number}]")
+    return found
+
+
+def faults_of_object(
+    value: Mapping[str, Any], schema: Mapping[str, Any], root: Mapping[str, Any], at: str
+) -> list[str]:
+    """Give what lacks, what is too much, and the faults of each member."""
+    known = schema.get("properties", {})
+    found = [f"{at}: lacks {name}" for name in schema.get("required", []) if name not in value]
+    if schema.get("additionalProperties") is False:
+        found += [f"{at}: {name} is not in the schema" for name in value if name not in known]
+    for name in value.keys() & known.keys():
+        found += faults(value[name], known[name], root, f"{at}.{name}")
     return found

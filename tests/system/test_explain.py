@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from conftest import Startproject
 from schema import faults
-from server import BINARY, DEADLINE, ROOT, Server, environment, json_lines
+from server import BINARY, DEADLINE, ROOT, Server, environment
 
 Told = dict[str, Any]
 Headers = dict[str, str]
@@ -329,7 +329,7 @@ def test_ten_thousand_random_requests_take_the_way_that_is_told(everything: Path
         client.socket.close()
         server.get("/the-last")
         server.wait_for("/the-last", server.access)
-        log = json_lines(server.access)[:-1]
+        log = [json.loads(line) for line in server.access.lines[:-1]]
     found = [
         difference
         for question, told, line, fields in zip(asked, said, log, answers, strict=True)

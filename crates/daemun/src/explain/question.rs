@@ -167,7 +167,7 @@ fn head(method: &str, target: &str, host: &str, headers: &[String]) -> Result<By
     for line in headers {
         let (name, value) = line.split_once(':').ok_or_else(|| format!("expected -H 'Name: value', found {line:?}"))?;
         if !name.trim().eq_ignore_ascii_case("host") {
-            text += &format!("{}: {}\r\n", name.trim(), value.trim());
+            text.extend([name.trim(), ": ", value.trim(), "\r\n"]);
         }
     }
     let lines = headers.iter().map(String::as_str);

@@ -26,7 +26,7 @@ impl Page {
     fn heading(&mut self, text: &str) {
         for line in wrapped(text, WIDTH) {
             let (on, off) = if self.style.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-            self.out += &format!("{on}{line}{off}\n");
+            self.out.extend([on, &line, off, "\n"]);
         }
     }
 
@@ -45,7 +45,7 @@ impl Page {
     fn item(&mut self, text: &str) {
         let mut mark = "- ";
         for line in wrapped(text, WIDTH - 4) {
-            self.out += &format!("  {mark}{line}\n");
+            self.out.extend(["  ", mark, &line, "\n"]);
             mark = "  ";
         }
     }
