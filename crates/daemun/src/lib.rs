@@ -32,3 +32,4 @@ pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod transformer;

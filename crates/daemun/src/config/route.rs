@@ -36,10 +36,11 @@ pub(super) const KEYS: Keys = Keys {
         "strip_prefix",
         "cache",
         "compress",
+        "xslt",
         "errors",
         "server_timing",
     ],
-    later: &["upstream", "xslt"],
+    later: &["upstream"],
 };
 
 const HANDLERS: [&str; 5] = ["static", "app", "cgi", "redirect", "respond"];

@@ -29,6 +29,7 @@ use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
+use crate::transformer;
 use listening::Listening;
 use sight::{Aside, Sight};
 
@@ -123,6 +124,7 @@ struct Front {
     tickets: Tickets,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
+    transformers: Arc<transformer::Client>,
     /// Caches and counters of filters, found again after a reload.
     kept: Kept,
 }
@@ -173,6 +175,7 @@ impl Front {
         let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
+        let transformers = transformer::Client::new(event_loops[0].clone());
         let sight = Sight::new(Arc::clone(&context), questions);
         let aside = Aside::new(&sight, &plan.token, &context.errors, &certificates);
         let mut front = Self {
@@ -188,6 +191,7 @@ impl Front {
             prepared: None,
             kept: Kept::default(),
             launcher,
+            transformers,
         };
         front.prepare(plan, descriptors)?;
         Ok(front)
@@ -208,8 +212,9 @@ impl Front {
         }
         self.prepare_pools(&plan, worker_sockets);
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
-        let means = handlers::Means { pools, spool, kept, errors, launcher };
+        let (kept, errors) = (&self.kept, &self.context.errors);
+        let (launcher, transformers) = (&self.launcher, &self.transformers);
+        let means = handlers::Means { pools, spool, kept, errors, launcher, transformers };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
@@ -265,6 +270,13 @@ impl Front {
                 for socket in descriptors {
                     if let Err(error) = self.launcher.connect(socket) {
                         self.context.errors.error(format_args!("cannot reach the launcher: {error}"));
+                    }
+                }
+            }
+            ToFront::Transformer => {
+                for socket in descriptors {
+                    if let Err(error) = self.transformers.connect(socket) {
+                        self.context.errors.error(format_args!("cannot reach a transformer: {error}"));
                     }
                 }
             }
