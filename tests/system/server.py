@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -86,6 +86,7 @@ class Server:
         env: Mapping[str, str] | None = None,
         listen: str = "127.0.0.1:0",
         program: Path = BINARY,
+        close_fds: bool = True,
     ) -> None:
         assert program.exists(), f"{program} is not built; run:  make build"
         command = [str(program), "serve", *map(str, arguments)]
@@ -101,6 +102,7 @@ class Server:
             stderr=subprocess.PIPE,
             text=True,
             errors="replace",
+            close_fds=close_fds,
         )
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -219,6 +221,13 @@ class Server:
                 self._process.wait()
         self.errors.finish()
         self.access.finish()
+
+
+def eventually(holds: Callable[[], bool], what: str) -> None:
+    """Ask again and again until it holds."""
+    end = time.monotonic() + DEADLINE
+    while not holds():
+        assert time.monotonic() < end, f"not within {DEADLINE:.0f} s: {what}"
 
 
 def exchange(

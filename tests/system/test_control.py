@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,9 +79,8 @@ def test_the_socket_is_for_its_user_alone_and_goes_with_the_server(flask: Path) 
         assert not path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can ask as somebody else")
 def test_another_user_is_refused_by_the_kernels_word(flask: Path) -> None:
-    if os.geteuid() != 0:
-        return
     path = Path("/tmp") / f"daemun-test-{os.getpid()}.control"
     with Server("app:app", "--workers", "1", "--control", path, cwd=flask):
         # Even where the access bits are wrong.
@@ -105,10 +106,27 @@ def test_nonsense_on_the_socket_is_refused_and_harms_nobody(flask: Path) -> None
                     client.sendall(bytes_)
                     client.shutdown(socket.SHUT_WR)
                     assert b'"refused"' in client.recv(4096)
+                    assert client.recv(1) == b"", "who was refused is not kept waiting"
                 except OSError:
                     # What is too long is not read to its end.
                     assert len(bytes_) > 65536
         assert status(flask)["phase"] == "serving"
+
+
+def test_stacks_name_the_function_that_a_view_waits_in(flask: Path, gate: Gate) -> None:
+    with Server("app:app", "--workers", "1", cwd=flask, env=gate.env) as server, ThreadPoolExecutor() as pool:
+        held = pool.submit(server.get, "/held")
+        gate.entered()
+        told = run("stacks", cwd=flask)
+        assert (told.returncode, told.stderr) == (0, "")
+        assert re.search(r"^app: worker 1 \(pid \d+\)$", told.stdout, re.MULTILINE), told.stdout
+        assert re.search(rf'^  File "{flask}/app.py", line \d+ in held$', told.stdout, re.MULTILINE), told.stdout
+        assert "  waits for a request\n" in told.stdout, "the other threads"
+        assert told.stdout.endswith("1 worker\n")
+        unknown = run("stacks", "none", cwd=flask)
+        assert (unknown.returncode, "there is no application `none`" in unknown.stderr) == (1, True)
+        gate.open()
+        assert held.result(DEADLINE).text == "finished"
 
 
 def test_a_reload_waits_and_says_what_came_of_it(flask: Path) -> None:

@@ -370,25 +370,21 @@ def test_an_event_is_not_held_back_by_compression(server: Server, tmp_path: Path
     with wire(server.port) as connection:
         head = f"GET /stream/x?{flag} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
         connection.send(head.encode())
+        reply = connection.head()
+        assert reply is not None
+        assert reply.get("Content-Encoding") == "gzip"
         unpacker = zlib.decompressobj(wbits=31)
         seen = b""
-        received = b""
         while b"first\n" not in seen:
-            received += connection.socket.recv(65536)
-            body = received.partition(b"\r\n\r\n")[2]
-            seen = b""
-            unpacker = zlib.decompressobj(wbits=31)
-            while body:
-                size, _, body = body.partition(b"\r\n")
-                length = int(size, 16) if size else 0
-                seen += unpacker.decompress(body[:length])
-                body = body[length + 2 :]
+            chunk = connection.chunk()
+            assert chunk, "the answer ended"
+            seen += unpacker.decompress(chunk)
         assert not flag.exists()
         flag.touch()
-        while b"second\n" not in seen and (more := connection.socket.recv(65536)):
-            received += more
-            size, _, rest = more.partition(b"\r\n")
-            seen += unpacker.decompress(rest[: int(size, 16)])
+        while chunk := connection.chunk():
+            seen += unpacker.decompress(chunk)
+        assert chunk == b"", "it ended as chunks do"
+        assert unpacker.eof
     assert seen == b"first\nsecond\n"
 
 

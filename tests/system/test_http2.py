@@ -314,7 +314,8 @@ def test_frames_that_bring_nothing_are_cut(server: Server, flood: bytes) -> None
                 # It is no longer read: neither is it answered.
                 cut = True
                 break
-        assert cut or connection.ending() == h2.ENHANCE_YOUR_CALM
+        # The reset, for what it did not read, may overtake its last word. A connection that lives is a TimeoutError.
+        assert cut or connection.ending() in {None, h2.ENHANCE_YOUR_CALM}
     assert resident(front(server)) - before < 16 << 20
 
 

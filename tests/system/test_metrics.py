@@ -15,7 +15,7 @@ from gate import Gate
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
-from server import DEADLINE, Answer, Server, exchange, run
+from server import DEADLINE, Answer, Server, eventually, exchange, run
 from wire import Wire
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -170,6 +170,19 @@ app = "good"
         assert ask(port, "/readyz").status == 200
 
 
+def test_an_application_that_starts_on_demand_is_ready_without_a_worker(flask: Path) -> None:
+    (flask / "daemun.toml").write_text(
+        '[server]\nlisten = ["127.0.0.1:0"]\nhealth = "127.0.0.1:0"\n'
+        '[app.rare]\nwsgi = "app:app"\nprocesses = { min = 0, max = 1 }\n'
+    )
+    with Server(cwd=flask, listen="") as server:
+        port = health(server)
+        assert (ask(port, "/readyz").status, ask(port, "/healthz").status) == (200, 200)
+        assert run("status", "--check", cwd=flask).returncode == 0
+        assert server.get("/").text == "one"
+        assert ask(port, "/readyz").status == 200
+
+
 def test_health_is_answered_while_what_is_in_flight_is_finished(flask: Path, gate: Gate) -> None:
     arguments = ("app:app", "--workers", "1", "--health", "127.0.0.1:0")
     with Server(*arguments, cwd=flask, env=gate.env) as server, ThreadPoolExecutor() as pool:
@@ -178,9 +191,8 @@ def test_health_is_answered_while_what_is_in_flight_is_finished(flask: Path, gat
         gate.entered()
         server.send(signal.SIGTERM)
         server.wait_for("stopping")
-        while (ready := ask(port, "/readyz")).status != 503:
-            pass
-        assert ready.text == "the server is going down\n"
+        eventually(lambda: ask(port, "/readyz").status == 503, "it is not ready")
+        assert ask(port, "/readyz").text == "the server is going down\n"
         assert ask(port, "/healthz").status == 200
         gate.open()
         assert held.result(DEADLINE).text == "finished"

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gate import Gate
-from server import DEADLINE, Server, children, exchange
+from server import DEADLINE, Server, children, eventually, exchange
 
 BASE = """\
 [server]
@@ -183,13 +183,10 @@ def test_routes_listeners_and_applications_come_and_go(flask: Path) -> None:
                 assert connection.makefile("rb").read().endswith(b"second")
             file.write_text(BASE.format(listen=""))
             server.send(signal.SIGHUP)
-            while server.get("/two/").status != 404:
-                pass
-            while listens(port):
-                pass
+            eventually(lambda: server.get("/two/").status == 404, "the route is gone")
+            eventually(lambda: not listens(port), "the listener is gone")
         assert server.get("/").text == "one"
-        while len(set(children(server.pid))) > len(before):
-            pass
+        eventually(lambda: len(set(children(server.pid))) <= len(before), "what was replaced is gone")
         assert server.stop() == 0
         assert "panic" not in server.errors.text
 

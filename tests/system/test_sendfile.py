@@ -134,6 +134,43 @@ def test_without_folders_a_path_reaches_a_proxy_and_nobody_else(site: Path) -> N
         assert (answer.status, answer.headers["X-Accel-Redirect"]) == (200, "/protected/film.mp4")
 
 
+def test_a_cgi_program_has_a_file_sent_and_shows_nobody_where_it_lies(site: Path) -> None:
+    (site / "cgi-bin").mkdir()
+    program = site / "cgi-bin" / "send"
+    program.write_text(
+        '#!/bin/sh\nprintf "Content-Type:\\nContent-Disposition: attachment\\n%s\\n\\nignored" "$QUERY_STRING"\n'
+        f"touch {site}/cgi-bin/ended\n"
+    )
+    program.chmod(0o755)
+    route = '[[route]]\npath = "/cgi-bin/*"\ncgi = { root = "cgi-bin", sendfile = { "/protected/" = "media" } }\n'
+    file = site / "daemun.toml"
+    file.write_text(route)
+    wishes = ["X-Accel-Redirect:/protected/film.mp4", f"X-Sendfile:{site}/media/film.mp4"]
+    with Server(cwd=site, listen="127.0.0.1:0") as server:
+        for wish in wishes:
+            answer = server.get(f"/cgi-bin/send?{wish}", {"Range": "bytes=256-511"})
+            assert (answer.status, answer.body) == (206, CONTENT[256:512])
+            assert answer.headers["Content-Disposition"] == "attachment"
+            assert answer.headers["Content-Type"] == "video/mp4"
+            assert not {"X-Accel-Redirect", "X-Sendfile"} & set(answer.headers.keys())
+        assert server.get(f"/cgi-bin/send?X-Sendfile:{site}/secret.txt").status == 500
+        server.wait_for("no folder of `sendfile` holds it")
+    assert (site / "cgi-bin" / "ended").exists(), "a program that names a file comes to its end"
+    file.write_text(route.replace(', sendfile = { "/protected/" = "media" }', ""))
+    with Server(cwd=site) as server:
+        for wish in wishes:
+            answer = server.get(f"/cgi-bin/send?{wish}")
+            assert (answer.status, b"media" in answer.body) == (500, False)
+            assert not {"X-Accel-Redirect", "X-Sendfile"} & set(answer.headers.keys())
+            server.wait_for(r"the route's `cgi` has no `sendfile`")
+    file.write_text(
+        '[server]\ntrusted_proxies = ["127.0.0.1"]\n' + route.replace(', sendfile = { "/protected/" = "media" }', "")
+    )
+    with Server(cwd=site) as server:
+        answer = server.get(f"/cgi-bin/send?{wishes[0]}")
+        assert (answer.status, answer.headers["X-Accel-Redirect"]) == (200, "/protected/film.mp4")
+
+
 def test_prefixes_and_folders_are_checked_before_anything_is_served(site: Path) -> None:
     (site / "daemun.toml").write_text('[app.shop]\nwsgi = "app:app"\nsendfile = { "protected" = "app.py" }\n')
     result = run("serve", cwd=site)

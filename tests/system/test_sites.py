@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
-from server import Server, run
+from server import Server, eventually, run
 from wire import ask
 
 
@@ -64,8 +64,7 @@ def test_one_site_answers_any_host_and_a_site_without_hosts_is_the_default(tmp_p
         write(tmp_path, {"daemun.toml": TWO + '\n[[site]]\nrespond = { body = "default" }\n'})
         server.send(signal.SIGHUP)
         server.until("/", "com")
-        while get(server, "other.example") != (200, "default"):
-            pass
+        eventually(lambda: get(server, "other.example") == (200, "default"), "the default site")
 
 
 CONDITIONS = """\
@@ -140,5 +139,4 @@ def test_one_faulty_site_of_ten_changes_nothing(tmp_path: Path) -> None:
         assert get(server, "s4.example") == (200, "site 4")
         write(tmp_path, {"sites/3.toml": site.format(3)})
         server.send(signal.SIGHUP)
-        while get(server, "s4.example") != (200, "new 4"):
-            pass
+        eventually(lambda: get(server, "s4.example") == (200, "new 4"), "the new site")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from authority import Authority, Certificate, openssl
 from frames import Frames, at
-from server import DEADLINE, Answer, Server, children, exchange, front, resident, run
+from server import DEADLINE, Answer, Server, children, eventually, exchange, front, resident, run
 
 APPLICATION = """\
 import json
@@ -337,8 +337,7 @@ def test_a_certificate_that_is_replaced_is_shown_and_a_broken_one_is_not(changin
             shown.replace(second)
             server.wait_for(r"the certificate in .*shown\.pem was read anew")
             # The front is told through another process: what it shows is asked for until it is there.
-            while subject(server, "localhost") != "second":
-                pass
+            eventually(lambda: subject(server, "localhost") == "second", "the new certificate is shown")
             kept.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert kept.recv(1 << 16).startswith(b"HTTP/1.1 200")
         shown.cert.write_text("no certificate")

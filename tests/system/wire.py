@@ -52,6 +52,13 @@ class Wire:
 
     def reply(self, method: str = "GET") -> Reply | None:
         """Read the next answer, or nothing if the connection ended; interim answers are answers."""
+        reply = self.head()
+        if reply is not None and method != "HEAD" and reply.status not in BODILESS and reply.status >= 200:
+            self._body(reply)
+        return reply
+
+    def head(self) -> Reply | None:
+        """Read the next answer's head alone."""
         head = self._until(b"\r\n\r\n")
         if head is None:
             return None
@@ -59,10 +66,21 @@ class Wire:
         version, status, reason = line.split(" ", 2)
         assert version in {"HTTP/1.1", "HTTP/1.0"}, line
         pairs = [(name, value.strip()) for name, _, value in (each.partition(":") for each in lines)]
-        reply = Reply(int(status), reason, pairs)
-        if method != "HEAD" and reply.status not in BODILESS and reply.status >= 200:
-            self._body(reply)
-        return reply
+        return Reply(int(status), reason, pairs)
+
+    def chunk(self) -> bytes | None:
+        """Read the next chunk as it comes; the last one is empty, and of one that is cut there is nothing."""
+        line = self._until(b"\r\n")
+        if line is None:
+            return None
+        size = int(line, 16)
+        while len(self.rest) < size + 2 and self._more():
+            pass
+        if len(self.rest) < size + 2:
+            return None
+        found, end, self.rest = self.rest[:size], self.rest[size : size + 2], self.rest[size + 2 :]
+        assert end == b"\r\n"
+        return found
 
     def _body(self, reply: Reply) -> None:
         length = reply.get("Content-Length")

@@ -6,9 +6,10 @@
 //! 3. [`router`]: the most specific rule for host and canonical path.
 //! 4. [`filter`]: who may, how often, how large; what the handler sees instead; what is said about its answer.
 //! 5. One [`handler`]: [`static_files`] sends a file; [`app`] sends the request to a worker process and streams the
-//!    answer back.
+//!    answer back; [`proxy`] asks a server that others maintain ([`upstream`]).
 //! 6. [`connection`]: the response is framed, written, and a line of the access log ([`telemetry`]) says how it went.
 
+pub mod alarm;
 pub mod app;
 pub mod cgi;
 pub mod cli;
@@ -24,6 +25,7 @@ pub mod launcher;
 pub mod listener;
 pub mod monitor;
 pub mod process;
+pub mod proxy;
 pub mod respond;
 pub mod router;
 pub mod server;
@@ -33,3 +35,4 @@ pub mod sys;
 pub mod telemetry;
 pub mod tls;
 pub mod transformer;
+pub mod upstream;

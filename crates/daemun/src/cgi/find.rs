@@ -92,11 +92,13 @@ impl Scripts {
         if whole.is_empty() {
             return Err(FindError::Absent);
         }
-        match self.look_at(whole, may_block) {
-            Err(FindError::Io { error, .. }) if error.raw_os_error() == Some(libc::ENOTDIR) => {}
+        let otherwise = match self.look_at(whole, may_block) {
+            Err(FindError::Io { error, .. }) if error.raw_os_error() == Some(libc::ENOTDIR) => FindError::Absent,
+            // The kernel's memory alone does not tell that a file stands in the way.
+            Err(FindError::Cold) => FindError::Cold,
             other => return other,
-        }
-        // A file stands in the way: that is the script, and the first one there is, whatever comes after it.
+        };
+        // The first file on the way is the script, whatever comes after it.
         let mut end = 0;
         while let Some(slash) = whole[end..].iter().position(|&byte| byte == b'/') {
             let part = &whole[..end + slash];
@@ -105,7 +107,7 @@ impl Scripts {
                 other => return other,
             }
         }
-        Err(FindError::Absent)
+        Err(otherwise)
     }
 
     /// How a script that was found begins. The front may not enter what lies above the root, and so reads it from there.

@@ -25,6 +25,9 @@ use crate::telemetry::ErrorLogger;
 /// Seconds after which a client may try again when all places are taken.
 const RETRY_AFTER: u32 = 2;
 
+/// What an answer names a file by that the server is to send.
+const SENT: [&str; 2] = ["X-Accel-Redirect", "X-Sendfile"];
+
 /// What all CGI routes share.
 #[derive(Clone)]
 pub struct Shared {
@@ -116,6 +119,10 @@ impl Cgi {
             Head::Document(document) => {
                 let timing = Timing { queue: Some(queue), application: Some(waited.elapsed().saturating_sub(queue)) };
                 let name = format!("{}: {}", request.notes.id, invocation.script.display());
+                let sends_file = self.sends_file(&document, &request, &invocation)?;
+                if sends_file {
+                    return Ok(Outcome::Response(named(document, process, timing)));
+                }
                 let response = respond(document, process, name, request.head.method());
                 Ok(Outcome::Response(Response { timing, ..response }))
             }
@@ -132,6 +139,21 @@ impl Cgi {
                 })
             }
         }
+    }
+
+    /// Whether the answer is a file that whoever holds us sends. Without folders to send from it is none, unless a
+    /// proxy in front of us may be meant: to anybody else the field would show a path.
+    fn sends_file(&self, document: &Document, request: &Request, by: &Invocation) -> Result<bool, HandlerError> {
+        let names_file = SENT.iter().any(|name| document.fields.get(name).is_some());
+        if names_file && self.settings.sendfile.is_empty() && !self.shared.trusted.trusts(&request.endpoint) {
+            let message = format!(
+                "{}: the answer names a file (X-Sendfile or X-Accel-Redirect), and the route's `cgi` has no `sendfile` \
+                 that says from which folders files may be sent",
+                by.script.display()
+            );
+            return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message));
+        }
+        Ok(names_file && !self.settings.sendfile.is_empty() && matches!(document.status.code(), 200..=299))
     }
 
     /// Which program answers, if any.
@@ -323,6 +345,14 @@ fn resolve(command: &mut [String]) {
     {
         *name = path.to_string_lossy().into_owned();
     }
+}
+
+/// An answer whose body is a file's. The program comes to its end.
+fn named(document: Document, mut process: Process, timing: Timing) -> Response {
+    let Document { status, reason, fields, .. } = document;
+    process.buffer.clear();
+    process.finish_alone();
+    Response { status, reason, fields, body: ResponseBody::Empty, timing }
 }
 
 fn respond(document: Document, mut process: Process, name: String, method: Method) -> Response {

@@ -25,6 +25,8 @@ pub struct CgiSettings {
     /// What `DOCUMENT_ROOT` and `PATH_TRANSLATED` begin with. Default the root of the static route for `/*` on the same
     /// host, else `root`.
     pub document_root: Option<PathBuf>,
+    /// URL prefixes and the folders that they stand for in `X-Accel-Redirect`; the same folders for `X-Sendfile`.
+    pub sendfile: Vec<(String, PathBuf)>,
     /// Whether programs may see `Authorization`. Default no: others of the same user can read an environment.
     pub authorization: bool,
     /// From the start to the end of the head. Default 30 s, as for applications.
@@ -61,6 +63,7 @@ impl Default for CgiSettings {
             interpreters: Vec::new(),
             env: Vec::new(),
             document_root: None,
+            sendfile: Vec::new(),
             authorization: false,
             timeout: Duration::from_secs(30),
             stream_idle: Duration::from_secs(60),

@@ -7,6 +7,7 @@ use super::environment::Environment;
 use super::fault::Report;
 use super::route::Draft;
 use super::section::{Entry, Keys, Section};
+use super::static_route;
 use crate::cgi::{CgiSettings, find_program};
 use crate::launcher::{Reuse, Sandbox};
 use crate::router::{HostPattern, PathPattern};
@@ -19,6 +20,7 @@ const KEYS: Keys = Keys {
         "interpreters",
         "env",
         "document_root",
+        "sendfile",
         "authorization",
         "timeout",
         "stream_idle",
@@ -65,6 +67,9 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<CgiSettings> {
     interpreters(&section, &mut settings);
     settings.env = env(&section);
     settings.document_root = section.entry("document_root").and_then(|entry| folder(&entry));
+    if let Some(entry) = section.entry("sendfile") {
+        settings.sendfile = static_route::sendfile(&entry, "`sendfile` of `cgi`");
+    }
     settings.authorization = section.entry("authorization").and_then(|entry| entry.boolean()).unwrap_or(false);
     deadlines_and_places(&section, &mut settings);
     settings.user = section.entry("user").and_then(|entry| entry.name());

@@ -13,8 +13,8 @@ use super::error_page::error_response;
 use super::{Context, Serving};
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
 use crate::http::{
-    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, Scheme, Status,
-    Timing,
+    CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, ResponseBody,
+    Scheme, Status, Timing,
 };
 use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
@@ -100,7 +100,8 @@ impl Current {
 
     fn check(&self, outcome: Outcome) -> Response {
         match outcome {
-            Outcome::Response(response) if response.status.is_informational() => {
+            Outcome::Response(response)
+                if response.status.is_informational() && !matches!(response.body, ResponseBody::Tunnel(_)) => {
                 let message = format!("a handler answered with {} alone", response.status.code());
                 self.report(Status::BAD_GATEWAY, Fault::Worker, &message, None)
             }

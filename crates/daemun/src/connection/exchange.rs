@@ -13,7 +13,7 @@ use super::wire::Wire;
 use super::{Phase, Serving};
 use crate::handler::Fault;
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
-use crate::http::{Interim, InterimQueue, Method, Request, Response, Status, Timing, Version};
+use crate::http::{Interim, InterimQueue, Method, Request, Response, ResponseBody, Status, Timing, Version};
 use crate::telemetry::metrics::Scope;
 
 impl Connection {
@@ -56,6 +56,10 @@ impl Connection {
         serving: &Serving,
     ) -> Ending {
         let (status, timing) = (response.status, response.timing);
+        if let ResponseBody::Tunnel(tunnel) = response.body {
+            // Boxed: what a tunnel needs would else be carried along by every exchange.
+            return Box::pin(self.tunnel(current, (status, response.fields, timing), tunnel)).await;
+        }
         let leftover = incoming.leftover(serving.limits.max_drain);
         let keep_alive =
             keep_alive && leftover != Leftover::Undrainable && self.context.drain.phase() == Phase::Serving;

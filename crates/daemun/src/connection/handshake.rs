@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use rustls::server::{Accepted, Acceptor};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::drain::{Drain, Phase, Place};
 use super::life::DRAIN_NEW;
 use super::secure::{Secure, poll_first};

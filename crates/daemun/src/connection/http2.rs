@@ -20,7 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::buffers::BODY_SIZE;
 use super::current::Guard;
 use super::drain::{Drain, Phase, Place};

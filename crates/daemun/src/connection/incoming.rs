@@ -271,7 +271,7 @@ impl Coming {
     }
 }
 
-const TOO_LARGE: Refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "the body is too long");
+const TOO_LARGE: Refusal = Refusal::over(Status::CONTENT_TOO_LARGE, "the body is too long", "max_body");
 
 fn join(mut parts: Vec<Bytes>) -> Bytes {
     match parts.len() {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Limits;
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::http2::Shared;
 use crate::http::{BodyError, BodyFeed, RequestBody, Status};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
 use super::buffers::READ_SIZE;
@@ -41,8 +41,6 @@ pub(super) struct Connection {
     /// What a handler says ahead of its answer.
     pub(super) interim: InterimQueue,
     pub(super) place: Place,
-    /// A head that was found complete and then refused, for the access log.
-    refused: Bytes,
 }
 
 /// How a connection goes on after an answer.
@@ -113,15 +111,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
 
 impl Connection {
     fn new(wire: Wire, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
-        Self {
-            wire,
-            endpoint,
-            context,
-            guard: None,
-            interim: InterimQueue::default(),
-            place: Place::default(),
-            refused: Bytes::new(),
-        }
+        Self { wire, endpoint, context, guard: None, interim: InterimQueue::default(), place: Place::default() }
     }
 
     /// From the first request to the close.
@@ -205,7 +195,7 @@ impl Connection {
                 if !has_begun {
                     return Poll::Ready(Next::Nothing);
                 }
-                let refusal = Refusal::new(Status::REQUEST_TIMEOUT, "the head came too slowly");
+                let refusal = Refusal::over(Status::REQUEST_TIMEOUT, "the head came too slowly", "header_timeout");
                 return Poll::Ready(Next::Refused(refusal));
             }
         })
@@ -221,7 +211,8 @@ impl Connection {
         match parse_head(&head, &limits) {
             Ok(parsed) => Ok(Some((parsed, serving))),
             Err(refusal) => {
-                self.refused = head;
+                // For the access log: nothing more is read.
+                self.wire.input = BytesMut::from(&head[..]);
                 Err(refusal)
             }
         }
@@ -247,10 +238,9 @@ impl Connection {
         let bytes = body.len() as u64;
         let mut tail: Bytes = body;
         let sent: io::Result<()> = std::future::poll_fn(|task| self.wire.poll_send(task, &mut tail)).await;
-        let first = if self.refused.is_empty() { &self.wire.input[..] } else { &self.refused[..] };
         self.context.access.log(&Entry {
             client: self.endpoint.client().map(|peer| peer.address),
-            request: RequestLine::Refused(first),
+            request: RequestLine::Refused(&self.wire.input),
             status: refusal.status,
             bytes: if sent.is_ok() { bytes } else { 0 },
             duration: Duration::ZERO,

@@ -13,7 +13,6 @@
 //! A client that closes only its sending half is answered: `printf … | nc` and shutdown-happy clients do so. One that
 //! resets the connection is gone, and the handler's future is dropped.
 
-mod alarm;
 mod buffers;
 mod cold;
 mod current;
@@ -33,6 +32,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod tunnel;
 mod wire;
 
 use std::sync::Arc;

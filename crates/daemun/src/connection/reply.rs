@@ -329,6 +329,7 @@ pub(super) fn length(body: &ResponseBody) -> Option<u64> {
         ResponseBody::File(file) => Some(file.length),
         ResponseBody::LengthOnly(length) => Some(*length),
         ResponseBody::Stream(stream) => stream.length(),
+        ResponseBody::Tunnel(_) => None,
     }
 }
 

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Serving;
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::current::{self, Current, Worked, told};
 use super::error_page::error_response;
 use super::file::{FileStream, read_whole};
@@ -59,7 +59,7 @@ pub(super) async fn answer(
     );
     let current = Current::new(read.head, &shared.endpoint, &shared.context);
     if read.length.is_some_and(|length| length > serving.limits.max_body) {
-        let refusal = Refusal::new(Status::CONTENT_TOO_LARGE, "the body is too long");
+        let refusal = Refusal::over(Status::CONTENT_TOO_LARGE, "the body is too long", "max_body");
         let (method, target) = (current.head.method_name(), current.head.target().escape_ascii());
         shared.context.errors.info(format_args!("a body was refused: {refusal} ({method} {target})"));
         let page = error_response(refusal.status, Some(refusal.reason), None, None, Some(&current.head));

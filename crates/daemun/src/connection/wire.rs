@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::alarm::Alarm;
+use crate::alarm::Alarm;
 use super::buffers;
 use super::transport::Transport;
 

@@ -162,7 +162,8 @@ impl Filtered {
         request.notes.streams_body |= self.streams_body;
         match self.max_body {
             Some(most) if !request.body.limit(most) => {
-                let message = format!("the body is longer than the {most} bytes that the route allows");
+                let message =
+                    format!("the body is longer than the {most} bytes of the `max_body` that holds for the route");
                 Err(HandlerError::new(Status::CONTENT_TOO_LARGE, Fault::Client, message))
             }
             _ => Ok(()),

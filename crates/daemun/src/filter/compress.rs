@@ -70,6 +70,7 @@ impl CompressSettings {
             ResponseBody::File(file) => Some(file.length),
             ResponseBody::LengthOnly(length) => Some(*length),
             ResponseBody::Stream(stream) => stream.length(),
+            ResponseBody::Tunnel(_) => return false,
         };
         !response.status.is_bodiless()
             && response.status != Status::PARTIAL_CONTENT
@@ -182,7 +183,7 @@ fn compressed(body: ResponseBody, compressor: Compressor) -> ResponseBody {
         ResponseBody::Full(bytes) => Source::Whole(bytes),
         ResponseBody::File(file) => Source::File(file),
         ResponseBody::Stream(stream) => Source::Stream(stream),
-        other @ (ResponseBody::Empty | ResponseBody::LengthOnly(_)) => return other,
+        other @ (ResponseBody::Empty | ResponseBody::LengthOnly(_) | ResponseBody::Tunnel(_)) => return other,
     };
     ResponseBody::Stream(Box::pin(CompressedBody { source, state: State::Idle(Box::new(compressor)), is_dirty: false }))
 }

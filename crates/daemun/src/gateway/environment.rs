@@ -1,6 +1,8 @@
 //! The environment of a request (RFC 3875, section 4.1; PEP 3333, "environ Variables") as names and values, each ended
 //! by a NUL. The front decides every variable; a worker only adds the `wsgi.*` objects, a launcher nothing.
 
+use std::borrow::Cow;
+
 use bytes::BufMut;
 
 use crate::http::{ClientCertificate, Request, RequestId, Scheme, TlsSession, TrustedProxies};
@@ -152,32 +154,46 @@ fn addresses(out: &mut Vec<u8>, request: &Request) {
     }
 }
 
-/// Where the request came from: from the fields of a trusted proxy, else from the connection.
-fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) -> Scheme {
-    let head = &request.head;
-    let peer = request.endpoint.client().map_or("", |client| &client.ip).as_bytes();
-    let scheme = request.endpoint.scheme();
-    if !trusted.trusts(&request.endpoint) {
-        return forwarded(out, scheme, peer, head.authority().as_bytes());
-    }
-    let mut client = head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]);
-    if !client.is_empty() && !peer.is_empty() {
-        client.extend_from_slice(b", ");
-    }
-    client.extend_from_slice(peer);
-    let scheme = match head.field("x-forwarded-proto") {
-        Some(said) if said.eq_ignore_ascii_case(b"https") => Scheme::Https,
-        Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
-        _ => scheme,
-    };
-    forwarded(out, scheme, &client, head.field("x-forwarded-host").unwrap_or(head.authority().as_bytes()))
+/// Where a request came from, as whoever answers it is told.
+#[derive(Debug)]
+pub struct Forwarding<'a> {
+    /// `X-Forwarded-For`.
+    pub client: Cow<'a, [u8]>,
+    /// `X-Forwarded-Proto`.
+    pub scheme: Scheme,
+    /// `X-Forwarded-Host`.
+    pub host: &'a [u8],
 }
 
-fn forwarded(out: &mut Vec<u8>, scheme: Scheme, client: &[u8], host: &[u8]) -> Scheme {
+impl<'a> Forwarding<'a> {
+    /// From the fields of a trusted proxy, else from the connection.
+    pub fn of(request: &'a Request, trusted: &TrustedProxies) -> Self {
+        let head = &request.head;
+        let peer = request.endpoint.client().map_or("", |client| &client.ip).as_bytes();
+        let (scheme, host) = (request.endpoint.scheme(), head.authority().as_bytes());
+        if !trusted.trusts(&request.endpoint) {
+            return Self { client: Cow::Borrowed(peer), scheme, host };
+        }
+        let mut client = head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]);
+        if !client.is_empty() && !peer.is_empty() {
+            client.extend_from_slice(b", ");
+        }
+        client.extend_from_slice(peer);
+        let scheme = match head.field("x-forwarded-proto") {
+            Some(said) if said.eq_ignore_ascii_case(b"https") => Scheme::Https,
+            Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
+            _ => scheme,
+        };
+        Self { client: Cow::Owned(client), scheme, host: head.field("x-forwarded-host").unwrap_or(host) }
+    }
+}
+
+fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) -> Scheme {
+    let Forwarding { client, scheme, host } = Forwarding::of(request, trusted);
     if scheme == Scheme::Https {
         variable(out, b"HTTPS", b"on");
     }
-    variable(out, b"HTTP_X_FORWARDED_FOR", client);
+    variable(out, b"HTTP_X_FORWARDED_FOR", &client);
     variable(out, b"HTTP_X_FORWARDED_PROTO", scheme.as_str().as_bytes());
     variable(out, b"HTTP_X_FORWARDED_HOST", host);
     scheme

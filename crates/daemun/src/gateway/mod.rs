@@ -7,5 +7,5 @@ mod environment;
 mod spool;
 
 pub use crate::http::TrustedProxies;
-pub use environment::{Script, write_script, write_wsgi};
+pub use environment::{Forwarding, Script, write_script, write_wsgi};
 pub use spool::{Spool, SpoolFile, refuse};

@@ -17,10 +17,10 @@ pub enum BodyError {
     #[error("the body was cut: {0}")]
     Cut(&'static str),
     /// It is longer than the route allows; a 413.
-    #[error("the body is longer than {0} bytes")]
+    #[error("the body is longer than the {0} bytes of `max_body`")]
     TooLarge(u64),
     /// It came too slowly; a 408.
-    #[error("the body came too slowly")]
+    #[error("the body came too slowly; `header_timeout` in [server] says how long a pause may last")]
     Slow,
     /// The producer of a response body failed.
     #[error("{0}")]

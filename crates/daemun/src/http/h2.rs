@@ -53,7 +53,7 @@ pub fn request_line(request: &Parts) -> Vec<u8> {
 /// Section 8.3.1: a path, or `*` with OPTIONS alone.
 fn check_target(method: &str, target: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
     if target.len() > limits.max_request_line {
-        return Err(Refusal::new(Status::URI_TOO_LONG, "the path is too long"));
+        return Err(Refusal::over(Status::URI_TOO_LONG, "the path is too long", "max_request_line"));
     }
     let is_path = target.first() == Some(&b'/') || (target == b"*" && method == "OPTIONS");
     if !is_path {
@@ -153,10 +153,10 @@ fn build(request: &Parts, line: [&[u8]; 3], limits: &HeadLimits) -> Result<Reque
         spans.extend(values.by_ref().map(|value| (name.clone(), add(value.as_bytes()))));
     }
     if spans.len() > limits.max_fields {
-        return Err(Refusal::new(Status::FIELDS_TOO_LARGE, "there are too many fields"));
+        return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "there are too many fields", "max_fields"));
     }
     if text.len() > limits.max_head {
-        return Err(Refusal::new(Status::FIELDS_TOO_LARGE, "the head is too long"));
+        return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "the head is too long", "max_head"));
     }
     let text = text.freeze();
     let mut builder = HeadBuilder::new(text.clone(), Version::Http2, &text[method], &text[target.clone()]);

@@ -68,6 +68,8 @@ pub enum ResponseBody {
     LengthOnly(u64),
     /// Bytes that are still coming.
     Stream(Pin<Box<dyn BodyStream>>),
+    /// No HTTP any more: the answer is a 101, and the connection carries bytes both ways from then on.
+    Tunnel(Box<dyn Tunnel>),
 }
 
 /// A part of an open regular file, sent with `sendfile` or read when it is small.
@@ -92,6 +94,24 @@ pub trait BodyStream: Send {
     }
 }
 
+/// The far end of a connection that has left HTTP (`Upgrade`, RFC 9110, section 7.8).
+pub trait Tunnel: Send {
+    /// What is spoken, for the `Upgrade` field.
+    fn protocol(&self) -> &[u8];
+
+    /// The next bytes from there; none at the end.
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<Bytes>>;
+
+    /// Sends all of `bytes`; ready when nothing is left of them.
+    fn poll_send(&mut self, context: &mut Context<'_>, bytes: &mut Bytes) -> Poll<std::io::Result<()>>;
+
+    /// Tells that nothing more is sent.
+    fn poll_close(&mut self, context: &mut Context<'_>) -> Poll<std::io::Result<()>>;
+
+    /// How long both sides may be silent.
+    fn patience(&self) -> Duration;
+}
+
 impl fmt::Debug for ResponseBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -100,6 +120,7 @@ impl fmt::Debug for ResponseBody {
             Self::File(file) => write!(f, "File({})", file.length),
             Self::LengthOnly(length) => write!(f, "LengthOnly({length})"),
             Self::Stream(stream) => write!(f, "Stream({:?})", stream.length()),
+            Self::Tunnel(_) => f.write_str("Tunnel"),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::accept::Accepted;
 /// Said without having read the request: it is the same for all.
 const ANSWER: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nServer: daemun\r\nRetry-After: 1\r\n\
 Content-Type: text/plain; charset=utf-8\r\nContent-Length: 50\r\nConnection: close\r\n\r\n\
-Too many connections. Try again in a few seconds.\n\n";
+Too many connections. Try again in a few seconds.\n";
 
 /// How long the client may take to read it. Closing with unread bytes would make the kernel send a reset, which can
 /// overtake the answer.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -116,12 +117,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
         add(*socket)?;
     }
     for app in &mut configuration.apps {
-        app.sendfile.retain(|(_, path)| {
-            open_folder(path).is_ok_and(|folder| {
-                descriptors.push(folder);
-                true
-            })
-        });
+        descriptors.extend(open_sent(&mut app.sendfile));
     }
     for route in &mut configuration.routes {
         match &mut route.handler {
@@ -132,6 +128,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
                         std::io::Error::new(error.kind(), format!("CGI root {}: {error}", root.display()))
                     })?);
                 }
+                descriptors.extend(open_sent(&mut settings.sendfile));
             }
             _ => {}
         }
@@ -147,6 +144,13 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
     let (token, certificates) = (openings.token.to_owned(), openings.certificates.clone());
     Ok(Packed { plan: Plan { configuration, listeners, token, certificates }, descriptors })
+}
+
+/// Folders that files are sent from for a program; those that are not there are left out.
+fn open_sent(sendfile: &mut Vec<(String, PathBuf)>) -> Vec<OwnedFd> {
+    let mut opened = Vec::new();
+    sendfile.retain(|(_, path)| open_folder(path).map(|folder| opened.push(folder)).is_ok());
+    opened
 }
 
 fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {

@@ -8,7 +8,7 @@ use crate::{File, assert_none, files};
 
 /// Lowest first. A room is a module right below the crate, with everything in it.
 const FLOORS: &[&[&str]] = &[
-    &["http", "sys"],
+    &["alarm", "http", "sys"],
     &["handler", "upstream", "telemetry", "process", "signals", "control", "tls"],
     // The router itself answers `/static` with a redirect to `/static/`.
     &["respond", "gateway", "launcher", "transformer"],

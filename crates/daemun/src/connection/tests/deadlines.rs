@@ -87,7 +87,7 @@ async fn a_body_that_stops_coming_is_a_408() {
     server.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nhello").await;
     let (lived, bytes) = until_closed(&mut server).await;
     assert!(about(lived, 10) && bytes.starts_with(b"HTTP/1.1 408 "), "{lived:?}");
-    assert_eq!(seen.lock().unwrap()[0].body, Err("the body came too slowly".to_owned()));
+    assert_eq!(seen.lock().unwrap()[0].body, Err(crate::http::BodyError::Slow.to_string()));
 }
 
 #[tokio::test(start_paused = true)]

@@ -235,7 +235,7 @@ impl Caching {
             ResponseBody::Full(bytes) => Some(bytes.len() as u64),
             ResponseBody::Stream(stream) => stream.length().or(Some(0)),
             // A file is at hand as it is.
-            ResponseBody::File(_) | ResponseBody::LengthOnly(_) => None,
+            ResponseBody::File(_) | ResponseBody::LengthOnly(_) | ResponseBody::Tunnel(_) => None,
         };
         let (Some(lifetime), Some(_)) = (lifetime, length.filter(|&length| length <= self.settings.max_object)) else {
             self.store.pass(key, now);

@@ -27,11 +27,17 @@ fn is_port_part(part: &[u8]) -> bool {
     colon == b':' && digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && u16::try_from(number).is_ok()
 }
 
+/// Whether each `%` begins an escape, and none of a control character or of what ends a host or begins another: whoever
+/// decodes would read another name than was compared.
 fn has_whole_escapes(host: &[u8]) -> bool {
-    host.iter()
-        .enumerate()
-        .filter(|&(_, &byte)| byte == b'%')
-        .all(|(at, _)| host.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+    host.iter().enumerate().filter(|&(_, &byte)| byte == b'%').all(|(at, _)| {
+        let value = |digit: &u8| char::from(*digit).to_digit(16);
+        let [Some(high), Some(low)] = [host.get(at + 1), host.get(at + 2)].map(|digit| digit.and_then(value)) else {
+            return false;
+        };
+        let byte = (high * 16 + low) as u8;
+        !byte.is_ascii_control() && !b"%/\\@:?#[],".contains(&byte)
+    })
 }
 
 /// `reg-name` of RFC 3986, section 3.2.2, without the comma.

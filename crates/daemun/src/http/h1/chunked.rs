@@ -189,14 +189,18 @@ impl ChunkedDecoder {
     fn step_trailer(&mut self, byte: u8) -> Result<Place, Refusal> {
         self.trailer_bytes += 1;
         if self.trailer_bytes > self.limits.max_head {
-            return Err(Refusal::new(Status::FIELDS_TOO_LARGE, "the trailer section is too long"));
+            return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "the trailer section is too long", "max_head"));
         }
         match (self.place, byte) {
             (Place::TrailerStart, b'\r') => Ok(Place::LastLf),
             (Place::TrailerStart, _) if is_token(byte) => {
                 self.trailer_fields += 1;
                 if self.trailer_fields > self.limits.max_fields {
-                    return Err(Refusal::new(Status::FIELDS_TOO_LARGE, "there are too many trailer fields"));
+                    return Err(Refusal::over(
+                        Status::FIELDS_TOO_LARGE,
+                        "there are too many trailer fields",
+                        "max_fields",
+                    ));
                 }
                 Ok(Place::TrailerName)
             }

@@ -98,7 +98,9 @@ fn refusal_for(error: httparse::Error) -> Refusal {
     match error {
         httparse::Error::HeaderName => Refusal::bad("a field name is not a token, or space stands before its colon"),
         httparse::Error::HeaderValue => Refusal::bad("a field value holds a control character"),
-        httparse::Error::TooManyHeaders => Refusal::new(Status::FIELDS_TOO_LARGE, "there are too many fields"),
+        httparse::Error::TooManyHeaders => {
+            Refusal::over(Status::FIELDS_TOO_LARGE, "there are too many fields", "max_fields")
+        }
         httparse::Error::NewLine => Refusal::bad("a line does not end in CRLF"),
         _ => Refusal::bad("the request line is malformed"),
     }

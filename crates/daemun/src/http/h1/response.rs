@@ -141,6 +141,16 @@ pub fn encode_interim(out: &mut Vec<u8>, status: Status, fields: &Fields) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// Appends the whole head of a 101, after which this connection speaks `protocol` (RFC 9110, section 7.8).
+pub fn encode_switch(out: &mut Vec<u8>, status: Status, fields: &Fields, protocol: &[u8]) {
+    encode_status_line(out, status, None);
+    for field in fields.iter().filter(|field| !matches!(kind(field), Kind::Ours)) {
+        encode_field(out, field.name(), field.value());
+    }
+    encode_field(out, b"Upgrade", protocol);
+    out.extend_from_slice(b"Connection: Upgrade\r\n\r\n");
+}
+
 /// Appends the line before a chunk of this size, which must not be 0.
 pub fn encode_chunk_size(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";

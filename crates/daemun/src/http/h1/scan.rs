@@ -83,7 +83,7 @@ impl HeadScan {
             return Err(Refusal::bad("a method is not a token"));
         }
         if !self.has_request_line && begun.len() > limits.max_request_line {
-            return Err(Refusal::new(Status::URI_TOO_LONG, "the request line is too long"));
+            return Err(Refusal::over(Status::URI_TOO_LONG, "the request line is too long", "max_request_line"));
         }
         check_length(begun.len(), limits)
     }
@@ -91,7 +91,7 @@ impl HeadScan {
 
 fn check_length(length: usize, limits: &HeadLimits) -> Result<(), Refusal> {
     if length > limits.max_head {
-        return Err(Refusal::new(Status::FIELDS_TOO_LARGE, "the head is too long"));
+        return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "the head is too long", "max_head"));
     }
     Ok(())
 }
@@ -99,7 +99,7 @@ fn check_length(length: usize, limits: &HeadLimits) -> Result<(), Refusal> {
 /// As soon as the line is there: an HTTP/0.9 client waits for its answer and sends no empty line.
 fn check_request_line(line: &[u8], limits: &HeadLimits) -> Result<(), Refusal> {
     if line.len() > limits.max_request_line {
-        return Err(Refusal::new(Status::URI_TOO_LONG, "the request line is too long"));
+        return Err(Refusal::over(Status::URI_TOO_LONG, "the request line is too long", "max_request_line"));
     }
     match line.len().checked_sub(9).map(|at| &line[at..]) {
         Some([b' ', b'H', b'T', b'T', b'P', b'/', major, b'.', minor])

@@ -37,8 +37,9 @@ pub(super) struct Means<'a> {
     pub(super) transformers: &'a Arc<transformer::Client>,
 }
 
-/// Builds the router over all routes; `folders` are those that applications may have files sent from, then the roots
-/// of the static and CGI routes and of `xslt`, each in their order.
+/// Builds the router over all routes; `folders` are those that applications may have files sent from, then, route by
+/// route, the roots of a static one, or the root of a CGI one and those that its programs may have files sent from,
+/// and the root of `xslt`.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
@@ -83,7 +84,10 @@ pub(super) fn build(
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
                 let is_exact = matches!(route.rule.path, PathPattern::Exact(_));
-                Arc::new(Cgi::new((**settings).clone(), folder, is_exact, programs.clone())?)
+                let opened = folders.by_ref().take(settings.sendfile.len()).collect();
+                let roots = SendRoots::new(&settings.sendfile, opened).map_err(io::Error::other)?;
+                let program = Arc::new(Cgi::new((**settings).clone(), folder, is_exact, programs.clone())?);
+                if settings.sendfile.is_empty() { program } else { Arc::new(SendFiles::new(program, Arc::new(roots))) }
             }
             HandlerSettings::Redirect { to, status } => Arc::new(Redirect::new(to, *status).map_err(io::Error::other)?),
             HandlerSettings::Respond { status, body, content_type } => {

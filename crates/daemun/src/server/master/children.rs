@@ -199,7 +199,6 @@ impl Master {
             old.is_due = false;
             return self.errors.error(format_args!("{certificate}; the worker that it was to replace serves on"));
         }
-        self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
         let pause = app.backoff.pause_after(worker.started, Instant::now());
         if pause.is_zero() {
             self.errors.error(format_args!("{certificate}; it is replaced"));

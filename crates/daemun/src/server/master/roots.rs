@@ -1,6 +1,6 @@
 //! Folders of static files that appear or are replaced while the server runs.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::events::Event;
@@ -56,7 +56,20 @@ pub(super) fn closed_to_the_front(configuration: &Configuration) -> Vec<String> 
     };
     let sent = configuration.apps.iter().flat_map(|app| app.sendfile.iter().map(move |(_, path)| (&app.name, path)));
     let sent = sent.filter_map(|(app, path)| Some(format!("`sendfile` of [app.{app}]: {}", closed(path)?)));
-    routes.flat_map(told).chain(sent).collect()
+    let sent_for_programs =
+        sent_for_programs(configuration).filter_map(|(origin, path)| Some(format!("{origin}: {}", closed(path)?)));
+    routes.flat_map(told).chain(sent).chain(sent_for_programs).collect()
+}
+
+/// The folders that CGI programs may have files sent from, with the places of their routes.
+fn sent_for_programs(configuration: &Configuration) -> impl Iterator<Item = (&str, &PathBuf)> {
+    configuration.routes.iter().flat_map(|route| {
+        let sendfile = match &route.handler {
+            HandlerSettings::Cgi(settings) => &settings.sendfile[..],
+            _ => &[],
+        };
+        sendfile.iter().map(|(_, path)| (&*route.rule.origin, path))
+    })
 }
 
 /// Which folder each static root is now: its device and inode; `None` where it is not there.
@@ -71,6 +84,7 @@ pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
     let paths = settings.flat_map(|settings| &settings.roots).map(|root| &root.path).chain(sent);
     let transformed = configuration.routes.iter().filter_map(|route| route.filters.xslt.as_ref());
     let paths = paths.chain(transformed.map(|xslt| &xslt.value.root));
+    let paths = paths.chain(sent_for_programs(configuration).map(|(_, path)| path));
     let paths = paths.map(|path| std::fs::metadata(path).ok());
     paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()
 }

@@ -1,4 +1,4 @@
-//! One timer for a connection.
+//! One timer for a connection, to a client or to a server.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -12,11 +12,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// ahead with every request, so a timer once armed is left alone and armed anew only when it fires too early: a busy
 /// connection touches the timer wheel once in `keep_alive`, not twice a request.
 #[derive(Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Ready when `at` has passed; else the task is woken then.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
+    pub fn poll(&mut self, context: &mut Context<'_>, at: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(at)));
         if sleep.deadline() > at {
             sleep.as_mut().reset(at);

@@ -1,0 +1,33 @@
+//! The door between a request and the protocol of its server: whoever speaks one asks once and says how that went.
+//! Choosing servers, trying again and counting is the same for all of them.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use tokio::time::Instant;
+
+use super::payload::Payload;
+use crate::gateway::TrustedProxies;
+use crate::http::{Request, Response};
+use crate::upstream::{Failure, Place};
+
+/// A request on its way to a server.
+pub(super) struct Outbound<'a> {
+    /// What was asked; its body is the payload.
+    pub(super) request: &'a Request,
+    pub(super) payload: &'a mut Payload,
+    pub(super) trusted: &'a TrustedProxies,
+    /// The protocol that the client wants to change to.
+    pub(super) upgrade: Option<&'a [u8]>,
+    /// When the answer must have begun, where the route says it.
+    pub(super) due: Option<Instant>,
+}
+
+/// What one try comes to. The place comes back with a failure, so that another try can be made.
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Response, (Place, Failure)>> + Send + 'a>>;
+
+/// A protocol that servers are spoken to in.
+pub(super) trait Exchange: Send + Sync {
+    /// Asks the server of `place` once, over a kept connection if `may_reuse`.
+    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a>;
+}

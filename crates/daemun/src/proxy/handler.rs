@@ -1,0 +1,169 @@
+//! The door of an upstream: a request in, a server's answer out.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::exchange::{Exchange, Outbound};
+use super::http1::Http1;
+use super::payload::Payload;
+use super::told::{cookie, rewrite_location, set_cookie};
+use crate::gateway::{Forwarding, Spool, TrustedProxies};
+use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::http::{Request, RequestBody, Status, Timing, Version};
+use crate::upstream::{Balance, Failure, FailureKind, Group, HashKey, NoServer, Place, Wanted};
+
+/// Seconds after which a client may try again where no server was free.
+const RETRY_AFTER: u32 = 1;
+
+/// Sends requests to the servers of one upstream.
+pub struct Proxy {
+    group: Arc<Group>,
+    spool: Arc<Spool>,
+    trusted: TrustedProxies,
+}
+
+/// What a server is chosen by, as bytes of its own.
+#[derive(Default)]
+struct Chosen {
+    key: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+}
+
+impl Proxy {
+    /// A handler in front of `group`.
+    pub fn new(group: Arc<Group>, spool: Arc<Spool>, trusted: TrustedProxies) -> Self {
+        Self { group, spool, trusted }
+    }
+
+    async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        request.interim.follow_client();
+        let begun = Instant::now();
+        let due = request.timeout.map(|timeout| begun + timeout);
+        let body = std::mem::replace(&mut request.body, RequestBody::Empty);
+        let mut payload = match body {
+            RequestBody::Coming(_) if request.notes.streams_body => Payload::Stream(Some(body)),
+            body => Payload::gather(body, &self.spool).await?,
+        };
+        let upgrade = upgrade(&request, &payload).map(<[u8]>::to_vec);
+        let chosen = self.chosen(&request);
+        let wanted = Wanted { key: &chosen.key, cookie: chosen.cookie.as_deref() };
+        let gathered = Instant::now();
+        let mut place = self.group.place(&wanted).await.map_err(|error| self.no_server(error))?;
+        let queue = gathered.elapsed();
+        let mut tried = Vec::new();
+        loop {
+            let (server, serving) = (Arc::clone(place.server()), Arc::clone(place.serving()));
+            let outbound = Outbound {
+                request: &request,
+                payload: &mut payload,
+                trusted: &self.trusted,
+                upgrade: upgrade.as_deref(),
+                due,
+            };
+            let (mut failed, failure) = match Http1.ask(place, outbound, true).await {
+                Ok(mut response) => {
+                    let scheme = Forwarding::of(&request, &self.trusted).scheme;
+                    if serving.settings.rewrite_location {
+                        rewrite_location(&mut response.fields, &server, &request, scheme);
+                    }
+                    if let Some(cookie) = self.group.cookie(&serving, &server, wanted.cookie) {
+                        set_cookie(&mut response.fields, &cookie, scheme);
+                    }
+                    response.timing = Timing { queue: Some(queue), application: Some(begun.elapsed()) };
+                    return Ok(Outcome::Response(response));
+                }
+                Err(failed) => failed,
+            };
+            if failure.kind != FailureKind::Client {
+                failed.fail();
+            }
+            place = self.another(failed, failure, &mut tried, &Retrying { request: &request, payload: &payload, wanted, due })?;
+        }
+    }
+
+    /// A place at another server, or the failure, where that is not safe or there is none.
+    fn another(
+        &self,
+        failed: Place,
+        failure: Failure,
+        tried: &mut Vec<Arc<crate::upstream::Server>>,
+        retrying: &Retrying<'_>,
+    ) -> Result<Place, HandlerError> {
+        let most = failed.serving().settings.retries as usize;
+        tried.push(Arc::clone(failed.server()));
+        drop(failed);
+        let is_safe = !failure.sent || retrying.request.head.method().is_idempotent() && !failure.received;
+        let may_retry = is_safe
+            && failure.kind != FailureKind::Client
+            && retrying.payload.is_at_hand()
+            && tried.len() <= most
+            && retrying.due.is_none_or(|due| due > Instant::now());
+        let place = if may_retry { self.group.another(&retrying.wanted, tried) } else { None };
+        place.ok_or_else(|| self.failed(&failure))
+    }
+
+    fn chosen(&self, request: &Request) -> Chosen {
+        let serving = self.group.serving();
+        let settings = &serving.settings;
+        let key = match &settings.balance {
+            Balance::Hash(HashKey::Client) => match self.trusted.client(&request.head, &request.endpoint) {
+                Some(IpAddr::V4(address)) => address.octets().to_vec(),
+                Some(IpAddr::V6(address)) => address.octets().to_vec(),
+                None => Vec::new(),
+            },
+            Balance::Hash(HashKey::Header(name)) => request.head.field(name).unwrap_or_default().to_vec(),
+            Balance::Hash(HashKey::Cookie(name)) => cookie(request, name).unwrap_or_default().to_vec(),
+            Balance::RoundRobin | Balance::LeastConnections | Balance::RandomTwo => Vec::new(),
+        };
+        let sticky = settings.sticky.as_ref().and_then(|sticky| cookie(request, &sticky.cookie));
+        Chosen { key, cookie: sticky.map(<[u8]>::to_vec) }
+    }
+
+    fn no_server(&self, error: NoServer) -> HandlerError {
+        let message = format!("upstream {}: {error}", self.group.name());
+        let mut error = HandlerError::new(Status::SERVICE_UNAVAILABLE, Fault::Worker, message);
+        error.retry_after = Some(RETRY_AFTER);
+        error
+    }
+
+    fn failed(&self, failure: &Failure) -> HandlerError {
+        let (status, fault) = match failure.kind {
+            FailureKind::Connect | FailureKind::Broken => (Status::BAD_GATEWAY, Fault::Worker),
+            FailureKind::Timeout => (Status::GATEWAY_TIMEOUT, Fault::Worker),
+            FailureKind::Client => (Status::BAD_REQUEST, Fault::Client),
+        };
+        HandlerError::new(status, fault, format!("upstream {}: {failure}", self.group.name()))
+    }
+}
+
+impl Handler for Proxy {
+    fn handle(&self, request: Request) -> Answering<'_> {
+        Box::pin(self.answer(request))
+    }
+
+    fn may_decline(&self) -> bool {
+        false
+    }
+}
+
+/// What decides whether a request may be tried again.
+struct Retrying<'a> {
+    request: &'a Request,
+    payload: &'a Payload,
+    wanted: Wanted<'a>,
+    due: Option<Instant>,
+}
+
+/// The protocol that a client wants to change to. Never HTTP/2: whoever got through to it could ask what no rule of ours
+/// would see.
+fn upgrade<'a>(request: &'a Request, payload: &Payload) -> Option<&'a [u8]> {
+    let head = &request.head;
+    let asks = head.field_values("connection").flat_map(|value| value.split(|&byte| byte == b',')).any(|option| {
+        option.trim_ascii().eq_ignore_ascii_case(b"upgrade")
+    });
+    let protocol = head.field("upgrade").filter(|_| asks)?;
+    let is_one = !protocol.is_empty() && !protocol.contains(&b',') && !protocol.to_ascii_lowercase().starts_with(b"h2");
+    (is_one && head.version() == Version::Http11 && matches!(payload, Payload::None)).then_some(protocol)
+}

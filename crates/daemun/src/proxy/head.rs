@@ -1,0 +1,92 @@
+//! Writing the head of a request for a server (RFC 9110, section 7.6): from what was understood, field by field.
+
+use bytes::{BufMut, BytesMut};
+
+use super::exchange::Outbound;
+use crate::gateway::Forwarding;
+use crate::http::{Method, RequestId};
+use crate::upstream::{HostField, Place};
+
+/// Fields that are never passed on: of the connection (RFC 9110, section 7.6.1) and of framing; those that we say
+/// ourselves; `Expect`, which was answered; and `Proxy` (httpoxy, CVE-2016-5385).
+const LEFT_OUT: [&[u8]; 19] = [
+    b"connection",
+    b"content-length",
+    b"expect",
+    b"forwarded",
+    b"host",
+    b"http2-settings",
+    b"keep-alive",
+    b"proxy",
+    b"proxy-authorization",
+    b"proxy-connection",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"upgrade",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-real-ip",
+    b"x-request-id",
+];
+
+/// Appends the head of a request.
+pub(super) fn write(out: &mut BytesMut, place: &Place, outbound: &Outbound<'_>) {
+    let head = &outbound.request.head;
+    out.put_slice(head.method_name().as_bytes());
+    out.put_u8(b' ');
+    out.put_slice(head.raw_path());
+    if let Some(query) = head.query() {
+        out.put_u8(b'?');
+        out.put_slice(query);
+    }
+    out.put_slice(b" HTTP/1.1\r\n");
+    let host = match &place.serving().settings.host {
+        HostField::Client if !head.authority().is_empty() => head.authority(),
+        HostField::Client | HostField::Server => place.server().authority(),
+        HostField::Fixed(host) => host,
+    };
+    field(out, b"Host", host.as_bytes());
+    let named: Vec<&[u8]> = head
+        .field_values("connection")
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    for (name, value) in head.fields() {
+        let is = |other: &&[u8]| name.eq_ignore_ascii_case(other);
+        // A name with an underscore would pass for its dashed twin where it becomes a variable (CVE-2015-0219).
+        if !LEFT_OUT.iter().any(is) && !named.iter().any(is) && !name.contains(&b'_') {
+            field(out, name, value);
+        }
+    }
+    let Forwarding { client, scheme, host } = Forwarding::of(outbound.request, outbound.trusted);
+    field(out, b"X-Forwarded-For", &client);
+    field(out, b"X-Forwarded-Proto", scheme.as_str().as_bytes());
+    field(out, b"X-Forwarded-Host", host);
+    let id = &outbound.request.notes.id;
+    if *id != RequestId::None {
+        let mut text = Vec::with_capacity(32);
+        id.push(&mut text);
+        field(out, b"X-Request-ID", &text);
+    }
+    match outbound.payload.length() {
+        Some(0) if matches!(head.method(), Method::Get | Method::Head | Method::Options | Method::Trace) => {}
+        // A method that usually has a body says that there is none (RFC 9110, section 8.6).
+        Some(0) if head.field("content-length").is_none() && head.method() != Method::Post => {}
+        Some(length) => field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        None => field(out, b"Transfer-Encoding", b"chunked"),
+    }
+    if let Some(protocol) = outbound.upgrade {
+        field(out, b"Upgrade", protocol);
+        field(out, b"Connection", b"Upgrade");
+    }
+    out.put_slice(b"\r\n");
+}
+
+fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    out.put_slice(name);
+    out.put_slice(b": ");
+    out.put_slice(value);
+    out.put_slice(b"\r\n");
+}

@@ -1,0 +1,167 @@
+//! The body of a request on its way to a server: gathered in memory, then in an unlinked file; or passed on as it comes.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::JoinHandle;
+
+use crate::gateway::{Spool, SpoolFile, refuse};
+use crate::handler::HandlerError;
+use crate::http::RequestBody;
+use crate::http::h1::{LAST_CHUNK, encode_chunk_size};
+
+/// Bytes that are gathered in memory before they are written to the file in one call.
+const WRITE: usize = 256 * 1024;
+
+/// Bytes of a file that are read at a time.
+const READ: usize = 128 * 1024;
+
+/// A body.
+pub(super) enum Payload {
+    None,
+    Memory(Bytes),
+    File(Arc<SpoolFile>),
+    /// It can be sent once.
+    Stream(Option<RequestBody>),
+}
+
+/// A body on its way out in one try.
+pub(super) enum Upload {
+    Done,
+    Memory(Bytes),
+    File { file: Arc<OwnedFd>, _spooled: Arc<SpoolFile>, at: u64, left: u64, reading: Option<JoinHandle<io::Result<Bytes>>> },
+    Stream { body: RequestBody, is_chunked: bool },
+}
+
+/// Why the next bytes of a body are not there.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UploadError {
+    #[error("its body ended before its time")]
+    Client,
+    #[error("its body could not be read from `spool`: {0}")]
+    Spool(io::Error),
+}
+
+impl Payload {
+    /// Gathers `body`.
+    pub(super) async fn gather(mut body: RequestBody, spool: &Arc<Spool>) -> Result<Self, HandlerError> {
+        match body {
+            RequestBody::Empty => return Ok(Self::None),
+            RequestBody::Full(bytes) if bytes.is_empty() => return Ok(Self::None),
+            RequestBody::Full(bytes) => return Ok(Self::Memory(bytes)),
+            RequestBody::Coming(_) => {}
+        }
+        let mut memory = BytesMut::new();
+        let mut file: Option<SpoolFile> = None;
+        while let Some(chunk) = body.chunk().await {
+            memory.extend_from_slice(&chunk.map_err(|error| refuse(&error))?);
+            if memory.len() >= WRITE {
+                file = Some(SpoolFile::append(file, memory.split(), spool).await?);
+            }
+        }
+        Ok(match file {
+            None if memory.is_empty() => Self::None,
+            None => Self::Memory(memory.freeze()),
+            Some(file) if memory.is_empty() => Self::File(Arc::new(file)),
+            Some(file) => Self::File(Arc::new(SpoolFile::append(Some(file), memory, spool).await?)),
+        })
+    }
+
+    /// Its length, where it is known.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Memory(bytes) => Some(bytes.len() as u64),
+            Self::File(file) => Some(file.length()),
+            Self::Stream(body) => body.as_ref().and_then(RequestBody::length),
+        }
+    }
+
+    /// Whether it can be sent (again).
+    pub(super) fn is_at_hand(&self) -> bool {
+        !matches!(self, Self::Stream(None))
+    }
+
+    /// The body for one try.
+    pub(super) fn upload(&mut self) -> io::Result<Upload> {
+        Ok(match self {
+            Self::None => Upload::Done,
+            Self::Memory(bytes) => Upload::Memory(bytes.clone()),
+            Self::File(file) => Upload::File {
+                file: Arc::new(file.reopen()?),
+                _spooled: Arc::clone(file),
+                at: 0,
+                left: file.length(),
+                reading: None,
+            },
+            Self::Stream(body) => match body.take() {
+                Some(body) => Upload::Stream { is_chunked: body.length().is_none(), body },
+                None => return Err(io::Error::other("it was sent already")),
+            },
+        })
+    }
+}
+
+impl Upload {
+    /// Appends the next bytes, framed, to `out`; false where there are no more.
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Poll<Result<bool, UploadError>> {
+        match self {
+            Self::Done => return Poll::Ready(Ok(false)),
+            Self::Memory(bytes) => {
+                out.extend_from_slice(bytes);
+                *self = Self::Done;
+            }
+            Self::File { left: 0, .. } => *self = Self::Done,
+            Self::File { file, at, left, reading, .. } => {
+                let reading = reading.get_or_insert_with(|| {
+                    let (file, at, length) = (Arc::clone(file), *at, (*left).min(READ as u64) as usize);
+                    tokio::task::spawn_blocking(move || read(&file, at, length))
+                });
+                let read = ready!(std::pin::Pin::new(reading).poll(context));
+                let bytes = read.map_err(io::Error::other).flatten().map_err(UploadError::Spool)?;
+                out.extend_from_slice(&bytes);
+                if let Self::File { at, left, reading, .. } = self {
+                    (*at, *left, *reading) = (*at + bytes.len() as u64, *left - bytes.len() as u64, None);
+                }
+            }
+            Self::Stream { body, is_chunked } => match ready!(body.poll_chunk(context)) {
+                Some(Ok(bytes)) if bytes.is_empty() => {}
+                Some(Ok(bytes)) if *is_chunked => {
+                    let mut size = Vec::with_capacity(20);
+                    encode_chunk_size(&mut size, bytes.len());
+                    out.extend_from_slice(&size);
+                    out.extend_from_slice(&bytes);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Some(Ok(bytes)) => out.extend_from_slice(&bytes),
+                Some(Err(_)) => return Poll::Ready(Err(UploadError::Client)),
+                None => {
+                    if *is_chunked {
+                        out.extend_from_slice(LAST_CHUNK);
+                    }
+                    *self = Self::Done;
+                }
+            },
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+fn read(file: &OwnedFd, at: u64, length: usize) -> io::Result<Bytes> {
+    let mut buffer = vec![0; length];
+    let mut filled = 0;
+    while filled < length {
+        match rustix::io::pread(file, &mut buffer[filled..], at + filled as u64) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => filled += read,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(buffer.into())
+}
+

@@ -1,0 +1,389 @@
+//! The servers of one upstream: which of them gets a request, who waits, and how often anything is tried again.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use super::balance::{self, Candidate};
+use super::circuit::{Change, Circuit};
+use super::place::Place;
+use super::server::{Server, State, lock};
+use super::settings::{Balance, HashKey, Scheme, UpstreamSettings};
+use super::socket::Secured;
+use super::{sticky, tls};
+
+/// Says what an operator should know.
+pub type Teller = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// Retries that are granted before any request has paid for them: the first failure must not be final.
+const FREE_RETRIES: i64 = 10;
+
+/// What one retry costs, in the parts that requests pay.
+const RETRY: i64 = 100;
+
+/// The servers of one upstream. It outlives reloads; [`Group::update`] gives it new settings.
+pub struct Group {
+    name: String,
+    serving: ArcSwap<Serving>,
+    /// What each server has gathered towards its turn.
+    gathered: Mutex<Vec<f64>>,
+    turn: AtomicUsize,
+    draws: AtomicU64,
+    pub(super) freed: Notify,
+    pub(super) waiting: AtomicUsize,
+    /// Parts of retries that requests have paid.
+    budget: AtomicI64,
+    /// What cookies are signed with where the settings have no key.
+    key: [u8; 32],
+    pub(super) tell: Teller,
+}
+
+/// Settings and servers of now.
+pub struct Serving {
+    /// The settings.
+    pub settings: UpstreamSettings,
+    pub(super) servers: Vec<Arc<Server>>,
+}
+
+/// What is known of a request for choosing a server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wanted<'a> {
+    /// The key of [`Balance::Hash`].
+    pub key: &'a [u8],
+    /// The value of the sticky cookie.
+    pub cookie: Option<&'a [u8]>,
+}
+
+/// Why there is no server for a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoServer {
+    /// None that could be asked is left.
+    #[error("no server is left that could be asked")]
+    None,
+    /// All are at their limit, and too many requests wait already.
+    #[error("every server is at `max_connections`, and `queue.max` requests wait already")]
+    QueueFull,
+    /// All stayed at their limit.
+    #[error("every server stayed at `max_connections` for `queue.timeout`")]
+    QueueTimeout,
+}
+
+/// How a server is, for `daemun status`.
+#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+pub struct ServerStatus {
+    /// The server as it was written.
+    pub url: String,
+    /// `up`, `down`, `ejected`, `probing` or `drained`.
+    pub state: &'static str,
+    /// Requests that it has now.
+    pub active: usize,
+    /// Connections that are kept to it.
+    pub kept: usize,
+    /// Requests since the start.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+}
+
+/// What a look at the servers came to.
+enum Choice {
+    Found(Place),
+    Full,
+    None,
+}
+
+impl Group {
+    /// A group with these settings. The error names what cannot be used.
+    pub fn new(settings: UpstreamSettings, tell: Teller) -> Result<Arc<Self>, String> {
+        let mut key = [0_u8; 32];
+        rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
+        let serving = Serving::new(settings, None)?;
+        Ok(Arc::new(Self {
+            name: serving.settings.name.clone(),
+            serving: ArcSwap::from_pointee(serving),
+            gathered: Mutex::default(),
+            turn: AtomicUsize::new(0),
+            draws: AtomicU64::new(0),
+            freed: Notify::new(),
+            waiting: AtomicUsize::new(0),
+            budget: AtomicI64::new(FREE_RETRIES * RETRY),
+            key,
+            tell,
+        }))
+    }
+
+    /// Its name in the file.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Settings and servers of now.
+    pub fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
+    }
+
+    /// Makes ready what other settings need; [`Group::update`] puts it to use. A server that stays keeps its health and
+    /// its connections.
+    pub fn prepare(&self, settings: UpstreamSettings) -> Result<Serving, String> {
+        Serving::new(settings, Some(&self.serving.load()))
+    }
+
+    /// From now on these are the settings. What a server that is gone has begun it finishes.
+    pub fn update(&self, serving: Serving) {
+        let before = self.serving.swap(Arc::new(serving));
+        let now = self.serving.load();
+        for server in &before.servers {
+            if !now.servers.iter().any(|other| Arc::ptr_eq(&other.state, &server.state)) {
+                server.state.sweep(std::time::Duration::ZERO);
+            }
+        }
+        lock(&self.gathered).clear();
+        self.freed.notify_waiters();
+    }
+
+    /// A server for a request, waited for where all are at their limit.
+    pub async fn place(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
+        match self.choose(wanted, &[]) {
+            Choice::Found(place) => return Ok(place),
+            Choice::None => return Err(NoServer::None),
+            Choice::Full => {}
+        }
+        let settings = self.serving();
+        let settings = &settings.settings;
+        let _one = Waiting::new(&self.waiting);
+        if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
+            return Err(NoServer::QueueFull);
+        }
+        let waited = async {
+            loop {
+                let mut notified = std::pin::pin!(self.freed.notified());
+                // Before looking, so that a place that is freed meanwhile is not missed.
+                notified.as_mut().enable();
+                match self.choose(wanted, &[]) {
+                    Choice::Found(place) => return Ok(place),
+                    Choice::None => return Err(NoServer::None),
+                    Choice::Full => notified.await,
+                }
+            }
+        };
+        tokio::time::timeout(settings.queue_timeout, waited).await.unwrap_or(Err(NoServer::QueueTimeout))
+    }
+
+    /// Another server for a request that `tried` could not answer; none where that would cost too much. Nobody waits for
+    /// a second chance.
+    pub fn another(self: &Arc<Self>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Option<Place> {
+        let spent = |left: i64| (left >= RETRY).then_some(left - RETRY);
+        match self.choose(wanted, tried) {
+            Choice::Found(place) => {
+                self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok().then_some(place)
+            }
+            Choice::Full | Choice::None => None,
+        }
+    }
+
+    /// The value of a cookie that leads back to this server, where the client has none that does.
+    pub fn cookie(&self, serving: &Serving, server: &Server, shown: Option<&[u8]>) -> Option<(String, String)> {
+        let sticky = serving.settings.sticky.as_ref()?;
+        let value = sticky::sign(self.key(serving), server.id);
+        (shown != Some(value.as_bytes())).then(|| (sticky.cookie.clone(), value))
+    }
+
+    /// How the servers are.
+    pub fn status(&self) -> Vec<ServerStatus> {
+        let now = Instant::now();
+        let serving = self.serving.load();
+        let status = |server: &Arc<Server>| {
+            let state = &server.state;
+            let circuit = *lock(&state.circuit);
+            let told = match circuit {
+                _ if state.is_drained.load(Ordering::Relaxed) => "drained",
+                _ if !state.is_well.load(Ordering::Relaxed) => "down",
+                Circuit::Closed { .. } => "up",
+                Circuit::Open { until, .. } if until > now => "ejected",
+                Circuit::Open { .. } | Circuit::HalfOpen { .. } => "probing",
+            };
+            ServerStatus {
+                url: server.settings.url.clone(),
+                state: told,
+                active: state.active.load(Ordering::Relaxed),
+                kept: state.kept(),
+                requests: state.requests.load(Ordering::Relaxed),
+                failures: state.failures.load(Ordering::Relaxed),
+            }
+        };
+        serving.servers.iter().map(status).collect()
+    }
+
+    /// Has a server get nothing new, or something again: by its URL, host and port, or host. How many were meant.
+    pub fn drain(&self, server: &str, is_drained: bool) -> usize {
+        let serving = self.serving.load();
+        let is_meant = |one: &&Arc<Server>| {
+            server == one.settings.url || server == one.authority || server == one.settings.host()
+        };
+        let meant: Vec<_> = serving.servers.iter().filter(is_meant).collect();
+        for server in &meant {
+            server.state.is_drained.store(is_drained, Ordering::Relaxed);
+            if is_drained {
+                server.state.sweep(std::time::Duration::ZERO);
+            }
+        }
+        self.freed.notify_waiters();
+        meant.len()
+    }
+
+    /// Whether requests for the same server wait for just that one.
+    pub(super) fn is_keyed(&self, serving: &Serving) -> bool {
+        serving.settings.sticky.is_some() || matches!(serving.settings.balance, Balance::Hash(_))
+    }
+
+    /// Tells what a request's end has changed.
+    pub(super) fn report(&self, server: &Server, change: Change) {
+        let (name, url) = (&self.name, server.name());
+        match change {
+            Change::None => {}
+            Change::Ejected(time) => {
+                server.state.sweep(std::time::Duration::ZERO);
+                (self.tell)(&format!("upstream {name}: {url} gets nothing for {} s: it failed", time.as_secs_f32()));
+            }
+            Change::Back => {
+                server.state.came_back();
+                (self.tell)(&format!("upstream {name}: {url} answers again"));
+            }
+        }
+    }
+
+    fn key<'a>(&'a self, serving: &'a Serving) -> &'a [u8] {
+        let own = serving.settings.sticky.as_ref().and_then(|sticky| sticky.key.as_ref());
+        own.map_or(&self.key[..], |key| key.as_bytes())
+    }
+
+    fn choose(self: &Arc<Self>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Choice {
+        let serving = self.serving.load_full();
+        let now = Instant::now();
+        let mut candidates = serving.candidates(tried, now);
+        if candidates.is_empty() {
+            return Choice::None;
+        }
+        if let Some(at) = self.stuck(&serving, &candidates, wanted) {
+            return match Place::enter(self, &serving, at, now) {
+                Some(place) => Choice::Found(place),
+                None => Choice::Full,
+            };
+        }
+        while !candidates.is_empty() {
+            let chosen = self.balance(&serving.settings.balance, &candidates, wanted);
+            let Some(at) = chosen else { break };
+            if let Some(place) = Place::enter(self, &serving, at, now) {
+                if tried.is_empty() {
+                    self.pay(&serving.settings);
+                }
+                return Choice::Found(place);
+            }
+            if matches!(serving.settings.balance, Balance::Hash(_)) {
+                break;
+            }
+            candidates.retain(|one| one.at != at);
+        }
+        Choice::Full
+    }
+
+    /// The server that the client's cookie leads to, if that is one to choose from.
+    fn stuck(&self, serving: &Serving, candidates: &[Candidate], wanted: &Wanted<'_>) -> Option<usize> {
+        serving.settings.sticky.as_ref()?;
+        let id = sticky::verify(self.key(serving), wanted.cookie?)?;
+        candidates.iter().map(|one| one.at).find(|&at| serving.servers[at].id == id)
+    }
+
+    fn balance(&self, balance: &Balance, candidates: &[Candidate], wanted: &Wanted<'_>) -> Option<usize> {
+        match balance {
+            _ if candidates.len() == 1 => candidates.first().map(|one| one.at),
+            Balance::RoundRobin => balance::in_turn(candidates, &mut lock(&self.gathered)),
+            Balance::LeastConnections => balance::least(candidates, self.turn.fetch_add(1, Ordering::Relaxed)),
+            Balance::RandomTwo => balance::random_two(candidates, self.draws.fetch_add(1, Ordering::Relaxed)),
+            Balance::Hash(HashKey::Client | HashKey::Header(_) | HashKey::Cookie(_)) => {
+                balance::by_hash(candidates, balance::hashed(wanted.key))
+            }
+        }
+    }
+
+    /// A request pays its part of a retry.
+    fn pay(&self, settings: &UpstreamSettings) {
+        let full = FREE_RETRIES * RETRY;
+        if self.budget.load(Ordering::Relaxed) < full {
+            self.budget.fetch_add(i64::from(settings.retry_budget), Ordering::Relaxed);
+        }
+    }
+}
+
+// === impl Serving ===
+
+impl Serving {
+    fn new(settings: UpstreamSettings, before: Option<&Serving>) -> Result<Self, String> {
+        let any_secure = settings.servers.iter().any(|server| server.scheme == Scheme::Https);
+        let connector = if any_secure { Some(tls::connector(&settings.tls)?) } else { None };
+        let mut servers = Vec::with_capacity(settings.servers.len());
+        for server in &settings.servers {
+            // Other authorities or another key: connections that were made with the old ones are not kept.
+            let same = before.filter(|before| before.settings.tls == settings.tls).and_then(|before| {
+                before.servers.iter().find(|other| other.settings.url == server.url).map(|other| &other.state)
+            });
+            let state = same.map_or_else(|| State::new(before.is_some()), Arc::clone);
+            let secured = match (&connector, server.scheme) {
+                (Some(connector), Scheme::Https) => {
+                    let name = settings.tls.server_name.as_deref().unwrap_or(server.host());
+                    let name = tls::server_name(name).map_err(|error| format!("{}: {error}", server.url))?;
+                    Some(Secured { connector: connector.clone(), name })
+                }
+                _ => None,
+            };
+            servers.push(Arc::new(Server::new(server.clone(), secured, state)));
+        }
+        Ok(Self { settings, servers })
+    }
+
+    /// The servers that a request may go to. Where fewer are well than the threshold says, all count as well.
+    fn candidates(&self, tried: &[Arc<Server>], now: Instant) -> Vec<Candidate> {
+        let is_open = |server: &Arc<Server>| {
+            !server.state.is_drained.load(Ordering::Relaxed)
+                && !tried.iter().any(|other| Arc::ptr_eq(&other.state, &server.state))
+        };
+        let open = || self.servers.iter().enumerate().filter(|(_, server)| is_open(server));
+        let (all, well) = open().fold((0, 0), |(all, well), (_, server)| {
+            (all + 1, well + usize::from(server.is_available(now)))
+        });
+        let panics = well == 0 && tried.is_empty() || well * 100 < all * self.settings.panic_threshold as usize;
+        let usable = |is_backup: bool| {
+            open()
+                .filter(move |(_, server)| server.settings.backup == is_backup)
+                .filter(|(_, server)| panics || server.is_available(now))
+                .map(|(at, server)| Candidate {
+                    at,
+                    weight: server.weight(self.settings.slow_start, now),
+                    active: server.state.active.load(Ordering::Relaxed),
+                    id: u64::from_be_bytes(server.id),
+                })
+                .collect::<Vec<_>>()
+        };
+        let primary = usable(false);
+        if primary.is_empty() { usable(true) } else { primary }
+    }
+}
+
+/// Counts a request that waits.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,36 @@
+//! Servers that others maintain: which of them gets a request, how they are, and the connections that are kept to them.
+//!
+//! The way of a request to a server:
+//! 1. [`Group::place`] chooses a server that is well and has room ([`Balance`], `sticky`), or waits in a bounded queue.
+//! 2. [`Place::connect`] takes a kept connection that is as its last answer left it, or makes one.
+//! 3. Whoever speaks the protocol asks once, and says of a failure what had been sent and received ([`Failure`]).
+//! 4. [`Place::succeed`] or [`Place::fail`] tell the circuit breaker; [`Group::another`] gives a second chance out of a
+//!    budget; [`Place::keep`] keeps the connection.
+//!
+//! Beside it [`Group::watch`] asks servers whether they are well. A group outlives reloads ([`Group::update`]).
+//!
+//! Knows sockets, TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
+//! over a connection (but for the question for a server's health).
+
+mod balance;
+mod circuit;
+mod group;
+mod health;
+mod place;
+mod server;
+mod settings;
+mod socket;
+mod sticky;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
+pub use place::{Failure, FailureKind, Place};
+pub use server::Server;
+pub use settings::{
+    Address, Balance, ClientTls, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings, Sticky,
+    UpstreamSettings, is_token,
+};
+pub use socket::{Connection, Plain, Socket};
+pub use tls::check as check_tls;

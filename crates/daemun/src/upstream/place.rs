@@ -1,0 +1,153 @@
+//! A request's place at a server: counted, timed, and given back however the request ends.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::circuit::Change;
+use super::group::{Group, Serving};
+use super::server::{Server, lock};
+use super::socket::Connection;
+
+/// A request's place at a server. Dropping it gives the place to the next.
+pub struct Place {
+    group: Arc<Group>,
+    serving: Arc<Serving>,
+    server: Arc<Server>,
+    /// Whether this request finds out how the server is.
+    is_probe: bool,
+    is_concluded: bool,
+}
+
+/// Why one try came to nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What went wrong.
+    pub kind: FailureKind,
+    /// Whether the server may have seen some of the request.
+    pub sent: bool,
+    /// Whether some of an answer came.
+    pub received: bool,
+    /// What an operator reads.
+    pub message: String,
+}
+
+/// What went wrong.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FailureKind {
+    /// There is no connection.
+    Connect,
+    /// It took too long.
+    Timeout,
+    /// The connection broke, or what came over it is no answer.
+    Broken,
+    /// The client's body ended before its time.
+    Client,
+}
+
+impl Failure {
+    /// Nothing of the request has left us.
+    pub fn unsent(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, sent: false, received: false, message: message.into() }
+    }
+}
+
+impl Place {
+    pub(super) fn enter(group: &Arc<Group>, serving: &Arc<Serving>, at: usize, now: Instant) -> Option<Self> {
+        let server = &serving.servers[at];
+        if !server.enter() {
+            return None;
+        }
+        let is_probe = lock(&server.state.circuit).begin(now);
+        server.state.requests.fetch_add(1, Ordering::Relaxed);
+        let (group, serving, server) = (Arc::clone(group), Arc::clone(serving), Arc::clone(server));
+        Some(Self { group, serving, server, is_probe, is_concluded: false })
+    }
+
+    /// The server.
+    pub fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// The settings that it was chosen by.
+    pub fn serving(&self) -> &Arc<Serving> {
+        &self.serving
+    }
+
+    /// A connection: one that was kept, if `may_reuse`, else a new one.
+    pub async fn connect(&self, may_reuse: bool) -> Result<Connection, Failure> {
+        let settings = &self.serving.settings;
+        if may_reuse && let Some(connection) = self.server.state.take(settings.keep_alive_timeout) {
+            return Ok(connection);
+        }
+        let open = Connection::open(&self.server.settings.address, self.server.secured.as_ref());
+        let name = self.server.name();
+        match tokio::time::timeout(settings.connect_timeout, open).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(Failure::unsent(FailureKind::Connect, format!("cannot connect to {name}: {}", chain(&error)))),
+            Err(_) => {
+                let seconds = settings.connect_timeout.as_secs_f32();
+                let message = format!("no connection to {name} within {seconds} s (`connect_timeout`)");
+                Err(Failure::unsent(FailureKind::Timeout, message))
+            }
+        }
+    }
+
+    /// Keeps a connection whose answer was read to its end.
+    pub fn keep(&self, connection: Connection) {
+        let settings = &self.serving.settings;
+        if connection.input.is_empty() && !self.server.state.is_drained.load(Ordering::Relaxed) {
+            self.server.state.keep(connection, settings.keep_alive);
+        }
+    }
+
+    /// The server has answered.
+    pub fn succeed(&mut self) {
+        self.is_concluded = true;
+        let change = lock(&self.server.state.circuit).succeed();
+        if change != Change::None {
+            self.group.report(&self.server, change);
+        }
+    }
+
+    /// It has not.
+    pub fn fail(&mut self) {
+        self.is_concluded = true;
+        self.server.state.failures.fetch_add(1, Ordering::Relaxed);
+        let settings = &self.serving.settings;
+        let change = lock(&self.server.state.circuit).fail(Instant::now(), settings.failures, settings.eject);
+        self.group.report(&self.server, change);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.is_probe && !self.is_concluded {
+            lock(&self.server.state.circuit).abandon(Instant::now());
+        }
+        self.server.state.active.fetch_sub(1, Ordering::AcqRel);
+        if self.group.waiting.load(Ordering::Relaxed) > 0 {
+            if self.group.is_keyed(&self.serving) {
+                self.group.freed.notify_waiters();
+            } else {
+                self.group.freed.notify_one();
+            }
+        }
+    }
+}
+
+/// An error with its causes: a TLS failure says its reason only there.
+fn chain(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

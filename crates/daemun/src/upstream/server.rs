@@ -1,0 +1,168 @@
+//! One server: what it is, how it has been, and the connections that are kept to it.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::circuit::Circuit;
+use super::settings::ServerSettings;
+use super::socket::{Connection, Secured};
+use super::sticky::{self, Id};
+
+/// Lists of kept connections: each event loop looks into its own first, because a connection is cheapest where it was
+/// made.
+const SHARDS: usize = 16;
+
+/// A server as the settings of now describe it. What has been found out about it outlives them.
+pub struct Server {
+    pub(super) settings: ServerSettings,
+    /// `Host` for itself.
+    pub(super) authority: String,
+    pub(super) id: Id,
+    pub(super) secured: Option<Secured>,
+    pub(super) state: Arc<State>,
+}
+
+/// What has been found out about a server.
+pub(super) struct State {
+    /// Requests that it has now.
+    pub(super) active: AtomicUsize,
+    /// Whether it was told to get nothing new.
+    pub(super) is_drained: AtomicBool,
+    /// The verdict of the questions for its health.
+    pub(super) is_well: AtomicBool,
+    pub(super) circuit: Mutex<Circuit>,
+    /// When it came or came back, for a slow start.
+    since: Mutex<Option<Instant>>,
+    /// Requests and failures since the start.
+    pub(super) requests: AtomicU64,
+    pub(super) failures: AtomicU64,
+    idle: [Mutex<Vec<Idle>>; SHARDS],
+    kept: AtomicUsize,
+}
+
+/// A connection without a request.
+struct Idle {
+    connection: Connection,
+    since: Instant,
+}
+
+thread_local! {
+    static SHARD: Cell<usize> = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Cell::new(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS)
+    };
+}
+
+// === impl Server ===
+
+impl Server {
+    pub(super) fn new(settings: ServerSettings, secured: Option<Secured>, state: Arc<State>) -> Self {
+        Self { authority: settings.authority(), id: sticky::id(&settings.url), settings, secured, state }
+    }
+
+    /// Its name in logs.
+    pub fn name(&self) -> &str {
+        &self.settings.url
+    }
+
+    /// What stands in `Host` for itself.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Takes a place among `max_connections`, if there is one.
+    pub(super) fn enter(&self) -> bool {
+        let most = self.settings.max_connections.unwrap_or(usize::MAX);
+        let grown = |active: usize| (active < most).then_some(active + 1);
+        self.state.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, grown).is_ok()
+    }
+
+    /// Whether it is well as far as anybody knows.
+    pub(super) fn is_available(&self, now: Instant) -> bool {
+        self.state.is_well.load(Ordering::Relaxed) && lock(&self.state.circuit).admits(now)
+    }
+
+    /// Its share: less than its weight for a while after it came back.
+    pub(super) fn weight(&self, slow_start: Duration, now: Instant) -> f64 {
+        let whole = f64::from(self.settings.weight);
+        if slow_start.is_zero() {
+            return whole;
+        }
+        let Some(since) = *lock(&self.state.since) else { return whole };
+        let part = now.saturating_duration_since(since).as_secs_f64() / slow_start.as_secs_f64();
+        whole * part.clamp(0.1, 1.0)
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// A server of which nothing is known. One that `joins` others at work starts slowly.
+    pub(super) fn new(joins: bool) -> Arc<Self> {
+        Arc::new(Self {
+            active: AtomicUsize::new(0),
+            is_drained: AtomicBool::new(false),
+            is_well: AtomicBool::new(true),
+            circuit: Mutex::new(Circuit::Closed { failures: 0 }),
+            since: Mutex::new(joins.then(Instant::now)),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            idle: [const { Mutex::new(Vec::new()) }; SHARDS],
+            kept: AtomicUsize::new(0),
+        })
+    }
+
+    /// It is asked again.
+    pub(super) fn came_back(&self) {
+        *lock(&self.since) = Some(Instant::now());
+    }
+
+    /// A kept connection that is as its last answer left it. The youngest: the others grow old enough to be closed.
+    pub(super) fn take(&self, timeout: Duration) -> Option<Connection> {
+        if self.kept.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        let own = SHARD.get();
+        for shard in (0..SHARDS).map(|at| (own + at) % SHARDS) {
+            loop {
+                let Some(mut idle) = lock(&self.idle[shard]).pop() else { break };
+                self.kept.fetch_sub(1, Ordering::Relaxed);
+                if idle.since.elapsed() < timeout && idle.connection.is_clean() {
+                    idle.connection.is_reused = true;
+                    return Some(idle.connection);
+                }
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request, where there is room.
+    pub(super) fn keep(&self, connection: Connection, most: usize) {
+        let grown = |kept: usize| (kept < most).then_some(kept + 1);
+        if self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok() {
+            lock(&self.idle[SHARD.get()]).push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes connections that are too old or that the server has closed.
+    pub(super) fn sweep(&self, timeout: Duration) {
+        for shard in &self.idle {
+            let mut idle = lock(shard);
+            let before = idle.len();
+            idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_clean());
+            self.kept.fetch_sub(before - idle.len(), Ordering::Relaxed);
+        }
+    }
+
+    /// Connections that are kept.
+    pub(super) fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+}
+
+/// A panic while the lock was held left plain data behind: it can be used.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,366 @@
+//! What an upstream is: its servers, how one is chosen, and when one is left alone.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// `[upstream.NAME]`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct UpstreamSettings {
+    /// Its name in the file.
+    pub name: String,
+    /// The servers.
+    pub servers: Vec<ServerSettings>,
+    /// How one is chosen.
+    pub balance: Balance,
+    /// Whether a client stays with the server that it came to first.
+    pub sticky: Option<Sticky>,
+    /// Asking servers whether they are well.
+    pub health: Option<HealthSettings>,
+    /// Failures in a row after which a server gets nothing for a while. Default 3.
+    pub failures: u32,
+    /// For how long; each further time it is twice as long, up to [`MOST_EJECTIONS`] times. Default 10 s.
+    pub eject: Duration,
+    /// Percent of the servers: with fewer well than this, health is not looked at, since those that are left would be
+    /// overrun. Default 0: only when none is left.
+    pub panic_threshold: u32,
+    /// Further servers that a request may be sent to where that is safe. Default 2.
+    pub retries: u32,
+    /// Retries in percent of the requests: a failing upstream is not asked three times as much. Default 20.
+    pub retry_budget: u32,
+    /// How long a server takes to get its full share after it came back. Default 0.
+    pub slow_start: Duration,
+    /// Requests that may wait for a place among `max_connections`. Default 1000.
+    pub queue_max: usize,
+    /// How long one may wait. Default 10 s.
+    pub queue_timeout: Duration,
+    /// To an established connection, TLS included. Default 5 s.
+    pub connect_timeout: Duration,
+    /// How long a server may bring nothing while an answer is expected. Default 60 s.
+    pub read_timeout: Duration,
+    /// How long a server may take nothing of a request. Default 60 s.
+    pub send_timeout: Duration,
+    /// How long both sides of a tunnel may be silent. Default 1 h.
+    pub tunnel_timeout: Duration,
+    /// Connections that are kept to each server while nothing is asked. Default 64.
+    pub keep_alive: usize,
+    /// How long. Default 55 s: most servers close after 60 s or more.
+    pub keep_alive_timeout: Duration,
+    /// What servers see as `Host`.
+    pub host: HostField,
+    /// Whether a `Location` that names the server is made to name us.
+    pub rewrite_location: bool,
+    /// How `https` servers are verified, and what they are shown.
+    pub tls: ClientTls,
+}
+
+/// One server.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ServerSettings {
+    /// As it was written; its name in logs.
+    pub url: String,
+    /// How it is spoken to.
+    pub scheme: Scheme,
+    /// Where it is.
+    pub address: Address,
+    /// Its share. Default 1.
+    pub weight: u32,
+    /// Whether it is asked only when no other is left.
+    pub backup: bool,
+    /// Requests at a time; `None`: as many as there are.
+    pub max_connections: Option<usize>,
+}
+
+/// How a server is spoken to.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Scheme {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/1.1 through TLS.
+    Https,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+pub enum Address {
+    /// Name or address, and port. A name is looked up for each connection.
+    Tcp(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// How a server is chosen among those that are well.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Balance {
+    /// In turn, by weight.
+    #[default]
+    RoundRobin,
+    /// The one with the fewest requests for its weight.
+    LeastConnections,
+    /// The better of two that are drawn by weight: nearly as even, and several fronts do not run to the same one.
+    RandomTwo,
+    /// The same for the same key, also when others come and go.
+    Hash(HashKey),
+}
+
+/// What requests with the same server have in common.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum HashKey {
+    /// Their client's address.
+    Client,
+    /// The value of this field.
+    Header(String),
+    /// The value of this cookie.
+    Cookie(String),
+}
+
+/// `sticky`.
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Sticky {
+    /// The name of the cookie.
+    pub cookie: String,
+    /// What the cookie is signed with; `None`: a key of this front's own, gone when it ends.
+    pub key: Option<String>,
+}
+
+/// `health`.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct HealthSettings {
+    /// What is asked.
+    pub path: String,
+    /// `Host` of the question; `None`: the server's own name.
+    pub host: Option<String>,
+    /// The status that is expected; `None`: any from 200 to 399.
+    pub status: Option<u16>,
+    /// What must stand in the first 64 KiB of the body.
+    pub body: Option<String>,
+    /// From one question to the next. Default 5 s.
+    pub interval: Duration,
+    /// How long an answer may take. Default 2 s.
+    pub timeout: Duration,
+    /// Wrong answers in a row after which a server gets nothing. Default 3.
+    pub unhealthy: u32,
+    /// Right ones after which it is asked again. Default 2.
+    pub healthy: u32,
+}
+
+/// What servers see as `Host`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum HostField {
+    /// What the client sent.
+    #[default]
+    Client,
+    /// The server's own name.
+    Server,
+    /// This.
+    Fixed(String),
+}
+
+/// TLS towards servers. Files are read by whoever reads the settings: the front opens no paths.
+#[derive(Clone, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ClientTls {
+    /// Authorities in PEM; `None`: those that browsers trust.
+    pub authorities: Option<String>,
+    /// The name in their certificates; `None`: the one in the URL.
+    pub server_name: Option<String>,
+    /// Our own chain and key in PEM.
+    pub certificate: Option<(String, String)>,
+    /// Whether nothing is verified.
+    pub unverified: bool,
+}
+
+/// How often the time of an ejection doubles.
+pub const MOST_EJECTIONS: u32 = 5;
+
+impl UpstreamSettings {
+    /// An upstream of these servers with everything else as it usually is.
+    pub fn new(name: impl Into<String>, servers: Vec<ServerSettings>) -> Self {
+        Self {
+            name: name.into(),
+            servers,
+            balance: Balance::default(),
+            sticky: None,
+            health: None,
+            failures: 3,
+            eject: Duration::from_secs(10),
+            panic_threshold: 0,
+            retries: 2,
+            retry_budget: 20,
+            slow_start: Duration::ZERO,
+            queue_max: 1000,
+            queue_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(60),
+            send_timeout: Duration::from_secs(60),
+            tunnel_timeout: Duration::from_secs(3600),
+            keep_alive: 64,
+            keep_alive_timeout: Duration::from_secs(55),
+            host: HostField::default(),
+            rewrite_location: false,
+            tls: ClientTls::default(),
+        }
+    }
+}
+
+impl ServerSettings {
+    /// Reads a URL such as `http://10.0.0.5:8080`, `https://app.internal` or `http://unix:/run/app.sock`.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let wrong =
+            || format!("expected a server such as \"http://10.0.0.5:8080\" or \"http://unix:/run/app.sock\", found {url:?}");
+        let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            other => return Err(format!("the scheme {other:?} is none of `http` and `https` in {url:?}")),
+        };
+        let address = if let Some(path) = rest.strip_prefix("unix:") {
+            if !path.starts_with('/') {
+                return Err(format!("the path of a Unix socket begins with a slash, in {url:?}"));
+            }
+            Address::Unix(path.into())
+        } else {
+            let authority = rest.strip_suffix('/').unwrap_or(rest);
+            if authority.contains(['/', '?', '#']) {
+                return Err(format!("a server has no path (`rewrite` changes paths), found {url:?}"));
+            }
+            authority_of(authority, scheme).ok_or_else(wrong)?
+        };
+        Ok(Self { url: url.to_owned(), scheme, address, weight: 1, backup: false, max_connections: None })
+    }
+
+    /// What stands in `Host` for the server itself: without the port that is usual.
+    pub fn authority(&self) -> String {
+        match &self.address {
+            Address::Tcp(host, port) if *port == self.scheme.port() => host.clone(),
+            Address::Tcp(host, port) => format!("{host}:{port}"),
+            Address::Unix(_) => "localhost".to_owned(),
+        }
+    }
+
+    /// Its name for TLS, without brackets.
+    pub fn host(&self) -> &str {
+        match &self.address {
+            Address::Tcp(host, _) => host.trim_start_matches('[').trim_end_matches(']'),
+            Address::Unix(_) => "localhost",
+        }
+    }
+}
+
+impl Scheme {
+    fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
+}
+
+fn authority_of(text: &str, scheme: Scheme) -> Option<Address> {
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok().filter(|&port| port > 0)?),
+        _ => (text, scheme.port()),
+    };
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+    };
+    let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_valid = match inner {
+        Some(inner) => matches!(inner.parse(), Ok(IpAddr::V6(_))),
+        None => is_name(host),
+    };
+    is_valid.then(|| Address::Tcp(host.to_ascii_lowercase(), port))
+}
+
+impl Balance {
+    /// Reads `round-robin`, `least-connections`, `random-two`, `hash(client)`, `hash(header NAME)` or
+    /// `hash(cookie NAME)`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let key = text.strip_prefix("hash(").and_then(|rest| rest.strip_suffix(')'));
+        let found = match (text, key.map(|key| key.split_once([' ', ':']).unwrap_or((key, "")))) {
+            ("round-robin", _) => Some(Self::RoundRobin),
+            ("least-connections", _) => Some(Self::LeastConnections),
+            ("random-two", _) => Some(Self::RandomTwo),
+            (_, Some(("client", ""))) => Some(Self::Hash(HashKey::Client)),
+            (_, Some(("header", name))) if is_token(name.trim()) => {
+                Some(Self::Hash(HashKey::Header(name.trim().to_owned())))
+            }
+            (_, Some(("cookie", name))) if is_token(name.trim()) => {
+                Some(Self::Hash(HashKey::Cookie(name.trim().to_owned())))
+            }
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            format!(
+                "expected `round-robin`, `least-connections`, `random-two`, `hash(client)`, `hash(header NAME)` or \
+                 `hash(cookie NAME)`, found {text:?}"
+            )
+        })
+    }
+}
+
+/// Whether this can be the name of a field or a cookie.
+pub fn is_token(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
+}
+
+impl fmt::Debug for Sticky {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sticky({})", self.cookie)
+    }
+}
+
+impl fmt::Debug for ClientTls {
+    /// Without the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls")
+            .field("authorities", &self.authorities.is_some())
+            .field("server_name", &self.server_name)
+            .field("certificate", &self.certificate.is_some())
+            .field("unverified", &self.unverified)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_a_scheme_and_a_place() {
+        let tcp = |host: &str, port| Some(Address::Tcp(host.to_owned(), port));
+        for (url, want, authority) in [
+            ("http://10.0.0.5:8080", tcp("10.0.0.5", 8080), "10.0.0.5:8080"),
+            ("http://app/", tcp("app", 80), "app"),
+            ("https://App.Internal", tcp("app.internal", 443), "app.internal"),
+            ("http://[::1]:81", tcp("[::1]", 81), "[::1]:81"),
+            ("http://unix:/run/a.sock", Some(Address::Unix("/run/a.sock".into())), "localhost"),
+            ("http://", None, ""),
+            ("http://a:0", None, ""),
+            ("http://a:99999", None, ""),
+            ("http://a/b", None, ""),
+            ("http://a b", None, ""),
+            ("http://u@a", None, ""),
+            ("http://unix:run", None, ""),
+            ("ftp://a", None, ""),
+            ("a:80", None, ""),
+        ] {
+            let found = ServerSettings::parse(url).ok();
+            assert_eq!(found.as_ref().map(|server| server.address.clone()), want, "{url}");
+            assert_eq!(found.map(|server| server.authority()).unwrap_or_default(), authority, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_balance_has_one_of_the_known_names() {
+        assert_eq!(Balance::parse("hash(client)"), Ok(Balance::Hash(HashKey::Client)));
+        assert_eq!(Balance::parse("hash(cookie sid)"), Ok(Balance::Hash(HashKey::Cookie("sid".into()))));
+        assert_eq!(Balance::parse("hash(header:X-User)"), Ok(Balance::Hash(HashKey::Header("X-User".into()))));
+        for wrong in ["", "hash", "hash()", "hash(header)", "hash(client x)", "fastest"] {
+            assert!(Balance::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! A connection to a server, plain or through TLS, and whether it can be used again.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::BytesMut;
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::settings::Address;
+use crate::alarm::Alarm;
+
+/// A connection to a server.
+pub struct Connection {
+    /// The socket.
+    pub socket: Socket,
+    /// What came in and was not yet understood.
+    pub input: BytesMut,
+    /// Its timer.
+    pub alarm: Alarm,
+    /// Whether a request went over it before.
+    pub is_reused: bool,
+}
+
+/// Whichever socket it is.
+pub enum Socket {
+    /// Without TLS.
+    Plain(Plain),
+    /// Through TLS.
+    Tls(Box<TlsStream<Plain>>),
+}
+
+/// A socket as the kernel gives it.
+pub enum Plain {
+    /// Over TCP.
+    Tcp(TcpStream),
+    /// Over a Unix socket.
+    Unix(UnixStream),
+}
+
+/// What a connection is made with.
+pub(super) struct Secured {
+    pub(super) connector: TlsConnector,
+    pub(super) name: rustls::pki_types::ServerName<'static>,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// Connects. The caller sets the deadline.
+    pub(super) async fn open(address: &Address, secured: Option<&Secured>) -> io::Result<Self> {
+        let plain = match address {
+            Address::Tcp(host, port) => {
+                let host = host.trim_start_matches('[').trim_end_matches(']');
+                let socket = TcpStream::connect((host, *port)).await?;
+                socket.set_nodelay(true)?;
+                Plain::Tcp(socket)
+            }
+            Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await?),
+        };
+        let socket = match secured {
+            None => Socket::Plain(plain),
+            Some(secured) => {
+                let stream = secured.connector.connect(secured.name.clone(), plain).await?;
+                Socket::Tls(Box::new(stream))
+            }
+        };
+        Ok(Self { socket, input: BytesMut::new(), alarm: Alarm::default(), is_reused: false })
+    }
+
+    /// Whether nothing has come since the last answer ended: no byte that nobody asked for, and no end. One system call,
+    /// which is what it costs that nobody is given what was meant for another.
+    pub(super) fn is_clean(&mut self) -> bool {
+        if !self.input.is_empty() {
+            return false;
+        }
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peek = |plain: &Plain| match plain {
+            Plain::Tcp(socket) => rustix::net::recv(socket, &mut [0_u8; 1][..], flags),
+            Plain::Unix(socket) => rustix::net::recv(socket, &mut [0_u8; 1][..], flags),
+        };
+        let peeked = match &mut self.socket {
+            Socket::Plain(plain) => peek(plain),
+            Socket::Tls(stream) => {
+                let (plain, session) = stream.get_mut();
+                let has_none = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() == 0);
+                if !has_none {
+                    return false;
+                }
+                peek(plain)
+            }
+        };
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
+}
+
+// === impl Socket ===
+
+impl AsyncRead for Plain {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
+            Self::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Plain {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
+            Self::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_write_vectored(context, parts),
+            Self::Unix(socket) => Pin::new(socket).poll_write_vectored(context, parts),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
+            Self::Unix(socket) => Pin::new(socket).poll_shutdown(context),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(plain) => Pin::new(plain).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(plain) => Pin::new(plain).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(plain) => Pin::new(plain).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
