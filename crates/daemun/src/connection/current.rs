@@ -101,7 +101,8 @@ impl Current {
     fn check(&self, outcome: Outcome) -> Response {
         match outcome {
             Outcome::Response(response)
-                if response.status.is_informational() && !matches!(response.body, ResponseBody::Tunnel(_)) => {
+                if response.status.is_informational() && !matches!(response.body, ResponseBody::Tunnel(_)) =>
+            {
                 let message = format!("a handler answered with {} alone", response.status.code());
                 self.report(Status::BAD_GATEWAY, Fault::Worker, &message, None)
             }

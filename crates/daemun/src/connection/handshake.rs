@@ -13,11 +13,11 @@ use bytes::BytesMut;
 use rustls::server::{Accepted, Acceptor};
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
 use super::drain::{Drain, Phase, Place};
 use super::life::DRAIN_NEW;
 use super::secure::{Secure, poll_first};
 use super::transport::Transport;
+use crate::alarm::Alarm;
 use crate::tls::Certificates;
 
 /// The first byte of TLS: a record of a handshake (RFC 8446, section 5.1).

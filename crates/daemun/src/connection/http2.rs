@@ -20,7 +20,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
 use super::buffers::BODY_SIZE;
 use super::current::Guard;
 use super::drain::{Drain, Phase, Place};
@@ -29,6 +28,7 @@ use super::life::{Connection, Ending, LINGER};
 use super::stream::{self, Ended};
 use super::wire::Wire;
 use super::{Context, Limits};
+use crate::alarm::Alarm;
 use crate::http::Endpoint;
 
 /// Requests at a time, as most servers allow; what is beyond waits at the client.

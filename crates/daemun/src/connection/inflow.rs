@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Limits;
-use crate::alarm::Alarm;
 use super::http2::Shared;
+use crate::alarm::Alarm;
 use crate::http::{BodyError, BodyFeed, RequestBody, Status};
 
 /// The body of a request, as far as it is still to come.

@@ -15,7 +15,6 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::Serving;
-use crate::alarm::Alarm;
 use super::current::{self, Current, Worked, told};
 use super::error_page::error_response;
 use super::file::{FileStream, read_whole};
@@ -23,6 +22,7 @@ use super::http2::Shared;
 use super::inflow::Inflow;
 use super::reply::{SMALL_FILE, length};
 use super::wire::SEND_TIMEOUT;
+use crate::alarm::Alarm;
 use crate::handler::Fault;
 use crate::http::h1::{HeadLimits, Length, Outgoing, Refusal, plan};
 use crate::http::h2::{interim_head, read_head, request_line, response_head};

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::time::Instant;
 
-use crate::alarm::Alarm;
 use super::buffers;
 use super::transport::Transport;
+use crate::alarm::Alarm;
 
 /// How long a client may take nothing of a response before the connection is cut. As nginx's `send_timeout`: a phone
 /// in a tunnel comes back within a minute, and what is held for it is bounded.

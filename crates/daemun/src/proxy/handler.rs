@@ -79,7 +79,12 @@ impl Proxy {
             if failure.kind != FailureKind::Client {
                 failed.fail();
             }
-            place = self.another(failed, failure, &mut tried, &Retrying { request: &request, payload: &payload, wanted, due })?;
+            place = self.another(
+                failed,
+                failure,
+                &mut tried,
+                &Retrying { request: &request, payload: &payload, wanted, due },
+            )?;
         }
     }
 
@@ -160,9 +165,10 @@ struct Retrying<'a> {
 /// would see.
 fn upgrade<'a>(request: &'a Request, payload: &Payload) -> Option<&'a [u8]> {
     let head = &request.head;
-    let asks = head.field_values("connection").flat_map(|value| value.split(|&byte| byte == b',')).any(|option| {
-        option.trim_ascii().eq_ignore_ascii_case(b"upgrade")
-    });
+    let asks = head
+        .field_values("connection")
+        .flat_map(|value| value.split(|&byte| byte == b','))
+        .any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
     let protocol = head.field("upgrade").filter(|_| asks)?;
     let is_one = !protocol.is_empty() && !protocol.contains(&b',') && !protocol.to_ascii_lowercase().starts_with(b"h2");
     (is_one && head.version() == Version::Http11 && matches!(payload, Payload::None)).then_some(protocol)

@@ -103,7 +103,9 @@ async fn read_head(flow: &mut Flow, outbound: &Outbound<'_>) -> Result<AnswerHea
                 Poll::Pending => {
                     let waited = ready!(flow.poll_late(context, outbound.due)).as_secs_f32();
                     let message = match flow.sending {
-                        Sending::Blocked => format!("it took nothing of the request for {waited:.1} s (`send_timeout`)"),
+                        Sending::Blocked => {
+                            format!("it took nothing of the request for {waited:.1} s (`send_timeout`)")
+                        }
                         _ => format!("no answer within {waited:.1} s (`read_timeout`)"),
                     };
                     return Poll::Ready(Err((FailureKind::Timeout, message)));
@@ -134,7 +136,9 @@ fn respond(mut flow: Box<Flow>, head: AnswerHead, request: &Request) -> Response
                 }
             }
             // All there: whatever stands behind it keeps the connection from being used again.
-            AnswerFraming::Length(length) if flow.connection.input.len() as u64 >= length && flow.sending == Sending::Done => {
+            AnswerFraming::Length(length)
+                if flow.connection.input.len() as u64 >= length && flow.sending == Sending::Done =>
+            {
                 let bytes = flow.connection.input.split_to(length as usize).freeze();
                 flow.finish(keep_alive);
                 ResponseBody::Full(bytes)

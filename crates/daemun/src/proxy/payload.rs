@@ -33,8 +33,17 @@ pub(super) enum Payload {
 pub(super) enum Upload {
     Done,
     Memory(Bytes),
-    File { file: Arc<OwnedFd>, _spooled: Arc<SpoolFile>, at: u64, left: u64, reading: Option<JoinHandle<io::Result<Bytes>>> },
-    Stream { body: RequestBody, is_chunked: bool },
+    File {
+        file: Arc<OwnedFd>,
+        _spooled: Arc<SpoolFile>,
+        at: u64,
+        left: u64,
+        reading: Option<JoinHandle<io::Result<Bytes>>>,
+    },
+    Stream {
+        body: RequestBody,
+        is_chunked: bool,
+    },
 }
 
 /// Why the next bytes of a body are not there.
@@ -108,7 +117,11 @@ impl Payload {
 
 impl Upload {
     /// Appends the next bytes, framed, to `out`; false where there are no more.
-    pub(super) fn poll_next(&mut self, context: &mut Context<'_>, out: &mut BytesMut) -> Poll<Result<bool, UploadError>> {
+    pub(super) fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        out: &mut BytesMut,
+    ) -> Poll<Result<bool, UploadError>> {
         match self {
             Self::Done => return Poll::Ready(Ok(false)),
             Self::Memory(bytes) => {
@@ -164,4 +177,3 @@ fn read(file: &OwnedFd, at: u64, length: usize) -> io::Result<Bytes> {
     }
     Ok(buffer.into())
 }
-

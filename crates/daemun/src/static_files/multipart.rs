@@ -41,10 +41,7 @@ pub(super) fn body(
             ResponseBody::File(file) => {
                 pieces.push_back(Piece::File { file: file.file, offset: file.offset, length: file.length });
             }
-            ResponseBody::Empty
-            | ResponseBody::LengthOnly(_)
-            | ResponseBody::Stream(_)
-            | ResponseBody::Tunnel(_) => {}
+            ResponseBody::Empty | ResponseBody::LengthOnly(_) | ResponseBody::Stream(_) | ResponseBody::Tunnel(_) => {}
         }
     }
     pieces.push_back(Piece::Bytes(Bytes::from(format!("\r\n--{boundary}--\r\n"))));

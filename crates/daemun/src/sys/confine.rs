@@ -60,11 +60,7 @@ const ARCHITECTURE: Option<u32> = None;
 
 /// Shuts this process in, with at most this much address space. What it opens from now on fails with `EPERM`.
 pub fn confine(memory: u64) -> io::Result<()> {
-    let limits = [
-        (Resource::As, memory),
-        (Resource::Core, 0),
-        (Resource::Nproc, 0),
-    ];
+    let limits = [(Resource::As, memory), (Resource::Core, 0), (Resource::Nproc, 0)];
     for (resource, most) in limits {
         let own = getrlimit(resource).maximum.map_or(most, |own| own.min(most));
         setrlimit(resource, Rlimit { current: Some(own), maximum: Some(own) })?;
@@ -77,12 +73,8 @@ pub fn confine(memory: u64) -> io::Result<()> {
 fn filter(architecture: u32) -> io::Result<()> {
     const ERROR: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let unless = |k: u32, jf: u8| libc::sock_filter {
-        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
-        jt: 0,
-        jf,
-        k,
-    };
+    let unless =
+        |k: u32, jf: u8| libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: 0, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let give = libc::BPF_RET | libc::BPF_K;
     let over_one = libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JA) as u16, jt: 0, jf: 0, k: 1 };

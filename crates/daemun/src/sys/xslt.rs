@@ -305,8 +305,7 @@ impl Xslt {
             }
             (f.xsltSetCtxtSecurityPrefs)(self.security, context);
             let quoted = (f.xsltQuoteUserParams)(context, pointers.as_ptr());
-            let result =
-                (f.xsltApplyStylesheetUser)(sheet.0, document, null_mut(), null_mut(), null_mut(), context);
+            let result = (f.xsltApplyStylesheetUser)(sheet.0, document, null_mut(), null_mut(), null_mut(), context);
             let state = read::<c_int>(context, place::STATE);
             let made = if result.is_null() || state != STATE_OK || quoted < 0 {
                 Err(self.told("the transformation failed"))
@@ -394,7 +393,13 @@ impl Xslt {
 }
 
 /// Opens what a stylesheet imports, includes or calls for with `document()`.
-unsafe extern "C" fn load_document(uri: Text, dictionary: Pointer, options: c_int, context: Pointer, kind: c_int) -> Pointer {
+unsafe extern "C" fn load_document(
+    uri: Text,
+    dictionary: Pointer,
+    options: c_int,
+    context: Pointer,
+    kind: c_int,
+) -> Pointer {
     let _ = options;
     if uri.is_null() {
         return null_mut();
@@ -469,6 +474,10 @@ fn last_error() -> String {
     // SAFETY: the text is this thread's, and copied at once.
     unsafe {
         let error = libc::dlerror();
-        if error.is_null() { "it cannot be loaded".to_owned() } else { CStr::from_ptr(error).to_string_lossy().into_owned() }
+        if error.is_null() {
+            "it cannot be loaded".to_owned()
+        } else {
+            CStr::from_ptr(error).to_string_lossy().into_owned()
+        }
     }
 }

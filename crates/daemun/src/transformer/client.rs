@@ -132,11 +132,7 @@ impl Client {
 }
 
 /// Sends the job, gives what is asked for, and takes the result.
-async fn converse<R, F>(
-    socket: &mut UnixStream,
-    order: &Order,
-    read: R,
-) -> io::Result<Result<(Made, Bytes), Failure>>
+async fn converse<R, F>(socket: &mut UnixStream, order: &Order, read: R) -> io::Result<Result<(Made, Bytes), Failure>>
 where
     R: Fn(String) -> F,
     F: Future<Output = Option<Vec<u8>>>,

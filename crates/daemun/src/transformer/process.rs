@@ -73,8 +73,7 @@ impl Transformer {
                     encode(Kind::Failed, &[format!("the result is longer than {} bytes", job.most).as_bytes()])
                 }
                 Ok(made) => {
-                    let told =
-                        Made { content_type: content_type(&made), messages: lines(&made.messages) };
+                    let told = Made { content_type: content_type(&made), messages: lines(&made.messages) };
                     encode(Kind::Made, &[&head(&told), &made.bytes])
                 }
                 Err(error) => encode(Kind::Failed, &[lines(&error).join("\n").as_bytes()]),

@@ -220,9 +220,8 @@ impl Group {
     /// Has a server get nothing new, or something again: by its URL, host and port, or host. How many were meant.
     pub fn drain(&self, server: &str, is_drained: bool) -> usize {
         let serving = self.serving.load();
-        let is_meant = |one: &&Arc<Server>| {
-            server == one.settings.url || server == one.authority || server == one.settings.host()
-        };
+        let is_meant =
+            |one: &&Arc<Server>| server == one.settings.url || server == one.authority || server == one.settings.host();
         let meant: Vec<_> = serving.servers.iter().filter(is_meant).collect();
         for server in &meant {
             server.state.is_drained.store(is_drained, Ordering::Relaxed);
@@ -351,9 +350,8 @@ impl Serving {
                 && !tried.iter().any(|other| Arc::ptr_eq(&other.state, &server.state))
         };
         let open = || self.servers.iter().enumerate().filter(|(_, server)| is_open(server));
-        let (all, well) = open().fold((0, 0), |(all, well), (_, server)| {
-            (all + 1, well + usize::from(server.is_available(now)))
-        });
+        let (all, well) =
+            open().fold((0, 0), |(all, well), (_, server)| (all + 1, well + usize::from(server.is_available(now))));
         let panics = well == 0 && tried.is_empty() || well * 100 < all * self.settings.panic_threshold as usize;
         let usable = |is_backup: bool| {
             open()

@@ -13,7 +13,7 @@ use super::server::Server;
 use super::settings::HealthSettings;
 use super::socket::Connection;
 use crate::http::Method;
-use crate::http::h1::{BodyDecoder, ChunkedDecoder, Decoded, AnswerFraming, HeadLimits, parse_answer, scan_answer};
+use crate::http::h1::{AnswerFraming, BodyDecoder, ChunkedDecoder, Decoded, HeadLimits, parse_answer, scan_answer};
 
 /// How often the servers are looked at.
 const TICK: Duration = Duration::from_millis(250);

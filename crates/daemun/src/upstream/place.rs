@@ -86,7 +86,9 @@ impl Place {
         let name = self.server.name();
         match tokio::time::timeout(settings.connect_timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Failure::unsent(FailureKind::Connect, format!("cannot connect to {name}: {}", chain(&error)))),
+            Ok(Err(error)) => {
+                Err(Failure::unsent(FailureKind::Connect, format!("cannot connect to {name}: {}", chain(&error))))
+            }
             Err(_) => {
                 let seconds = settings.connect_timeout.as_secs_f32();
                 let message = format!("no connection to {name} within {seconds} s (`connect_timeout`)");

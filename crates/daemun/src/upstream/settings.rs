@@ -208,8 +208,11 @@ impl UpstreamSettings {
 impl ServerSettings {
     /// Reads a URL such as `http://10.0.0.5:8080`, `https://app.internal` or `http://unix:/run/app.sock`.
     pub fn parse(url: &str) -> Result<Self, String> {
-        let wrong =
-            || format!("expected a server such as \"http://10.0.0.5:8080\" or \"http://unix:/run/app.sock\", found {url:?}");
+        let wrong = || {
+            format!(
+                "expected a server such as \"http://10.0.0.5:8080\" or \"http://unix:/run/app.sock\", found {url:?}"
+            )
+        };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,

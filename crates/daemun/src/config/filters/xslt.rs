@@ -7,8 +7,7 @@ use super::super::section::{Entry, Keys, Section};
 use crate::filter::XsltSettings;
 use crate::router::PathPattern;
 
-const XSLT: Keys =
-    Keys { known: &["stylesheet", "root", "params", "on_error", "max_size", "timeout"], later: &[] };
+const XSLT: Keys = Keys { known: &["stylesheet", "root", "params", "on_error", "max_size", "timeout"], later: &[] };
 
 /// A feed of ten thousand entries.
 const MAX_SIZE: u64 = 8 << 20;
@@ -22,7 +21,9 @@ pub(super) fn read(entry: &Entry<'_>, route: &Section<'_>, path: Option<&PathPat
     if !entry.is_table() {
         entry.boolean()?.then_some(())?;
         let root = of_route(route).or_else(|| {
-            entry.fault("for this handler it needs a folder: { root = \"public\" }, where stylesheets are looked up by URL");
+            entry.fault(
+                "for this handler it needs a folder: { root = \"public\" }, where stylesheets are looked up by URL",
+            );
             None
         })?;
         return Some(settings(root, None, prefix(path)));
@@ -39,7 +40,8 @@ pub(super) fn read(entry: &Entry<'_>, route: &Section<'_>, path: Option<&PathPat
             let own = of_route(route).map(|root| settings(root, None, prefix(path)));
             let named = root.as_ref().map(|(root, _)| settings(root.clone(), None, String::new()));
             named.or(own).or_else(|| {
-                entry.fault("it needs a `stylesheet`, or a `root` where those that documents name are looked up by URL");
+                entry
+                    .fault("it needs a `stylesheet`, or a `root` where those that documents name are looked up by URL");
                 None
             })?
         }

@@ -117,8 +117,7 @@ impl Transforming {
             Status::NOT_MODIFIED => is_xml(response) || response.fields.get("content-type").is_none(),
             Status::PARTIAL_CONTENT => is_xml(response),
             Status::OK => {
-                is_xml(response)
-                    && (method == Method::Head || response.fields.get("content-encoding").is_some())
+                is_xml(response) && (method == Method::Head || response.fields.get("content-encoding").is_some())
             }
             _ => false,
         }
@@ -236,12 +235,7 @@ impl Transforming {
     }
 
     /// The result with fields of its own; 304 where the client has it already.
-    fn dressed(
-        &self,
-        mut response: Response,
-        done: &Transformation,
-        asked: &Asked,
-    ) -> Result<Response, HandlerError> {
+    fn dressed(&self, mut response: Response, done: &Transformation, asked: &Asked) -> Result<Response, HandlerError> {
         let page = match &done.result {
             Ok(page) => page,
             Err(failure) => return self.failed(response, failure, asked),
@@ -274,11 +268,8 @@ impl Transforming {
             return Ok(response);
         }
         let message = format!("xslt: {}: {}", asked.path, failure.to_string().lines().next().unwrap_or_default());
-        let status = if let Failure::Busy(_) = failure {
-            Status::SERVICE_UNAVAILABLE
-        } else {
-            Status::INTERNAL_SERVER_ERROR
-        };
+        let status =
+            if let Failure::Busy(_) = failure { Status::SERVICE_UNAVAILABLE } else { Status::INTERNAL_SERVER_ERROR };
         let error = HandlerError::new(status, Fault::Server, message);
         Err(HandlerError { retry_after: matches!(failure, Failure::Busy(_)).then_some(1), ..error })
     }
@@ -300,8 +291,11 @@ fn plain(head: &RequestHead) -> RequestHead {
         ["Accept-Encoding", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "Range"];
     let path = head.raw_path().to_vec();
     let query = head.query().map(<[u8]>::to_vec);
-    let head =
-        if head.method() == Method::Head { head.redirected(Method::Get, &path, query.as_deref()) } else { head.clone() };
+    let head = if head.method() == Method::Head {
+        head.redirected(Method::Get, &path, query.as_deref())
+    } else {
+        head.clone()
+    };
     head.edited(&HeadEdit { remove: &FIELDS, ..HeadEdit::default() })
 }
 

@@ -105,7 +105,8 @@ fn instruction(text: &[u8]) -> Option<String> {
         rest = after.trim_ascii_start();
     }
     let get = |name: &str| attributes.iter().find(|(other, _)| *other == name).map(|(_, value)| value.as_str());
-    let is_xslt = matches!(get("type")?, "text/xsl" | "text/xslt" | "application/xslt+xml" | "text/xml" | "application/xml");
+    let is_xslt =
+        matches!(get("type")?, "text/xsl" | "text/xslt" | "application/xslt+xml" | "text/xml" | "application/xml");
     (is_xslt && get("alternate") != Some("yes")).then(|| get("href").map(str::to_owned)).flatten()
 }
 
@@ -117,7 +118,9 @@ mod tests {
     fn the_stylesheet_is_found_before_the_first_element_only() {
         let named = |text: &str| stylesheet(text.as_bytes()).map(|named| named.href);
         let instruction = "<?xml-stylesheet type=\"text/xsl\" href='a.xsl'?>";
-        for before in ["", "\u{feff}<?xml version='1.0'?>\n", "<!-- <a> -->", "<!DOCTYPE a [<!ENTITY x ']>'>]>\n", "<?b?>"] {
+        for before in
+            ["", "\u{feff}<?xml version='1.0'?>\n", "<!-- <a> -->", "<!DOCTYPE a [<!ENTITY x ']>'>]>\n", "<?b?>"]
+        {
             assert_eq!(named(&format!("{before}{instruction}<a/>")).as_deref(), Some("a.xsl"), "{before}");
         }
         for other in [

@@ -237,7 +237,8 @@ mod tests {
         let text = "HTTP/1.1 200 Fine\r\nConnection: X-Hop, keep-alive, Set-Cookie\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\
                     Set-Cookie: a=b\r\nProxy-Connection: x\r\nContent-Length: 0\r\nX-End: 2\r\n\r\n";
         let head = read(text, Method::Get).unwrap();
-        let names: Vec<_> = head.fields.iter().map(|field| String::from_utf8_lossy(field.name()).into_owned()).collect();
+        let names: Vec<_> =
+            head.fields.iter().map(|field| String::from_utf8_lossy(field.name()).into_owned()).collect();
         assert_eq!(names, ["Set-Cookie", "X-End"]);
         assert_eq!(head.reason.as_deref(), Some(&b"Fine"[..]));
     }

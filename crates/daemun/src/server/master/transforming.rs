@@ -66,10 +66,7 @@ impl Master {
         }
         let why = String::from_utf8_lossy(&output.stdout);
         let why = if why.trim().is_empty() { output.status.to_string() } else { why.trim().to_owned() };
-        Err(format!(
-            "{}: `xslt` needs libxslt and libexslt (Debian: apt-get install libxslt1.1): {why}",
-            first.origin
-        ))
+        Err(format!("{}: `xslt` needs libxslt and libexslt (Debian: apt-get install libxslt1.1): {why}", first.origin))
     }
 
     /// Starts what is missing for the front that is there; ends what nobody needs any more.
