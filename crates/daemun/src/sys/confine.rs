@@ -94,7 +94,7 @@ fn filter(architecture: u32) -> io::Result<()> {
     let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
     // SAFETY: the program is whole and copied by the kernel; a wrong one is refused.
     let failed = unsafe {
-        libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER as libc::c_ulong, &raw const program, 0, 0)
+        libc::prctl(libc::PR_SET_SECCOMP, libc::c_ulong::from(libc::SECCOMP_MODE_FILTER), &raw const program, 0, 0)
     };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -273,6 +273,7 @@ impl Xslt {
     }
 
     /// Lets go of a stylesheet.
+    #[expect(clippy::needless_pass_by_value, reason = "whoever has it has it no more")]
     pub fn free(&mut self, sheet: Stylesheet) {
         // SAFETY: nobody else has it.
         unsafe { (self.functions.xsltFreeStylesheet)(sheet.0) };

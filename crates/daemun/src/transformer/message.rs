@@ -66,7 +66,9 @@ pub(super) fn encode(kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::with_capacity(HEADER + length);
     wire.extend_from_slice(&(length as u32).to_le_bytes());
     wire.push(kind as u8);
-    parts.iter().for_each(|part| wire.extend_from_slice(part));
+    for part in parts {
+        wire.extend_from_slice(part);
+    }
     wire
 }
 

@@ -34,17 +34,15 @@ pub(super) fn read(entry: &Entry<'_>, route: &Section<'_>, path: Option<&PathPat
         Some(found) => Some(found?),
         None => None,
     };
-    let mut made = match section.entry("stylesheet") {
-        Some(entry) => with_stylesheet(&entry, root.as_ref().map(|(root, _)| root.as_path()))?,
-        None => {
-            let own = of_route(route).map(|root| settings(root, None, prefix(path)));
-            let named = root.as_ref().map(|(root, _)| settings(root.clone(), None, String::new()));
-            named.or(own).or_else(|| {
-                entry
-                    .fault("it needs a `stylesheet`, or a `root` where those that documents name are looked up by URL");
-                None
-            })?
-        }
+    let mut made = if let Some(entry) = section.entry("stylesheet") {
+        with_stylesheet(&entry, root.as_ref().map(|(root, _)| root.as_path()))?
+    } else {
+        let own = of_route(route).map(|root| settings(root, None, prefix(path)));
+        let named = root.as_ref().map(|(root, _)| settings(root.clone(), None, String::new()));
+        named.or(own).or_else(|| {
+            entry.fault("it needs a `stylesheet`, or a `root` where those that documents name are looked up by URL");
+            None
+        })?
     };
     if let Some((root, entry)) = root.filter(|(root, _)| !root.is_dir()) {
         entry.fault(format!("{} is not a folder", root.display()));

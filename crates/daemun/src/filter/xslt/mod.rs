@@ -89,7 +89,7 @@ impl Transforming {
             other @ Outcome::Redirect(_) => return Ok(other),
         };
         let response = match again {
-            Some(again) if self.must_ask_again(&response, own.method()) => {
+            Some(again) if must_ask_again(&response, own.method()) => {
                 match self.next.handle(Request { head: plain(&own), ..again }).await? {
                     Outcome::Response(response) => response,
                     Outcome::Decline(_) | Outcome::Redirect(_) => {
@@ -108,19 +108,6 @@ impl Transforming {
         }
         self.learn(path);
         self.answer(response, &asked).await.map(Outcome::Response)
-    }
-
-    /// Whether the answer is, or stands for, XML that is not there as a whole.
-    fn must_ask_again(&self, response: &Response, method: Method) -> bool {
-        match response.status {
-            // Without a type nobody knows what it stands for.
-            Status::NOT_MODIFIED => is_xml(response) || response.fields.get("content-type").is_none(),
-            Status::PARTIAL_CONTENT => is_xml(response),
-            Status::OK => {
-                is_xml(response) && (method == Method::Head || response.fields.get("content-encoding").is_some())
-            }
-            _ => false,
-        }
     }
 
     fn learn(&self, path: Vec<u8>) {
@@ -311,6 +298,17 @@ fn copy(request: &Request) -> Request {
         timeout: request.timeout,
         interim: request.interim.clone(),
         notes: request.notes.clone(),
+    }
+}
+
+/// Whether the answer is, or stands for, XML that is not there as a whole.
+fn must_ask_again(response: &Response, method: Method) -> bool {
+    match response.status {
+        // Without a type nobody knows what it stands for.
+        Status::NOT_MODIFIED => is_xml(response) || response.fields.get("content-type").is_none(),
+        Status::PARTIAL_CONTENT => is_xml(response),
+        Status::OK => is_xml(response) && (method == Method::Head || response.fields.get("content-encoding").is_some()),
+        _ => false,
     }
 }
 

@@ -147,7 +147,7 @@ impl Results {
         let until = matches!(result, Err(Failure::Ended(_))).then(|| Instant::now() + ENDED);
         let result = result.map(|(made, body)| {
             let digest = Sha256::digest(&body);
-            let tag: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+            let tag = format!("{:024x}", u128::from_be_bytes(digest[..16].try_into().unwrap_or_default()) >> 32);
             Page { content_type: made.content_type.into(), tag: format!("\"{tag}\"").into(), body }
         });
         let size = result.as_ref().map_or(0, |page| page.body.len()) + OVERHEAD;

@@ -19,7 +19,9 @@ const MOST: usize = 256;
 const FILES: usize = 1024;
 
 /// A file as it was: device, inode, length, time of its change; `None` where it is not there.
-type Stamp = Option<(u64, u64, u64, i64, u64)>;
+type Stamp = Option<Facts>;
+
+type Facts = (u64, u64, u64, i64, u64);
 
 /// The number of the next state: no two stylesheets of the whole program share one.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -39,23 +41,23 @@ pub(super) struct Sheets {
     root: Arc<OwnedFd>,
     prefix: String,
     most: u64,
-    sheets: Mutex<HashMap<String, Arc<Sheet>>>,
+    known: Mutex<HashMap<String, Arc<Sheet>>>,
 }
 
 impl Sheets {
     pub(super) fn new(root: OwnedFd, prefix: String, most: u64) -> Self {
-        Self { root: Arc::new(root), prefix, most, sheets: Mutex::default() }
+        Self { root: Arc::new(root), prefix, most, known: Mutex::default() }
     }
 
     /// The stylesheet of this path in its state of now, or of a moment ago.
     pub(super) async fn current(&self, path: &str) -> Arc<Sheet> {
-        let known = lock(&self.sheets).get(path).cloned();
+        let known = lock(&self.known).get(path).cloned();
         if let Some(sheet) = known
             && self.is_current(&sheet).await
         {
             return sheet;
         }
-        let mut sheets = lock(&self.sheets);
+        let mut sheets = lock(&self.known);
         if sheets.len() >= MOST {
             sheets.clear();
         }
@@ -71,7 +73,7 @@ impl Sheets {
 
     /// Whether all its files are what they were.
     pub(super) async fn is_current(&self, sheet: &Arc<Sheet>) -> bool {
-        if !lock(&self.sheets).get(&sheet.path).is_some_and(|other| Arc::ptr_eq(other, sheet)) {
+        if !lock(&self.known).get(&sheet.path).is_some_and(|other| Arc::ptr_eq(other, sheet)) {
             return false;
         }
         {
@@ -93,7 +95,7 @@ impl Sheets {
         };
         let is_same = tokio::task::spawn_blocking(look).await.unwrap_or(false);
         if !is_same {
-            lock(&self.sheets).retain(|_, other| !Arc::ptr_eq(other, sheet));
+            lock(&self.known).retain(|_, other| !Arc::ptr_eq(other, sheet));
         }
         is_same
     }
@@ -126,7 +128,7 @@ impl Sheets {
 }
 
 /// Opens a regular file below the root, which the kernel does not let the name leave.
-fn open(root: &OwnedFd, name: &str) -> Option<(OwnedFd, (u64, u64, u64, i64, u64))> {
+fn open(root: &OwnedFd, name: &str) -> Option<(OwnedFd, Facts)> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     let file = rustix::fs::openat2(root, name, flags, Mode::empty(), resolve).ok()?;
