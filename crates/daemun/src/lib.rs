@@ -37,5 +37,6 @@ pub mod supervisor;
 pub mod sys;
 pub mod telemetry;
 pub mod tls;
+pub mod transformer;
 pub mod upstream;
 pub mod watch;

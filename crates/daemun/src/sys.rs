@@ -4,8 +4,10 @@
 //! call the caller gets an error and takes its portable way.
 #![expect(unsafe_code, reason = "the one room for it: mapped memory, and children between fork and exec")]
 
+mod confine;
 mod folder_events;
 mod program;
+mod xslt;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -18,8 +20,10 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use tokio::io::unix::AsyncFd;
 
+pub use confine::{confine, end_after};
 pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
 pub use program::{Limit, LimitKind, Program, StartError, Starter, Step, default_signals, signal_group, wait_for};
+pub use xslt::{Loader, Stylesheet, Transformed, Xslt};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean
 /// zero or non-zero: whatever the other side writes, nothing here can be led astray.

@@ -3,6 +3,7 @@
 mod answers;
 mod headers;
 mod requests;
+mod xslt;
 
 use super::section::{Entry, Section};
 use crate::filter::{AccessSettings, FilterSettings, Placed};
@@ -22,6 +23,7 @@ pub(super) fn read(section: &Section<'_>, path: Option<&PathPattern>) -> FilterS
         rewrite: entry("rewrite").and_then(|entry| placed(&entry, requests::rewrite(&entry))),
         strip_prefix: entry("strip_prefix").and_then(|entry| placed(&entry, requests::strip_prefix(&entry, path))),
         cache: entry("cache").and_then(|entry| placed(&entry, answers::cache(&entry))),
+        xslt: entry("xslt").and_then(|entry| placed(&entry, xslt::read(&entry, section, path))),
         compress: entry("compress").and_then(|entry| placed(&entry, answers::compress(&entry))),
         errors: entry("errors").and_then(|entry| placed(&entry, answers::errors(&entry))),
         server_timing: entry("server_timing").and_then(|entry| placed(&entry, entry.boolean())),

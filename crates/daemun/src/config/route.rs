@@ -37,10 +37,11 @@ pub(super) const KEYS: Keys = Keys {
         "strip_prefix",
         "cache",
         "compress",
+        "xslt",
         "errors",
         "server_timing",
     ],
-    later: &["xslt"],
+    later: &[],
 };
 
 const HANDLERS: [&str; 6] = ["static", "app", "cgi", "upstream", "redirect", "respond"];

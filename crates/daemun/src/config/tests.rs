@@ -359,8 +359,8 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:22: `status` in `respond`: expected a number from 100 to 999, found the number 1000",
     ),
     (
-        "[[route]]\nrespond = {}\nmethod = \"get\"\nxslt = {}",
-        "daemun.toml:3:10: `method` in [[route]]: methods are written in capitals: \"GET\"\ndaemun.toml:4:1: `xslt` in [[route]] is not supported by this version",
+        "[[route]]\nrespond = {}\nmethod = \"get\"",
+        "daemun.toml:3:10: `method` in [[route]]: methods are written in capitals: \"GET\"",
     ),
     ("[route]\npath = \"/x\"", "daemun.toml:1:1: `route`: expected tables, each under a line [[route]], found a table"),
     (

@@ -12,7 +12,7 @@
 //! 7. `strip_prefix`: a part of the path becomes `SCRIPT_NAME`.
 //! 8. `headers.request`: fields for the handler.
 //! 9. `cache`: perhaps the answer is at hand ([`cache`]).
-//! 10. The handler. Its answer comes back through `compress` ([`compress`]), so that what is cached is compressed once,
+//! 10. The handler. Its answer comes back through `xslt` ([`xslt`]), `compress` ([`compress`]), so that what is cached is compressed once,
 //!     `cache`, `errors` ([`errors`]), `headers` and `server_timing`. An error that no handler answered gets `errors`,
 //!     `headers` and `server_timing` too.
 //!
@@ -31,6 +31,7 @@ mod password;
 mod rate_limit;
 mod rewrite;
 mod settings;
+mod xslt;
 
 pub use access::AccessSettings;
 pub use basic_auth::AuthSettings;
@@ -44,3 +45,4 @@ pub use password::Password;
 pub use rate_limit::{Per, RateLimitSettings};
 pub use rewrite::{Rewrite, RewriteSettings};
 pub use settings::{Described, FilterSettings, Placed};
+pub use xslt::{Transforming, XsltSettings};

@@ -12,6 +12,7 @@ use super::errors::ErrorPages;
 use super::headers::HeaderSettings;
 use super::rate_limit::RateLimitSettings;
 use super::rewrite::RewriteSettings;
+use super::xslt::XsltSettings;
 
 /// A setting and where it was written.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -46,6 +47,8 @@ pub struct FilterSettings {
     pub strip_prefix: Option<Placed<String>>,
     /// `cache`: what is kept in memory.
     pub cache: Option<Placed<CacheSettings>>,
+    /// `xslt`: what is transformed. It stands before the handler itself, and is put there by whoever makes that.
+    pub xslt: Option<Placed<XsltSettings>>,
     /// `compress`: what is compressed.
     pub compress: Option<Placed<CompressSettings>>,
     /// `errors`: own pages.
@@ -77,6 +80,7 @@ impl FilterSettings {
             one("rewrite", self.rewrite.as_ref(), RewriteSettings::describe),
             one("strip_prefix", self.strip_prefix.as_ref(), |prefix| format!("{prefix} becomes SCRIPT_NAME")),
             one("cache", self.cache.as_ref(), CacheSettings::describe),
+            one("xslt", self.xslt.as_ref(), XsltSettings::describe),
             one("compress", self.compress.as_ref(), CompressSettings::describe),
             one("errors", self.errors.as_ref(), ErrorPages::describe),
             one("headers", self.headers.as_ref(), HeaderSettings::describe),
@@ -102,6 +106,7 @@ impl FilterSettings {
             rewrite: self.rewrite.or(outer.rewrite),
             strip_prefix: self.strip_prefix.or(outer.strip_prefix),
             cache: self.cache.or(outer.cache),
+            xslt: self.xslt.or(outer.xslt),
             compress: self.compress.or(outer.compress),
             errors: self.errors.or(outer.errors),
             server_timing: self.server_timing.or(outer.server_timing),

@@ -168,7 +168,8 @@ impl RequestHead {
 
     /// The same head for another target and without the fields of a body: what a local redirect makes of it. `path`
     /// and `query` stand in it as they are given.
-    pub(super) fn redirected(&self, method: Method, path: &[u8], query: Option<&[u8]>) -> Self {
+    #[must_use]
+    pub fn redirected(&self, method: Method, path: &[u8], query: Option<&[u8]>) -> Self {
         const OF_A_BODY: [&[u8]; 7] = [
             b"content-length",
             b"content-type",

@@ -33,6 +33,7 @@ use crate::process::Channel;
 use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
+use crate::transformer;
 use listening::Listening;
 use sight::{Aside, Sight};
 use upstreams::Upstreams;
@@ -131,6 +132,7 @@ struct Front {
     launcher: Arc<Client>,
     /// The number of the last change of pages, for browsers that wait for one.
     changes: watch::Sender<u64>,
+    transformers: Arc<transformer::Client>,
     /// Caches and counters of filters, found again after a reload.
     kept: Kept,
 }
@@ -181,6 +183,7 @@ impl Front {
         let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
+        let transformers = transformer::Client::new(event_loops[0].clone());
         let sight = Sight::new(Arc::clone(&context), questions);
         let aside = Aside::new(&sight, &plan.token, &context.errors, &certificates);
         let mut front = Self {
@@ -198,6 +201,7 @@ impl Front {
             kept: Kept::default(),
             launcher,
             changes: watch::Sender::new(0),
+            transformers,
         };
         front.prepare(plan, descriptors)?;
         Ok(front)
@@ -220,8 +224,9 @@ impl Front {
         let pools = self.pools.iter().map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
         let watching = (&self.event_loops[0], &self.context.errors);
         let groups = self.upstreams.prepare(&plan.configuration.upstreams, watching)?;
-        let (kept, errors, launcher) = (&self.kept, &self.context.errors, &self.launcher);
-        let means = handlers::Means { pools, groups, spool, kept, errors, launcher };
+        let (kept, errors) = (&self.kept, &self.context.errors);
+        let (launcher, transformers) = (&self.launcher, &self.transformers);
+        let means = handlers::Means { pools, groups, spool, kept, errors, launcher, transformers };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan);
         let handler = match &plan.configuration.development {
@@ -290,6 +295,13 @@ impl Front {
                 for socket in descriptors {
                     if let Err(error) = self.launcher.connect(socket) {
                         self.context.errors.error(format_args!("cannot reach the launcher: {error}"));
+                    }
+                }
+            }
+            ToFront::Transformer => {
+                for socket in descriptors {
+                    if let Err(error) = self.transformers.connect(socket) {
+                        self.context.errors.error(format_args!("cannot reach a transformer: {error}"));
                     }
                 }
             }

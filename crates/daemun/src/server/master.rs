@@ -25,6 +25,7 @@ mod scaling;
 mod stacks;
 mod stopping;
 mod switching;
+mod transforming;
 mod upgrading;
 
 pub(crate) use launching::appoint;
@@ -58,6 +59,7 @@ use events::Event;
 use launching::Launching;
 use logs::Logs;
 use stacks::Stacks;
+use transforming::Transforming;
 pub use upgrading::{CHECK as UPGRADE_CHECK, VARIABLE as UPGRADE};
 use upgrading::{Heritage, Old};
 
@@ -121,6 +123,7 @@ struct Master {
     again: bool,
     front: Front,
     launching: Launching,
+    transforming: Transforming,
     phase: Phase,
     events: mpsc::UnboundedSender<Event>,
     open_files: Option<u64>,
@@ -261,6 +264,7 @@ impl Master {
             again: false,
             front,
             launching: Launching::default(),
+            transforming: Transforming::default(),
             phase: Phase::Running,
             events,
             open_files,
@@ -320,6 +324,7 @@ impl Master {
             Event::Fork(app, generation) => self.fork_worker(&app, generation, None).await,
             Event::RestartZygote(app) => self.restart_zygote(&app).await,
             Event::RestartFront => self.restart_front().await,
+            Event::RestartTransformer => self.restart_transformer().await,
             Event::RestartLauncher => self.restart_launcher().await,
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
@@ -379,7 +384,8 @@ impl Master {
         let zygotes = self.apps.values().filter_map(|app| app.zygote.as_ref().map(|zygote| zygote.pid));
         let changing = self.change.iter().flat_map(Change::pids);
         let old = self.old.iter().flat_map(Old::pids);
-        for pid in old.chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
+        let transformers = self.transforming.pids();
+        for pid in old.chain(transformers).chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }

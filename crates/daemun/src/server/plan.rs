@@ -41,6 +41,8 @@ pub(super) enum ToFront {
     Drain,
     /// This launcher starts CGI programs from now on. Its socket comes along.
     Launcher,
+    /// This transformer is free from now on. Its socket comes along.
+    Transformer,
     /// The answer to [`FromFront::StatusWanted`].
     Status(u64, Box<Status>),
     /// Tell what was counted; the number comes back.
@@ -76,7 +78,7 @@ pub(super) struct FrontReport {
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
 /// standard; the spool folder; the sockets of each listener; the worker socket of each application; the folders that
 /// each application may have files sent from; the folder of each root of each static route and of the root of each CGI
-/// route that has scripts, in the order of the routes.
+/// route that has scripts, and of the root of its `xslt`, in the order of the routes.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Plan {
     pub(super) configuration: Configuration,
@@ -135,6 +137,12 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
                 descriptors.extend(open_sent(&mut settings.sendfile));
             }
             _ => {}
+        }
+        if let Some(xslt) = &route.filters.xslt {
+            let root = &xslt.value.root;
+            descriptors.push(open_folder(root).map_err(|error| {
+                std::io::Error::new(error.kind(), format!("root of `xslt` {}: {error}", root.display()))
+            })?);
         }
     }
     let listeners = openings.bound.iter();

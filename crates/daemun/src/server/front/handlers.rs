@@ -13,7 +13,7 @@ use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
 use crate::config::{Configuration, HandlerSettings, RouteSettings, ServerSettings};
 use crate::connection::Limits;
-use crate::filter::{FilterSettings, Filtered, Kept, Placed};
+use crate::filter::{FilterSettings, Filtered, Kept, Placed, Transforming};
 use crate::gateway::Spool;
 use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
@@ -26,6 +26,7 @@ use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
+use crate::transformer;
 
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
@@ -36,16 +37,18 @@ pub(super) struct Means<'a> {
     pub(super) kept: &'a Kept,
     pub(super) errors: &'a ErrorLogger,
     pub(super) launcher: &'a Arc<Client>,
+    pub(super) transformers: &'a Arc<transformer::Client>,
 }
 
 /// Builds the router over all routes; `folders` are those that applications may have files sent from, then, route by
-/// route, the roots of a static one, or the root of a CGI one and those that its programs may have files sent from.
+/// route, the roots of a static one, or the root of a CGI one and those that its programs may have files sent from,
+/// and the root of `xslt`.
 pub(super) fn build(
     configuration: &Configuration,
     mut folders: impl Iterator<Item = OwnedFd>,
     means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
-    let Means { pools, groups, spool, kept, errors, launcher } = means;
+    let Means { pools, groups, spool, kept, errors, launcher, transformers } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut senders = BTreeMap::new();
     for app in &configuration.apps {
@@ -100,8 +103,15 @@ pub(super) fn build(
         };
         let name = format!("{} {} {}", route.rule.host, route.rule.path, route.rule.conditions);
         let wrong = |message| io::Error::other(format!("{}: {message}", route.rule.origin));
-        let handler =
-            Filtered::wrap(&filters(configuration, route), handler, &trusted, (kept, &name)).map_err(wrong)?;
+        let mut filters = filters(configuration, route);
+        let handler = match filters.xslt.take() {
+            Some(xslt) => {
+                let root = folders.next().ok_or(io::ErrorKind::UnexpectedEof)?;
+                Transforming::wrap(xslt.value, root, transformers, errors, handler)
+            }
+            None => handler,
+        };
+        let handler = Filtered::wrap(&filters, handler, &trusted, (kept, &name)).map_err(wrong)?;
         let app = if let HandlerSettings::App(name) = &route.handler { name.clone() } else { String::new() };
         let labels = Labels { route: pattern(&route.rule), app };
         let place = Place { origin: route.rule.origin.clone(), handler: route.handler.kind() };

@@ -69,6 +69,7 @@ impl Master {
             }
         }
         self.launching.front_is_new();
+        self.transforming.front_is_new();
         for worker in self.apps.values_mut().flat_map(|app| app.workers.values_mut()) {
             worker.connected = false;
         }
@@ -92,7 +93,7 @@ impl Master {
     }
 
     fn child_ended(&mut self, ended: Ended) {
-        if self.launcher_ended(ended) {
+        if self.launcher_ended(ended) || self.transformer_ended(ended) {
             return;
         }
         let names: Vec<String> = self.apps.keys().cloned().collect();
@@ -126,8 +127,8 @@ impl Master {
             }
             if ended.pid == self.front.pid {
                 self.front_ended(ended);
-            } else {
-                self.launcher_ended(ended);
+            } else if !self.launcher_ended(ended) {
+                self.transformer_ended(ended);
             }
         }
         None

@@ -40,6 +40,8 @@ pub(super) enum Event {
     RestartFront,
     /// The launcher is due.
     RestartLauncher,
+    /// A transformer is due.
+    RestartTransformer,
     /// The workers of this change should be there.
     ConnectDeadline(u64),
     /// The imports of this change should be done.

@@ -38,6 +38,8 @@ pub(super) fn now(configuration: &Configuration) -> Vec<Option<(u64, u64)>> {
     });
     let sent = configuration.apps.iter().flat_map(|app| &app.sendfile).map(|(_, path)| path);
     let paths = settings.flat_map(|settings| &settings.roots).map(|root| &root.path).chain(sent);
+    let transformed = configuration.routes.iter().filter_map(|route| route.filters.xslt.as_ref());
+    let paths = paths.chain(transformed.map(|xslt| &xslt.value.root));
     let paths = paths.chain(sent_for_programs(configuration).map(|(_, path)| path));
     let paths = paths.map(|path| std::fs::metadata(path).ok());
     paths.map(|found| found.map(|found| (found.dev(), found.ino()))).collect()

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::binding::Fresh;
 use super::change::{CONNECT_DEADLINE, Change, Import, Stage};
 use super::events::Event;
-use super::{Master, roots};
+use super::{Master, roots, transforming};
 use crate::config::Configuration;
 use crate::listener::Bound;
 use crate::server::plan::{self, Openings, ToFront};
@@ -32,11 +32,13 @@ impl Master {
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
             certificates: certificates.materials(),
         };
+        let transforms = transforming::is_needed(configuration);
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
         let descriptors: Vec<_> = packed.descriptors.iter().map(AsFd::as_fd).collect();
         // A front that is gone is prepared again when it is back.
         let _ = self.front.channel.send(&ToFront::Prepare(Box::new(packed.plan)), &descriptors).await;
         self.connect_launcher().await;
+        self.connect_transformers(transforms).await;
         Ok(())
     }
 
