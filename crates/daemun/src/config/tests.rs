@@ -68,7 +68,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "workers = 2",
-        "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app`, `route` or `site`",
+        "daemun.toml:1:1: unknown key `workers`; expected `include`, `server`, `tls`, `app`, `upstream`, `route` or `site`",
     ),
     (
         "[server]\ngrace = 25",
@@ -176,7 +176,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[server]\n[server]", "daemun.toml:2:2: not TOML: duplicate key"),
     (
         "[[tls]]\n[upstream.a]\n[[site]]",
-        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:2: `servers` is missing: a list such as [\"http://10.0.0.5:8080\"]\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
+        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:1: `a` in [upstream]: `servers` is missing: a list such as [\"http://10.0.0.5:8080\"]\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
     ),
     ("[app.shop]", "daemun.toml:1:1: [app.shop] needs one of `target`, `wsgi` and `mounts`, found none"),
     (
@@ -279,7 +279,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[route]]\npath = \"/x\"",
-        "daemun.toml:1:1: a route needs a handler: one of `static`, `app`, `cgi`, `redirect` and `respond`",
+        "daemun.toml:1:1: a route needs a handler: one of `static`, `app`, `cgi`, `upstream`, `redirect` and `respond`",
     ),
     (
         "[[route]]\napp = \"shpo\"\n[app.shop]\nwsgi = \"a:b\"",
@@ -470,7 +470,7 @@ fn a_whole_file_is_read_into_the_settings_of_the_rooms() {
     assert_eq!((files.roots.len(), &files.missing), (2, &Missing::File("/index.html".to_owned())));
     assert!(files.manifest && !files.refuse_sources);
     assert!(matches!(&gone.handler, HandlerSettings::Respond { status: 410, .. }));
-    assert_eq!(configuration.warnings, ["[app.portal] is started, but no route leads to it"]);
+    assert_eq!(configuration.warnings, ["[app.portal] is started, but no route leads to it [D405]"]);
 }
 
 #[test]
@@ -506,7 +506,7 @@ fn included_files_add_up_and_what_stands_twice_is_told_with_both_places() {
 
     write(folder.path(), "sites/c.toml", &format!("include = []\n[server]\ngrace = '2s'\n{app}"));
     let error = gather(&Wishes::default(), &environment).unwrap_err();
-    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app`, `route` or `site`\n\
+    let want = "sites/c.toml:1:1: unknown key `include`; expected `server`, `tls`, `app`, `upstream`, `route` or `site`\n\
                 sites/c.toml:3:1: `grace` in [server] stands already at daemun.toml:3:1\n\
                 sites/c.toml:4:1: [app.shop] stands already at sites/a.toml:1:1";
     assert_eq!(error.to_string(), want);
