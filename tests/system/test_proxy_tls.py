@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from typing import cast
 
 from authority import Authority
 from server import Server
@@ -20,7 +21,8 @@ def secured(context: ssl.SSLContext) -> Upstream:
             return
         peer.socket = stream
         shown = stream.getpeercert() or {}
-        subject = ",".join(value for part in shown.get("subject", ()) for _, value in part)
+        parts = cast("tuple[tuple[tuple[str, str], ...], ...]", shown.get("subject", ()))
+        subject = ",".join(value for part in parts for _, value in part)
         while (asked := peer.request()) is not None:
             upstream.asked.append(asked)
             peer.send(answer(f"{subject or 'nobody'}".encode()))

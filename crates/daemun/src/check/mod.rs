@@ -5,7 +5,7 @@
 //!    `python/daemun/django/rules.py`, as the application's user.
 //! 3. [`deployment`], [`scripts`], [`folders`], [`listeners`], [`rights`]: rules that need the server's side.
 //!
-//! Nothing is started, written or collected. What is wrong is told with the codes of [`codes`](crate::codes).
+//! Nothing is started, written or collected. What is wrong is told with the codes of [`codes`].
 
 mod deployment;
 mod folders;

@@ -8,7 +8,7 @@
 //! 1. [`project`]: what Django's settings add, asked as `serve` asks, where there is a Django project.
 //! 2. [`question`]: words become the request that a client would send, read by the codec that reads those.
 //! 3. [`witness`]: it takes its way; what is seen becomes a [`report`](Explanation).
-//! 4. [`text`] shows it; [`table`] shows all routes.
+//! 4. [`mod@text`] shows it; [`table`] shows all routes.
 //!
 //! Binds nothing and starts nothing but the question to the project's Python.
 

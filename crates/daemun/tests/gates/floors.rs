@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["handler", "upstream", "telemetry", "process", "signals", "control", "tls"],
     // The router itself answers `/static` with a redirect to `/static/`.
     &["respond", "gateway", "launcher", "transformer"],
-    &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener", "monitor"],
+    &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener", "monitor", "watch"],
     &["connection"],
     &["config"],
     &["django"],
