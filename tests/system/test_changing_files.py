@@ -85,7 +85,8 @@ def test_a_file_that_changes_is_never_cut_as_if_whole(tmp_path: Path, kind: str,
     # An answer that could not be ended is cut, never filled up: the client sees it.
     for reply in replies:
         assert reply.complete or len(reply.body) < int(reply.get("Content-Length") or 0)
-    assert whole
+    # A file that is gone for most of the time may be met by nobody; one that is always there is met.
+    assert whole or (kind == "removed" and {reply.status for reply in replies} <= {200, 404})
 
 
 def ask(port: int, replies: list[Reply]) -> None:
