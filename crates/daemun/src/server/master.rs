@@ -184,6 +184,8 @@ struct App {
     /// Whether its last import failed while others serve: it answers 503.
     given_up: bool,
     workers: BTreeMap<u32, Worker>,
+    /// Workers that have ended and of which the front has not said yet what they were serving.
+    ended: BTreeMap<u32, (Worker, Ended)>,
     backoff: Backoff,
     zygote_backoff: Backoff,
 }
@@ -329,6 +331,7 @@ impl Master {
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Overdue(pid) => self.kill_if_alive(pid),
+            Event::WordsDeadline(name, serial) => self.told_of_end(&name, serial),
             Event::LookForCertificates => self.look_for_certificates().await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::LookAtWorkers => self.look_at_workers().await,

@@ -198,6 +198,7 @@ impl Master {
             zygote_ready: false,
             given_up: false,
             workers: BTreeMap::new(),
+            ended: BTreeMap::new(),
             backoff: Backoff::default(),
             zygote_backoff: Backoff::default(),
         };

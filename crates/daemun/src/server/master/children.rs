@@ -14,6 +14,10 @@ use crate::sys::{self, Ended};
 /// How long a worker that is all but stuck may take to end by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the front may take to say what a worker was serving whose end the kernel has told of: the two come over
+/// different ways, and the next worker waits for it.
+const WORDS: Duration = Duration::from_millis(50);
+
 /// Ended children that are remembered although nobody has told of them yet.
 const MOST_STRANGERS: usize = 64;
 
@@ -180,6 +184,29 @@ impl Master {
         }
         if worker.leaving || self.phase == Phase::Draining {
             return;
+        }
+        if worker.connected && worker.last_words.is_none() {
+            app.ended.insert(serial, (worker, ended));
+            return self.later(WORDS, Event::WordsDeadline(name.to_owned(), serial));
+        }
+        self.mourn(name, serial, worker, ended);
+    }
+
+    /// The front has said what a worker that has ended was serving, or has had its time to.
+    pub(super) fn told_of_end(&mut self, name: &str, serial: u32) {
+        let ended = self.apps.get_mut(name).and_then(|app| app.ended.remove(&serial));
+        if let Some((worker, ended)) = ended
+            && self.phase != Phase::Draining
+        {
+            self.mourn(name, serial, worker, ended);
+        }
+    }
+
+    /// Writes the certificate of a worker that nobody had told to end, and has it replaced.
+    fn mourn(&mut self, name: &str, serial: u32, worker: Worker, ended: Ended) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        if app.generation == u64::MAX {
+            return self.forget_removed();
         }
         // Only a SIGKILL that was not ours can be the kernel's.
         let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();

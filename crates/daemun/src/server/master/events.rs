@@ -48,6 +48,8 @@ pub(super) enum Event {
     ImportDeadline(u64),
     /// This process should have ended.
     Overdue(i32),
+    /// The front has had its time to say what this worker, which has ended, was serving.
+    WordsDeadline(String, u32),
     /// Sources have changed, or are about to.
     Sources(Notice),
     /// Requests wait for nothing any more.

@@ -21,7 +21,10 @@ impl Master {
                 return self.check_connected().await;
             }
             WorkerReport::Lost { serial, served, serving, reason } => {
-                if let Some(worker) = app.workers.get_mut(&serial) {
+                if let Some((worker, _)) = app.ended.get_mut(&serial) {
+                    worker.last_words = Some(LastWords { served, serving });
+                    self.told_of_end(name, serial);
+                } else if let Some(worker) = app.workers.get_mut(&serial) {
                     worker.last_words = Some(LastWords { served, serving });
                     // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
                     let pid = worker.pid;
