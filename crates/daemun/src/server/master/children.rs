@@ -189,7 +189,7 @@ impl Master {
             app.ended.insert(serial, (worker, ended));
             return self.later(WORDS, Event::WordsDeadline(name.to_owned(), serial));
         }
-        self.mourn(name, serial, worker, ended);
+        self.mourn(name, serial, &worker, ended);
     }
 
     /// The front has said what a worker that has ended was serving, or has had its time to.
@@ -198,12 +198,12 @@ impl Master {
         if let Some((worker, ended)) = ended
             && self.phase != Phase::Draining
         {
-            self.mourn(name, serial, worker, ended);
+            self.mourn(name, serial, &worker, ended);
         }
     }
 
     /// Writes the certificate of a worker that nobody had told to end, and has it replaced.
-    fn mourn(&mut self, name: &str, serial: u32, worker: Worker, ended: Ended) {
+    fn mourn(&mut self, name: &str, serial: u32, worker: &Worker, ended: Ended) {
         let Some(app) = self.apps.get_mut(name) else { return };
         if app.generation == u64::MAX {
             return self.forget_removed();
@@ -211,7 +211,7 @@ impl Master {
         // Only a SIGKILL that was not ours can be the kernel's.
         let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();
         let python = &*app.python;
-        let certificate = Certificate { name, serial, ended, worker: &worker, python, by_oom };
+        let certificate = Certificate { name, serial, ended, worker, python, by_oom };
         let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
         if change && let Some(why) = ended.code.and_then(unfit) {
             let why = format!("{name}: a worker {why}; its log stands above");
