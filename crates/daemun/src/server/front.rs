@@ -7,7 +7,7 @@ mod listening;
 mod sight;
 mod upstreams;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
@@ -121,6 +121,8 @@ struct Front {
     event_loops: Vec<Handle>,
     reports: Reports,
     pools: BTreeMap<String, AppPool>,
+    /// Applications of the plan that is being served.
+    served: BTreeSet<String>,
     upstreams: Upstreams,
     listening: Listening,
     sight: Arc<Sight>,
@@ -191,6 +193,7 @@ impl Front {
             event_loops,
             reports,
             pools: BTreeMap::new(),
+            served: BTreeSet::new(),
             upstreams: Upstreams::default(),
             listening,
             sight,
@@ -245,7 +248,9 @@ impl Front {
     fn prepare_pools(&mut self, plan: &Plan, mut sockets: HashMap<String, OwnedFd>) {
         for settings in &plan.configuration.apps {
             let Some(socket) = sockets.remove(&settings.name) else { continue };
-            if self.pools.contains_key(&settings.name) {
+            // One that a reload took away may still be finishing: what comes back under its name is another, with
+            // another socket.
+            if self.pools.contains_key(&settings.name) && self.served.contains(&settings.name) {
                 continue;
             }
             let pool = Pool::new(settings.clone(), self.event_loops.len(), self.reports.clone());
@@ -343,6 +348,7 @@ impl Front {
                 app.pool.give_up(None);
             }
         }
+        self.served = generations.keys().cloned().collect();
         self.pools.retain(|name, app| generations.contains_key(name) || !app.pool.is_idle());
     }
 
