@@ -247,11 +247,14 @@ pub fn signal_group(group: i32, signal: Option<rustix::process::Signal>) -> bool
 /// Undoes what whoever started us has ignored or blocked, so that programs begin as from a shell: `nohup` ignores HUP,
 /// and a language's runtime PIPE. Ours do not die of PIPE: each write says so, and the child sets it back.
 pub fn default_signals() {
+    // The kernel's `struct sigaction`, all zero on every architecture: SIG_DFL, no flags, an empty mask. Asked directly,
+    // because the C library hides two signals of its own (32 and 33), and those too are inherited ignored.
+    let default = [0_u64; 8];
     for number in 1..=64 {
         if number != libc::SIGPIPE {
-            // SAFETY: sets a disposition of this process that has no handler yet. KILL, STOP and the C library's own
-            // refuse.
-            unsafe { libc::signal(number, libc::SIG_DFL) };
+            // SAFETY: sets a disposition of this process that has no handler yet; the structure is longer than any
+            // kernel reads. KILL and STOP refuse.
+            unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u8>(), 8) };
         }
     }
     // SAFETY: an empty set made on the stack.
