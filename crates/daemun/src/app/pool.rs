@@ -4,6 +4,7 @@
 //! and tasks are woken after it is released.
 
 mod figures;
+mod flights;
 mod frames;
 mod monitor;
 mod placing;
@@ -28,6 +29,7 @@ use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
 use crate::sys::SharedMemory;
 pub use figures::PoolFigures;
+pub use flights::PoolFlight;
 
 /// What a fresh lane is told.
 pub(super) struct Admitted {

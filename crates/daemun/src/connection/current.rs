@@ -16,6 +16,7 @@ use crate::http::{
     CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, ResponseBody,
     Scheme, Status, Timing,
 };
+use crate::telemetry::flights::{self, Entered};
 use crate::telemetry::metrics::{self, Scope};
 use crate::telemetry::{Entry, Level, RequestLine};
 use crate::tls::Certificates;
@@ -25,12 +26,14 @@ pub(super) struct Current {
     pub(super) head: RequestHead,
     pub(super) received: Instant,
     /// The route that it takes.
-    pub(super) scope: Scope,
+    scope: Scope,
     endpoint: Arc<Endpoint>,
     context: Arc<Context>,
     id: RequestId,
     /// Where it comes from and how, by the word of a trusted proxy.
     forwarded: (Option<IpAddr>, Option<Scheme>),
+    /// Where somebody may look: its entry among the requests in flight.
+    flight: Option<Entered>,
 }
 
 /// Which certificate a connection began with, where some ask for those of clients.
@@ -57,7 +60,12 @@ impl Current {
             id = RequestId::next();
         }
         let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
-        Self { head, received: Instant::now(), scope: Scope::default(), endpoint, context, id, forwarded }
+        let received = Instant::now();
+        let flight = (flights::is_watched() && context.is_counted).then(|| {
+            let client = forwarded.0.or(endpoint.client().map(|peer| peer.address.ip()));
+            flights::enter(&head, &id, client, received.into_std())
+        });
+        Self { head, received, scope: Scope::default(), endpoint, context, id, forwarded, flight }
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
@@ -88,14 +96,18 @@ impl Current {
     /// What the client is told of how the work ended. A body that `failed` on its way in is the client's fault, whatever
     /// the handler made of it.
     pub(super) fn conclude(&self, worked: Worked, failed: Option<Status>) -> Response {
-        match worked {
+        let response = match worked {
             Ok(Ok(outcome)) => self.check(outcome),
             Ok(Err(error)) => self.explain(error, failed),
             Err(panic) => {
                 let message = format!("a handler panicked: {panic}");
                 self.report(Status::INTERNAL_SERVER_ERROR, Fault::Server, &message, None)
             }
+        };
+        if let Some(flight) = &self.flight {
+            flight.answered(response.fields.get("server-timing"));
         }
+        response
     }
 
     fn check(&self, outcome: Outcome) -> Response {
@@ -144,11 +156,23 @@ impl Current {
         self.context.errors.error(format_args!("{message} ({})", target.escape_ascii()));
     }
 
+    /// Runs a step of its handler, and remembers the route that it took.
+    fn run<T>(&self, step: impl FnOnce() -> T) -> T {
+        let result = self.scope.run(step);
+        if let Some(flight) = &self.flight {
+            flight.take(self.scope.route());
+        }
+        result
+    }
+
     /// The line of the access log, and the counters.
     pub(super) fn log(&self, status: Status, bytes: u64, timing: Timing) {
         let duration = self.received.elapsed();
         if self.context.is_counted {
             metrics::answered(self.scope.route(), self.head.method(), status, bytes, duration, timing);
+        }
+        if let Some(flight) = &self.flight {
+            flight.finish(&self.context.access.masked(self.head.target()), status, bytes, timing);
         }
         if !self.context.access.is_on() {
             return;
@@ -169,14 +193,14 @@ impl Current {
 }
 
 /// Begins a handler's work. A panic stays here.
-pub(super) fn begin<'a>(serving: &'a Serving, scope: &Scope, request: Request) -> Result<Answering<'a>, String> {
-    let begun = catch_unwind(AssertUnwindSafe(|| scope.run(|| serving.handler.handle(request))));
+pub(super) fn begin<'a>(serving: &'a Serving, current: &Current, request: Request) -> Result<Answering<'a>, String> {
+    let begun = catch_unwind(AssertUnwindSafe(|| current.run(|| serving.handler.handle(request))));
     begun.map_err(|panic| told(&*panic).to_owned())
 }
 
 /// Goes on with it.
-pub(super) fn poll(answering: &mut Answering<'_>, scope: &Scope, task: &mut Task<'_>) -> Poll<Worked> {
-    match catch_unwind(AssertUnwindSafe(|| scope.run(|| answering.as_mut().poll(task)))) {
+pub(super) fn poll(answering: &mut Answering<'_>, current: &Current, task: &mut Task<'_>) -> Poll<Worked> {
+    match catch_unwind(AssertUnwindSafe(|| current.run(|| answering.as_mut().poll(task)))) {
         Ok(polled) => polled.map(Ok),
         Err(panic) => Poll::Ready(Err(told(&*panic).to_owned())),
     }

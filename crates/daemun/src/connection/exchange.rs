@@ -14,7 +14,6 @@ use super::{Phase, Serving};
 use crate::handler::Fault;
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{Interim, InterimQueue, Method, Request, Response, ResponseBody, Status, Timing, Version};
-use crate::telemetry::metrics::Scope;
 
 impl Connection {
     /// Answers one request, and says how the connection goes on.
@@ -35,7 +34,7 @@ impl Connection {
         let response = match current.route(body, interim, self.guard.as_ref()) {
             Err(response) => *response,
             Ok(request) => {
-                let asked = (serving, &current.scope);
+                let asked = (serving, &current);
                 let answered = answer((&mut self.wire, &mut incoming), &self.interim, asked, request).await;
                 let Some(worked) = answered else {
                     current.log(Status::CLIENT_CLOSED, 0, Timing::default());
@@ -138,10 +137,10 @@ impl Connection {
 async fn answer(
     (wire, incoming): (&mut Wire, &mut Incoming),
     interim: &InterimQueue,
-    (serving, scope): (&Serving, &Scope),
+    (serving, asked): (&Serving, &Current),
     request: Request,
 ) -> Option<Worked> {
-    let mut answering = match current::begin(serving, scope, request) {
+    let mut answering = match current::begin(serving, asked, request) {
         Ok(answering) => answering,
         Err(panic) => return Some(Err(panic)),
     };
@@ -149,7 +148,7 @@ async fn answer(
     let mut is_telling = false;
     std::future::poll_fn(|context| {
         loop {
-            let polled = current::poll(&mut answering, scope, context);
+            let polled = current::poll(&mut answering, asked, context);
             if interim.has_any() {
                 is_telling = true;
                 interim.take().iter().for_each(|(status, fields)| encode_interim(&mut wire.output, *status, fields));

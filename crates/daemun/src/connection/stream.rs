@@ -140,13 +140,13 @@ impl<'a> Stream<'a> {
 
     /// Polls the handler, feeds it its body, and watches the client; `None` when that took the request back.
     async fn work(&mut self, serving: &Serving, request: Request, interim: &InterimQueue) -> Option<Worked> {
-        let mut answering = match current::begin(serving, &self.current.scope, request) {
+        let mut answering = match current::begin(serving, self.current, request) {
             Ok(answering) => answering,
             Err(panic) => return Some(Err(panic)),
         };
         poll_fn(|task| {
             loop {
-                let polled = current::poll(&mut answering, &self.current.scope, task);
+                let polled = current::poll(&mut answering, self.current, task);
                 if interim.has_any() {
                     interim.take().iter().for_each(|(status, fields)| self.tell(*status, fields));
                 }

@@ -96,6 +96,9 @@ pub struct Status {
     pub upstreams: BTreeMap<String, Vec<ServerStatus>>,
     /// What the web server has counted; missing while it is being started.
     pub traffic: Option<Traffic>,
+    /// Workers that ended without having been told to, the last one last.
+    #[serde(default)]
+    pub deaths: Vec<Death>,
     /// How the last reload went.
     pub last_reload: Option<ReloadStatus>,
     /// What is not as it should be, in sentences. Empty: all is well.
@@ -198,6 +201,23 @@ pub struct Traffic {
     pub seconds: f64,
     /// Lines of logs that were lost.
     pub lost_lines: u64,
+}
+
+/// A worker that ended without having been told to.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct Death {
+    /// When, in seconds since 1970.
+    pub at: f64,
+    /// Its application.
+    pub app: String,
+    /// Its number.
+    pub serial: u32,
+    /// Its process id.
+    pub pid: i32,
+    /// How: `was killed by signal 9 (SIGKILL)`.
+    pub how: String,
+    /// The whole certificate, which names URLs; empty for those who may not see them.
+    pub text: String,
 }
 
 /// How a reload went.

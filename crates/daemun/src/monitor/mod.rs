@@ -3,13 +3,16 @@
 //! * `/healthz`: the server is there. `/readyz`: it would answer a request; 503 with the reasons where it would not, and
 //!   while it goes down.
 //! * `/metrics`: [`exposition`], for Prometheus.
-//! * On the monitor listener also `/api/status`, and nothing to whoever does not name us as the host ([`gate`]): a page
+//! * On the monitor listener also the live page ([`page`]), what it shows as `/api/live` ([`live`]), the Python stack of
+//!   a request as `/api/stack`, and `/api/status`; URLs and stacks for the token alone, and nothing to whoever does not name us as the host ([`gate`]): a page
 //!   that a browser shows could otherwise read it through a name that resolves to this machine.
 //!
 //! Knows what can be told. Must not know who tells it: [`Sources`] is handed in.
 
 mod exposition;
 mod gate;
+pub mod live;
+mod page;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -21,9 +24,10 @@ use crate::control::message::Status;
 use crate::handler::{Answering, Handler, Outcome};
 use crate::http::{self, Fields, Method, Request, Response, ResponseBody};
 use gate::{Gate, Passed};
+use live::Live;
 
-/// A [`Status`] that may have to be asked for first.
-pub type Telling<'a> = Pin<Box<dyn Future<Output = Status> + Send + 'a>>;
+/// What may have to be asked for first.
+pub type Telling<'a, T = Status> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who knows how the server is.
 pub trait Sources: Send + Sync {
@@ -31,6 +35,10 @@ pub trait Sources: Send + Sync {
     fn obstacles(&self) -> Vec<String>;
     /// How everything is.
     fn status(&self) -> Telling<'_>;
+    /// What the live page shows.
+    fn live(&self) -> Telling<'_, Live>;
+    /// The Python stack of the thread that is at the request of this name.
+    fn stack<'a>(&'a self, id: &'a str) -> Telling<'a, Option<String>>;
 }
 
 /// What answers on a health or monitor listener.
@@ -69,11 +77,45 @@ impl Monitor {
             b"/readyz" => self.ready(),
             b"/metrics" if passed == Passed::Open => self.metrics(request).await,
             _ if self.gate.is_none() => text(http::Status::NOT_FOUND, "/healthz /readyz /metrics\n"),
-            b"/metrics" | b"/api/status" if passed == Passed::Refused => {
-                text(http::Status::FORBIDDEN, "ask with the token that `daemun status` prints\n")
+            path => self.tell(request, path, passed).await,
+        }
+    }
+
+    /// What only the monitor listener tells. `passed`: whether this client needs no token for figures.
+    async fn tell(&self, request: &Request, path: &[u8], passed: Passed) -> Response {
+        if let Some((kind, bytes)) = page::part(path) {
+            // The same for everybody: it shows nothing by itself.
+            return page::response(kind, bytes);
+        }
+        if passed == Passed::Refused {
+            return text(http::Status::FORBIDDEN, "ask with the token that `daemun status` prints\n");
+        }
+        let open = self.gate.as_ref().is_some_and(|gate| gate.has_token(request));
+        match path {
+            b"/" => page::response("text/html; charset=utf-8", page::PAGE),
+            b"/api/status" => {
+                let status = self.sources.status().await;
+                json(&if open { status } else { live::closed(status) })
             }
-            b"/api/status" => self.told().await,
-            _ => text(http::Status::NOT_FOUND, "/healthz /readyz /metrics /api/status\n"),
+            b"/api/live" => {
+                let live = self.sources.live().await;
+                json(&if open { live } else { live.closed() })
+            }
+            b"/api/stack" if open => self.stack(request).await,
+            b"/api/stack" => text(http::Status::FORBIDDEN, "ask with the token that `daemun status` prints\n"),
+            _ => text(http::Status::NOT_FOUND, "/ /healthz /readyz /metrics /api/status /api/live /api/stack?id=ID\n"),
+        }
+    }
+
+    /// The stack of the request that `id=` in the query names.
+    async fn stack(&self, request: &Request) -> Response {
+        let mut query = request.head.query().unwrap_or_default().split(|&byte| byte == b'&');
+        let id = query.find_map(|pair| pair.strip_prefix(b"id=")).unwrap_or_default();
+        let stack = self.sources.stack(&String::from_utf8_lossy(id)).await;
+        match stack {
+            Some(stack) if !stack.is_empty() => text(http::Status::OK, &stack),
+            Some(_) => text(http::Status::OK, "  it is in no function of the application\n"),
+            None => text(http::Status::NOT_FOUND, "no worker is at this request any more\n"),
         }
     }
 
@@ -92,14 +134,6 @@ impl Monitor {
         let (body, kind) = exposition::write(&status, ready, is_open_metrics);
         typed(http::Status::OK, kind, body)
     }
-
-    async fn told(&self) -> Response {
-        let status = self.sources.status().await;
-        match serde_json::to_string(&status) {
-            Ok(body) => typed(http::Status::OK, "application/json", body),
-            Err(error) => text(http::Status::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
-        }
-    }
 }
 
 impl Handler for Monitor {
@@ -109,6 +143,13 @@ impl Handler for Monitor {
 
     fn may_decline(&self) -> bool {
         false
+    }
+}
+
+fn json(told: &impl serde::Serialize) -> Response {
+    match serde_json::to_string(told) {
+        Ok(body) => typed(http::Status::OK, "application/json", body),
+        Err(error) => text(http::Status::INTERNAL_SERVER_ERROR, &format!("{error}\n")),
     }
 }
 

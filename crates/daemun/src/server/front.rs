@@ -100,13 +100,13 @@ fn start(descriptor: i32) -> io::Result<()> {
 /// Passes reports of the pools, and questions of whoever asks how all is, on to the supervisor.
 async fn forward(
     mut reports: mpsc::UnboundedReceiver<(String, WorkerReport)>,
-    mut questions: mpsc::UnboundedReceiver<u64>,
+    mut questions: mpsc::UnboundedReceiver<FromFront>,
     channel: Channel<FromFront, ToFront>,
 ) {
     loop {
         let message = tokio::select! {
             Some((app, report)) = reports.recv() => FromFront::Worker(app, report),
-            Some(number) = questions.recv() => FromFront::StatusWanted(number),
+            Some(question) = questions.recv() => question,
             else => return,
         };
         if channel.send(&message, &[]).await.is_err() {
@@ -164,7 +164,7 @@ impl Front {
         plan: Plan,
         descriptors: Vec<OwnedFd>,
         reports: Reports,
-        questions: mpsc::UnboundedSender<u64>,
+        questions: mpsc::UnboundedSender<FromFront>,
     ) -> io::Result<Self> {
         let telemetry = plan.configuration.server.telemetry.clone();
         let logs: Vec<OwnedFd> =
@@ -294,6 +294,7 @@ impl Front {
                 return supervisor.send(&FromFront::Report(number, report), &[]).await.is_err();
             }
             ToFront::Status(number, status) => self.sight.told(number, *status),
+            ToFront::Stack(number, stack) => self.sight.told_stack(number, stack),
             ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Launcher => {
@@ -334,7 +335,9 @@ impl Front {
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         let served = self.pools.iter().filter(|(name, _)| generations.contains_key(*name));
         let pools = served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
-        self.sight.serve(pools, self.upstreams.groups());
+        let kinds = plan.configuration.routes.iter();
+        let kinds = kinds.map(|route| (handlers::pattern(&route.rule), route.handler.kind())).collect();
+        self.sight.serve(pools, self.upstreams.groups(), kinds);
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
                 let current = generations.get(&settings.name).copied().unwrap_or_default();

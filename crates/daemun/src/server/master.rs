@@ -344,6 +344,7 @@ impl Master {
             Event::Asked(asked) => return self.asked(asked).await,
             Event::ReportLate(number) => self.report(number, None),
             Event::StatusWanted(number) => self.tell_status(number).await,
+            Event::StackTold(number, stack) => self.tell_front(ToFront::Stack(number, stack)).await,
             Event::WorkerMore => self.resize(1).await,
             Event::WorkerLess => self.resize(-1).await,
         }

@@ -45,6 +45,8 @@ pub(super) enum ToFront {
     Transformer,
     /// The answer to [`FromFront::StatusWanted`].
     Status(u64, Box<Status>),
+    /// The answer to [`FromFront::StackWanted`]; nothing where the worker did not say.
+    Stack(u64, Option<String>),
     /// Tell what was counted; the number comes back.
     Report(u64),
     /// Show these from now on.
@@ -62,6 +64,17 @@ pub(super) enum FromFront {
     Refused(String),
     /// How is all that the front does not know? The number comes back.
     StatusWanted(u64),
+    /// What does this thread do?
+    StackWanted {
+        /// Comes back.
+        number: u64,
+        /// The application.
+        app: String,
+        /// The worker.
+        serial: u32,
+        /// Its thread.
+        thread: u16,
+    },
     /// The answer to [`ToFront::Report`].
     Report(u64, Box<FrontReport>),
     /// News of an application's worker.

@@ -7,6 +7,7 @@
 mod access;
 mod error;
 mod escape;
+pub mod flights;
 mod mask;
 pub mod metrics;
 mod seldom;

@@ -142,7 +142,7 @@ pub(crate) fn filters(configuration: &Configuration, route: &RouteSettings) -> F
 }
 
 /// A route as it is counted: bounded by the configuration, never what a client sent.
-fn pattern(rule: &Rule) -> String {
+pub(super) fn pattern(rule: &Rule) -> String {
     let path = &rule.path;
     match &rule.host {
         HostPattern::Any => path.to_string(),

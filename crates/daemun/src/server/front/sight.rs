@@ -16,14 +16,24 @@ use crate::app::Pool;
 use crate::connection::{Context, Limits, Phase};
 use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::listener::Role;
+use crate::monitor::live::{FlightRow, Live, RouteRow};
 use crate::monitor::{Monitor, Sources, Telling};
-use crate::server::plan::{FrontReport, Plan};
-use crate::telemetry::{AccessLogger, ErrorLogger, metrics};
+use crate::server::plan::{FromFront, FrontReport, Plan};
+use crate::telemetry::{AccessLogger, ErrorLogger, flights, metrics};
 use crate::tls::Certificates;
 use crate::upstream::Group;
 
 /// How long the supervisor may take to tell what it knows; without it the last known is told.
 const STATUS_DEADLINE: Duration = Duration::from_millis(500);
+
+/// Requests in flight that are told at a time: more than anybody reads.
+const MOST_FLIGHTS: usize = 500;
+
+/// Routes that are told at a time.
+const MOST_ROUTES: usize = 500;
+
+/// How long a worker may take to say what its thread does; it is asked twice as patiently by the supervisor.
+const STACK_DEADLINE: Duration = Duration::from_secs(3);
 
 /// What can be told, shared by the front's loop and the listeners.
 pub(super) struct Sight {
@@ -31,21 +41,27 @@ pub(super) struct Sight {
     context: Arc<Context>,
     pools: Mutex<BTreeMap<String, Arc<Pool>>>,
     groups: Mutex<Groups>,
+    /// What answers, by the pattern of the route.
+    kinds: Mutex<HashMap<String, &'static str>>,
     /// Who waits for the supervisor's word, by number.
     asked: Mutex<HashMap<u64, oneshot::Sender<Status>>>,
+    /// Who waits for a stack.
+    stacks: Mutex<HashMap<u64, oneshot::Sender<Option<String>>>>,
     next: AtomicU64,
     last: Mutex<Status>,
-    questions: mpsc::UnboundedSender<u64>,
+    questions: mpsc::UnboundedSender<FromFront>,
 }
 
 impl Sight {
     /// `questions` go to the supervisor.
-    pub(super) fn new(context: Arc<Context>, questions: mpsc::UnboundedSender<u64>) -> Arc<Self> {
+    pub(super) fn new(context: Arc<Context>, questions: mpsc::UnboundedSender<FromFront>) -> Arc<Self> {
         Arc::new(Self {
             context,
             pools: Mutex::default(),
             groups: Mutex::default(),
+            kinds: Mutex::default(),
             asked: Mutex::default(),
+            stacks: Mutex::default(),
             next: AtomicU64::new(0),
             last: Mutex::default(),
             questions,
@@ -53,7 +69,13 @@ impl Sight {
     }
 
     /// These applications and upstreams are served from now on.
-    pub(super) fn serve(&self, pools: BTreeMap<String, Arc<Pool>>, groups: Groups) {
+    pub(super) fn serve(
+        &self,
+        pools: BTreeMap<String, Arc<Pool>>,
+        groups: Groups,
+        kinds: HashMap<String, &'static str>,
+    ) {
+        *lock(&self.kinds) = kinds;
         *lock(&self.pools) = pools;
         *lock(&self.groups) = groups;
     }
@@ -89,12 +111,77 @@ impl Sight {
         }
     }
 
+    /// The supervisor has asked a worker.
+    pub(super) fn told_stack(&self, number: u64, stack: Option<String>) {
+        if let Some(waiting) = lock(&self.stacks).remove(&number) {
+            // Whoever asked may be gone.
+            let _ = waiting.send(stack);
+        }
+    }
+
+    /// What the thread does that is at this request; nothing where none is.
+    async fn find_stack(&self, id: &str) -> Option<String> {
+        let pools: Vec<(String, Arc<Pool>)> =
+            lock(&self.pools).iter().map(|(name, pool)| (name.clone(), Arc::clone(pool))).collect();
+        let (app, (serial, thread)) = pools.into_iter().find_map(|(name, pool)| {
+            let flight = pool.flights().into_iter().find(|flight| flight.id == id && flight.started)?;
+            Some((name, flight.place?))
+        })?;
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        lock(&self.stacks).insert(number, sender);
+        let question = FromFront::StackWanted { number, app, serial, thread };
+        let answer = match self.questions.send(question) {
+            Ok(()) => tokio::time::timeout(STACK_DEADLINE, receiver).await.ok().and_then(Result::ok),
+            Err(_) => None,
+        };
+        lock(&self.stacks).remove(&number);
+        answer.flatten()
+    }
+
+    /// Requests in flight: those of clients, each with its place in the pool, then those that were left behind there.
+    fn flights(&self) -> Vec<FlightRow> {
+        let kinds = lock(&self.kinds).clone();
+        let mut places = HashMap::new();
+        let mut rows = Vec::new();
+        for (name, pool) in lock(&self.pools).iter() {
+            for flight in pool.flights() {
+                match &flight.left_behind {
+                    Some(what) => rows.push(FlightRow::left_behind(name, what, &flight)),
+                    None => drop(places.insert(flight.id.clone(), flight)),
+                }
+            }
+        }
+        let mut asked = flights::all();
+        asked.truncate(MOST_FLIGHTS);
+        let told = asked.iter().map(|flight| {
+            let id = flight.id.to_string();
+            let labels = flight.route();
+            let target = flights::shown(&self.context.access.masked(flight.head.target()));
+            let kind = kinds.get(&labels.route).copied().unwrap_or_default();
+            FlightRow::new(flight, (labels, kind), target, places.get(&id))
+        });
+        rows.extend(told);
+        rows
+    }
+
+    /// What was counted, by route.
+    fn routes(&self) -> Vec<RouteRow> {
+        let kinds = lock(&self.kinds).clone();
+        let routes = metrics::gather().routes;
+        let told = routes.into_iter().take(MOST_ROUTES).map(|(labels, figures)| {
+            let kind = kinds.get(&labels.route).copied().unwrap_or_default();
+            RouteRow::new(labels, kind, &figures)
+        });
+        told.collect()
+    }
+
     /// The supervisor's word, or the last one where it does not come.
     async fn word(&self) -> Status {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&self.asked).insert(number, sender);
-        let answer = match self.questions.send(number) {
+        let answer = match self.questions.send(FromFront::StatusWanted(number)) {
             Ok(()) => tokio::time::timeout(STATUS_DEADLINE, receiver).await.ok().and_then(Result::ok),
             Err(_) => None,
         };
@@ -121,6 +208,18 @@ impl Sources for Sight {
             }
         }
         obstacles
+    }
+
+    fn live(&self) -> Telling<'_, Live> {
+        Box::pin(async {
+            let status = self.status().await;
+            let (slow, failed) = flights::remembered();
+            Live { flights: self.flights(), routes: self.routes(), slow, failed, ..Live::new(status) }
+        })
+    }
+
+    fn stack<'a>(&'a self, id: &'a str) -> Telling<'a, Option<String>> {
+        Box::pin(self.find_stack(id))
     }
 
     fn status(&self) -> Telling<'_> {
@@ -196,6 +295,7 @@ impl Aside {
             parts[part].1.push(sockets);
         }
         let [clients, health, monitor] = parts;
+        flights::watch(!monitor.0.is_empty());
         self.health.0.update(&health.0, health.1, event_loops, &self.health.1);
         self.monitor.0.update(&monitor.0, monitor.1, event_loops, &self.monitor.1);
         plan.listeners = clients.0;

@@ -220,18 +220,20 @@ impl Master {
         if worker.generation != app.generation && !change {
             return self.errors.warning(format_args!("{certificate}; it was about to end"));
         }
+        let text = certificate.to_string();
+        self.desk.died(name, serial, ended, &text);
         self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
         if let Some(old) = worker.replaces.and_then(|old| app.workers.get_mut(&old)) {
             // The one that it was to replace serves on, and is looked at again.
             old.is_due = false;
-            return self.errors.error(format_args!("{certificate}; the worker that it was to replace serves on"));
+            return self.errors.error(format_args!("{text}; the worker that it was to replace serves on"));
         }
         let pause = app.backoff.pause_after(worker.started, Instant::now());
         if pause.is_zero() {
-            self.errors.error(format_args!("{certificate}; it is replaced"));
+            self.errors.error(format_args!("{text}; it is replaced"));
         } else {
             let failures = app.backoff.failures();
-            self.errors.error(format_args!("{certificate}; {failures} in a row: the next one waits {pause:?}"));
+            self.errors.error(format_args!("{text}; {failures} in a row: the next one waits {pause:?}"));
         }
         self.later(pause, Event::Fork(name.to_owned(), worker.generation));
     }
@@ -344,6 +346,10 @@ impl Master {
             }
             Some(FromFront::StatusWanted(number)) => {
                 self.later(Duration::ZERO, Event::StatusWanted(number));
+                false
+            }
+            Some(FromFront::StackWanted { number, app, serial, thread }) => {
+                self.ask_for_stack(number, &app, serial, thread);
                 false
             }
             Some(FromFront::Serving) => {

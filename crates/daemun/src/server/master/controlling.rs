@@ -1,18 +1,23 @@
 //! The control socket: what an operator asks of the running server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::death::How;
 use super::events::Event;
 use super::{App, Master, Phase, lines};
-use crate::control::message::{AppStatus, FrontStatus, ReloadStatus, ServerStatus, Status, WorkerStatus};
+use crate::control::message::{AppStatus, Death, FrontStatus, ReloadStatus, ServerStatus, Status, WorkerStatus};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Asked, Command, Listening, Reply};
 use crate::listener::Role;
 use crate::server::plan::{FrontReport, ToFront};
+use crate::sys::Ended;
 
 /// How long the front may take to tell what it has counted; without it the rest is told.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Deaths that are remembered.
+const MOST_DEATHS: usize = 20;
 
 /// The number of the question that the watchdog asks.
 const WATCHDOG: u64 = u64::MAX;
@@ -33,6 +38,8 @@ pub(super) struct Desk {
     next_report: u64,
     pub(super) last_reload: Option<ReloadStatus>,
     pub(super) restarts: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Workers that ended unasked, the last one last.
+    deaths: VecDeque<Death>,
     pub(super) began: Instant,
     /// Whether the first change is over.
     served: bool,
@@ -54,6 +61,7 @@ impl Desk {
             next_report: 0,
             last_reload: None,
             restarts: BTreeMap::new(),
+            deaths: VecDeque::new(),
             began: Instant::now(),
             served: false,
             is_draining: false,
@@ -64,6 +72,15 @@ impl Desk {
     /// A worker was replaced for this cause.
     pub(super) fn restarted(&mut self, app: &str, cause: &str) {
         *self.restarts.entry(app.to_owned()).or_default().entry(cause.to_owned()).or_default() += 1;
+    }
+
+    /// A worker has ended unasked; this is its certificate.
+    pub(super) fn died(&mut self, app: &str, serial: u32, ended: Ended, text: &str) {
+        if self.deaths.len() == MOST_DEATHS {
+            self.deaths.pop_front();
+        }
+        let (app, pid, text) = (app.to_owned(), ended.pid, text.to_owned());
+        self.deaths.push_back(Death { at: now(), app, serial, pid, how: How(ended).to_string(), text });
     }
 
     /// A round was asked for while one is under way: for these applications, and for all if any asks for all.
@@ -236,12 +253,30 @@ impl Master {
         });
     }
 
+    /// Asks a worker what one of its threads does, for the front.
+    pub(super) fn ask_for_stack(&self, number: u64, app: &str, serial: u32, thread: u16) {
+        let events = self.events.clone();
+        let found = self.apps.get(app).and_then(|app| {
+            // Before it is connected, a worker may not have its signal handler yet and would end.
+            let worker = app.workers.get(&serial).filter(|worker| worker.connected)?;
+            Some(app.stacks.ask(worker.pid))
+        });
+        tokio::spawn(async move {
+            let stack = match found {
+                Some(asked) => asked.await.map(|stacks| stacks.of_thread(thread)),
+                None => None,
+            };
+            // The receiver ends with the server.
+            let _ = events.send(Event::StackTold(number, stack));
+        });
+    }
+
     /// Tells those who wait how the reload that is over went.
     pub(super) fn reload_ended(&mut self, result: Result<(), &str>) {
         if self.serving {
             self.tell_ready();
         }
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let at = now();
         let text = result.err().unwrap_or("reloaded: the new code serves").to_owned();
         for reply in self.desk.waiting.drain(..) {
             match result {
@@ -339,6 +374,7 @@ impl Master {
             apps,
             upstreams: BTreeMap::new(),
             traffic: None,
+            deaths: self.desk.deaths.iter().cloned().collect(),
             last_reload: self.desk.last_reload.clone(),
             degraded: Vec::new(),
         };
@@ -420,6 +456,11 @@ fn without_servers(status: &Status) -> Vec<String> {
     let is_out = |server: &ServerStatus| matches!(server.state.as_str(), "down" | "ejected");
     let empty = status.upstreams.iter().filter(|(_, servers)| !servers.is_empty() && servers.iter().all(is_out));
     empty.map(|(name, _)| format!("upstream {name}: none of its servers is well")).collect()
+}
+
+/// Seconds since 1970.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 /// 128 bits that nobody can guess.

@@ -72,6 +72,8 @@ pub(super) enum Event {
     ReportLate(u64),
     /// The front wants to know how all is, for whoever asked it.
     StatusWanted(u64),
+    /// What a thread does, for the front.
+    StackTold(u64, Option<String>),
     /// Certificates may have been replaced.
     LookForCertificates,
     /// Workers may be too old, too large or too many.

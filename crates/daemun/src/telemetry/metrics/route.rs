@@ -9,7 +9,7 @@ const MAX_ROUTES: usize = 2_000;
 
 /// A route by number. 0: no route took the request.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct RouteId(pub(super) u32);
+pub struct RouteId(pub(in crate::telemetry) u32);
 
 /// What a route is called.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -78,7 +78,7 @@ pub fn intern(labels: &Labels) -> RouteId {
 }
 
 /// What this number stands for.
-pub(super) fn labels(id: RouteId) -> Labels {
+pub(in crate::telemetry) fn labels(id: RouteId) -> Labels {
     let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     id.0.checked_sub(1).and_then(|at| known.get(at as usize)).cloned().unwrap_or_default()
 }
