@@ -36,6 +36,8 @@ fn main() -> ExitCode {
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Check(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Help(arguments) => arguments.run(),
+        Command::Completions(arguments) => arguments.run(),
+        Command::Man => cli::man(),
         Command::Explain(arguments) => with_environment(|environment| arguments.run(&environment)),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{CheckArguments, CollectArguments, ExplainArguments, HelpArguments};
+use super::{CheckArguments, CollectArguments, CompletionsArguments, ExplainArguments, HelpArguments};
 use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
@@ -45,6 +45,10 @@ pub enum Command {
     Upgrade(Place),
     /// Write a daemun.toml for the project found here; or print what systemd or Docker needs.
     Init(InitArguments),
+    /// Print completions for a shell.
+    Completions(CompletionsArguments),
+    /// Print the manual page.
+    Man,
 }
 
 /// Which server is meant. Without an option: the one that serves what is in the current folder.

@@ -1,0 +1,53 @@
+"""The neighbour: an application server of its own on a Unix socket, which ends when the server beside it does.
+
+Run as `python neighbour.py SOCKET PID`.
+"""
+
+from __future__ import annotations
+
+import os
+import socketserver
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+
+class Neighbour(BaseHTTPRequestHandler):
+    """Says what it was asked."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:  # the name that BaseHTTPRequestHandler wants
+        """Answer."""
+        forwarded = self.headers.get("X-Forwarded-For", "nobody")
+        body = f"the neighbour, process {os.getpid()}, was asked for {self.path} by {forwarded}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        """A Unix socket has no addresses."""
+        return "unix"
+
+    def log_message(self, *_: object) -> None:
+        """The server in front has a log."""
+
+
+def main() -> None:
+    """Serve until the process PID is gone."""
+    path, beside = Path(sys.argv[1]), int(sys.argv[2])
+    path.unlink(missing_ok=True)
+    server = socketserver.ThreadingUnixStreamServer(str(path), Neighbour)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while Path(f"/proc/{beside}").exists():
+        time.sleep(0.5)
+    path.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()
