@@ -9,12 +9,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from server import BINARY, ROOT, Server
+from server import BINARY, DEADLINE, ROOT, Server, eventually
 
 # Making the environment and installing Django, on a machine that does it for the first time.
 PREPARING = 600.0
@@ -48,10 +50,17 @@ def demo() -> Path:
 
 @pytest.fixture
 def server(demo: Path) -> Iterator[Server]:
-    """The demo's server, as `scripts/demo` starts it."""
-    with Server(demo / "site", cwd=ROOT, env={"VIRTUAL_ENV": str(demo / "venv")}) as server:
-        yield server
-        assert server.stop() == 0
+    """The demo's server and its neighbour, as `scripts/demo` starts them."""
+    with tempfile.TemporaryDirectory() as folder:
+        upstream = f"{folder}/neighbour.sock"
+        env = {"VIRTUAL_ENV": str(demo / "venv"), "DEMO_MONITOR": "127.0.0.1:0", "DEMO_UPSTREAM": upstream}
+        with Server(demo / "site", cwd=ROOT, env=env) as server:
+            program = demo / "site" / "ways" / "neighbour.py"
+            with subprocess.Popen([sys.executable, str(program), upstream, str(server.pid)]) as neighbour:
+                eventually(lambda: Path(upstream).exists(), "the neighbour listens")
+                yield server
+                assert server.stop() == 0
+                assert neighbour.wait(DEADLINE) == 0, "it ends with the server"
 
 
 @pytest.fixture
@@ -97,6 +106,25 @@ def test_styles_and_pictures_come_under_hashed_names_and_are_kept(server: Server
     assert server.get("/admin/login/").status == 200
     for secret in ["/secret_key", "/db.sqlite3", "/static/../secret_key"]:
         assert server.get(secret).status in {400, 404}
+
+
+def test_every_way_of_the_tour_answers_and_is_explained(server: Server) -> None:
+    tour = server.get("/tour/")
+    ways = dict(re.findall(r'<li><a href="([^"]+)">.*?<pre>(.*?)</pre>', tour.text, re.DOTALL))
+    assert len(ways) == 12
+    for path, explained in ways.items():
+        assert "daemun.toml" in explained, (path, explained)
+        status = server.get(path).status if path not in {"/pair/one/slow", "/pair/one/crash"} else None
+        assert status in {200, 308, None}, (path, status)
+    assert "a program of its own" in server.get("/cgi-bin/clock").text
+    assert "the neighbour" in server.get("/neighbour/hello").text
+    assert "<h1>News of the gate</h1>" in server.get("/feed/news.xml").text
+    first, second = (server.get(f"/pair/{name}").text for name in ("one", "two"))
+    process = re.compile(r"in process (\d+), mounted at /pair/(\w+)")
+    assert [found[2] for found in (process.search(first), process.search(second)) if found] == ["one", "two"]
+    assert process.search(first)[1] == process.search(second)[1], "one process"  # type: ignore[index]
+    assert server.get("/pair/one/crash").status == 502
+    assert server.get("/").status == 200
 
 
 def test_a_visitor_writes_into_the_book(server: Server, page: Page, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def shell(text: str, folder: Path) -> None:
     assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.parametrize(("heading", "steps"), tutorials(), ids=[heading for heading, _ in tutorials()])
+@pytest.mark.parametrize(("heading", "steps"), list(tutorials()), ids=[heading for heading, _ in tutorials()])
 def test_a_tutorial_leads_where_it_says(heading: str, steps: list[Step], tmp_path: Path) -> None:
     assert [step.what for step in steps].count("serve") == 1, heading
     server: Server | None = None
@@ -91,6 +91,6 @@ def test_completions_know_every_command(shell_name: str, tmp_path: Path) -> None
 def test_the_manual_page_is_one_that_man_can_show(tmp_path: Path) -> None:
     told = run("man", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
-    assert '.TH daemun 1' in told.stdout
+    assert ".TH daemun 1" in told.stdout
     for command in ("serve", "check", "stacks"):
         assert f'.SS "daemun {command}"' in told.stdout

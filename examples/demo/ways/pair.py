@@ -19,12 +19,16 @@ def one(environ: Environ, start_response: Start) -> Iterable[bytes]:
         os.kill(os.getpid(), signal.SIGSEGV)
     if path == "/slow":
         wait_for_a_database()
-    return text(start_response, f"the first application, in process {os.getpid()}, mounted at {environ['SCRIPT_NAME']}\n")
+    return text(
+        start_response, f"the first application, in process {os.getpid()}, mounted at {environ['SCRIPT_NAME']}\n"
+    )
 
 
 def two(environ: Environ, start_response: Start) -> Iterable[bytes]:
     """Answer."""
-    return text(start_response, f"the second application, in process {os.getpid()}, mounted at {environ['SCRIPT_NAME']}\n")
+    return text(
+        start_response, f"the second application, in process {os.getpid()}, mounted at {environ['SCRIPT_NAME']}\n"
+    )
 
 
 def wait_for_a_database() -> None:

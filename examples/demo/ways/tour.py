@@ -22,7 +22,11 @@ WAYS = [
     ("/old/tour/", "A redirect", "308, to where it is now"),
     ("/robots.txt", "A fixed answer", "made when the file was read"),
     ("/pair/one/slow", "A slow page", "8 s: look for its Python stack on the live page meanwhile"),
-    ("/pair/one/crash", "A crash", "its worker dies of SIGSEGV, once more on another, and is then given up: 502; everybody else is served"),
+    (
+        "/pair/one/crash",
+        "A crash",
+        "its worker dies of SIGSEGV, once more on another, and is then given up: 502; everybody else is served",
+    ),
 ]
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -31,7 +31,9 @@ pub fn run(command: &Command, environment: &Environment) -> ExitCode {
         | Command::Collect(_)
         | Command::Check(_)
         | Command::Explain(_)
-        | Command::Help(_) => return ExitCode::FAILURE,
+        | Command::Help(_)
+        | Command::Completions(_)
+        | Command::Man => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
         Command::Stacks(arguments) => (&arguments.place, Wanted::Stacks { app: arguments.app.clone() }),
         Command::Drain(arguments) => {

@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn without_the_token_nothing_that_a_client_sent_is_told() {
         let secret = || Some("secret".to_owned());
-        let finished = Finished { id: "secret".into(), target: secret(), client: secret(), told: secret(), ..Finished::default() };
+        let finished =
+            Finished { id: "secret".into(), target: secret(), client: secret(), told: secret(), ..Finished::default() };
         let place = PoolFlight { id: "secret".into(), left_behind: None, place: None, started: false, milliseconds: 1 };
         let row = FlightRow { host: secret(), client: secret(), ..FlightRow::left_behind("app", "GET secret", &place) };
         let death = Death { text: "secret".into(), how: "was killed".into(), ..Death::default() };

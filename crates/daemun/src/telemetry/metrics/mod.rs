@@ -14,7 +14,7 @@ mod text;
 
 pub use gather::{RouteFigures, Snapshot, gather};
 pub use histogram::{BOUNDS, Distribution};
-pub(super) use route::{labels, place};
 pub use route::{Labels, Place, PlaceId, RouteId, Scope, intern, intern_place, mark};
+pub(super) use route::{labels, place};
 pub use shard::{answered, connection_closed, connection_opened, lost_lines, received, tls_handshake};
 pub use text::{Exposition, Kind};
