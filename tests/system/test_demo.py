@@ -10,13 +10,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
-from server import BINARY, DEADLINE, ROOT, Server, eventually
+from server import BINARY, ROOT, Server
 
 # Making the environment and installing Django, on a machine that does it for the first time.
 PREPARING = 600.0
@@ -51,16 +50,18 @@ def demo() -> Path:
 @pytest.fixture
 def server(demo: Path) -> Iterator[Server]:
     """The demo's server and its neighbour, as `scripts/demo` starts them."""
-    with tempfile.TemporaryDirectory() as folder:
-        upstream = f"{folder}/neighbour.sock"
+    # In the script it ends with the server; here with the test.
+    program = [sys.executable, str(demo / "site" / "ways" / "neighbour.py"), "0", str(os.getpid())]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True) as neighbour:
+        assert neighbour.stdout is not None
+        upstream = f"127.0.0.1:{neighbour.stdout.readline().strip()}"
         env = {"VIRTUAL_ENV": str(demo / "venv"), "DEMO_MONITOR": "127.0.0.1:0", "DEMO_UPSTREAM": upstream}
-        with Server(demo / "site", cwd=ROOT, env=env) as server:
-            program = demo / "site" / "ways" / "neighbour.py"
-            with subprocess.Popen([sys.executable, str(program), upstream, str(server.pid)]) as neighbour:
-                eventually(lambda: Path(upstream).exists(), "the neighbour listens")
+        try:
+            with Server(demo / "site", cwd=ROOT, env=env) as server:
                 yield server
                 assert server.stop() == 0
-                assert neighbour.wait(DEADLINE) == 0, "it ends with the server"
+        finally:
+            neighbour.terminate()
 
 
 @pytest.fixture

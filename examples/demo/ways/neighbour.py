@@ -1,16 +1,15 @@
-"""The neighbour: an application server of its own on a Unix socket, which ends when the server beside it does.
+"""The neighbour: an application server of its own, which ends when the server beside it does.
 
-Run as `python neighbour.py SOCKET PID`.
+Run as `python neighbour.py PORT PID`; it prints its port.
 """
 
 from __future__ import annotations
 
 import os
-import socketserver
 import sys
 import threading
 import time
-from http.server import BaseHTTPRequestHandler
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
@@ -29,24 +28,18 @@ class Neighbour(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def address_string(self) -> str:
-        """A Unix socket has no addresses."""
-        return "unix"
-
     def log_message(self, *_: object) -> None:
         """The server in front has a log."""
 
 
 def main() -> None:
     """Serve until the process PID is gone."""
-    path, beside = Path(sys.argv[1]), int(sys.argv[2])
-    path.unlink(missing_ok=True)
-    server = socketserver.ThreadingUnixStreamServer(str(path), Neighbour)
-    server.daemon_threads = True
+    port, beside = int(sys.argv[1]), int(sys.argv[2])
+    server = ThreadingHTTPServer(("127.0.0.1", port), Neighbour)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(server.server_address[1], flush=True)
     while Path(f"/proc/{beside}").exists():
         time.sleep(0.5)
-    path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

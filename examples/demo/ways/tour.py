@@ -17,7 +17,7 @@ WAYS = [
     ("/cgi-bin/clock", "A CGI program", "started for each request by a process of its own"),
     ("/pair/one", "Two applications in one process: the first", "mounted below its own path"),
     ("/pair/two", "Two applications in one process: the second", "the same process id"),
-    ("/neighbour/hello", "An upstream", "another server, on a Unix socket"),
+    ("/neighbour/hello", "An upstream", "another server, over the network"),
     ("/feed/news.xml", "An XSLT feed", "RSS that arrives as a page"),
     ("/old/tour/", "A redirect", "308, to where it is now"),
     ("/robots.txt", "A fixed answer", "made when the file was read"),

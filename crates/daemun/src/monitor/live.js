@@ -127,7 +127,7 @@ function worker(app, each) {
   const word = each.leaving ? "leaving" : !each.connected ? "starting" : here.length === 0 ? "idle" : `${here.length} busy`;
   const memory = each.memory === null ? "" : ` · ${bytes(each.memory)}`;
   const title = `worker ${each.serial}, pid ${each.pid}, for ${seconds(each.age)}`;
-  return element("li", { class: kind, title }, `${each.serial} ${word}${oldest > OLD ? ` ${seconds(oldest)}` : ""}${memory}`);
+  return element("li", { class: kind, title }, `#${each.serial} ${word}${oldest > OLD ? ` ${seconds(oldest)}` : ""}${memory}`);
 }
 
 function application(name, app, flow) {
