@@ -89,19 +89,12 @@ const NEEDLESS: &[(&str, &str)] = &[
 
 /// Options that a coming version will have.
 const LATER_OPTIONS: &[&str] = &[
-    "--proxy",
-    "--domain",
-    "--acme-email",
-    "--acme-directory",
-    "--tls-cert",
-    "--tls-key",
     "--certfile",
     "--keyfile",
     "--ssl-certificate",
     "--ssl-keyfile",
     "--ssl-certfile",
     "--preload",
-    "--https",
     "--debugger",
 ];
 
