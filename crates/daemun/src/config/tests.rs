@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+mod acme;
 mod filters;
 
 use super::*;
