@@ -1,7 +1,7 @@
 """Certificate authorities that are asked over the network, and a machine whose names lead where a test wants.
 
-`Pebble` is a real one, that of the people behind Let's Encrypt. What it cannot be brought to do, such as refusing because
-of a limit, `Stand` does: it answers what it is told to, and notes what it was asked.
+`Pebble` is a real one, that of the people behind Let's Encrypt. What it cannot be brought to do, such as refusing
+because of a limit, `Stand` does: it answers what it is told to, and notes what it was asked.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import threading
@@ -23,7 +24,10 @@ from typing import Any
 
 from authority import Authority, openssl
 from peers import free_port, program, started
-from server import BINARY
+from server import BINARY, DEADLINE
+
+Payload = dict[str, Any]
+Told = tuple[int, dict[str, str], Any]
 
 WRAPPER = """\
 #!/bin/sh
@@ -111,7 +115,8 @@ def pebble(names: Names, http: int, tls: int, validity: int = 90 * 86400) -> Ite
     (folder / "pebble.json").write_text(json.dumps({"pebble": settings}))
     run = folder / "pebble.sh"
     wrapped = names.program(program("pebble"))
-    run.write_text(f"#!/bin/sh\nPEBBLE_VA_NOSLEEP=1 exec {wrapped} -config {folder}/pebble.json >{folder}/pebble.log 2>&1\n")
+    command = f"exec {wrapped} -config {folder}/pebble.json >{folder}/pebble.log 2>&1"
+    run.write_text(f"#!/bin/sh\nPEBBLE_VA_NOSLEEP=1 {command}\n")
     run.chmod(0o755)
     with started([str(run)], port, folder / "pebble.log"):
         yield Pebble(folder, port, management, authority)
@@ -133,13 +138,14 @@ class Stand:
     orders: list[dict[str, Any]] = field(default_factory=list)
     accounts: list[dict[str, Any]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    issued: str = ""
 
     @property
     def url(self) -> str:
         """Where it is."""
         return f"https://localhost:{self.port}"
 
-    def certificate(self, request: bytes) -> str:
+    def sign(self, request: bytes) -> str:
         """Sign what is asked for."""
         (self.folder / "request.der").write_bytes(request)
         signed, extensions = self.folder / "issued.pem", self.folder / "issued.ext"
@@ -155,51 +161,116 @@ class Stand:
         )
         return signed.read_text() + self.signer.cert.read_text()
 
-    def answer(self, path: str, payload: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
+    def order(self) -> dict[str, Any]:
+        """Tell of the last order, as far as it has come."""
+        kept = {name: self.orders[-1][name] for name in ("identifiers", "replaces") if name in self.orders[-1]}
+        told: dict[str, Any] = {
+            "status": "valid" if self.issued else "ready",
+            "authorizations": [f"{self.url}/authorization"],
+            "finalize": f"{self.url}/finalize",
+            **kept,
+        }
+        return {**told, "certificate": f"{self.url}/certificate"} if self.issued else told
+
+    def directory(self, _: Payload) -> Told:
+        """Say where everything is."""
+        names = {"newNonce": "nonce", "newAccount": "account", "newOrder": "place", "revokeCert": "revoke"}
+        if self.window:
+            names["renewalInfo"] = "renewal"
+        return 200, {}, {name: f"{self.url}/{place}" for name, place in {**names, "keyChange": "key"}.items()}
+
+    def nonce(self, _: Payload) -> Told:
+        """Give one; every answer has one."""
+        return 200, {}, None
+
+    def account(self, payload: Payload) -> Told:
+        """Make one."""
+        self.accounts.append(payload)
+        return 201, {"Location": f"{self.url}/account/1"}, {"status": "valid"}
+
+    def place(self, payload: Payload) -> Told:
+        """Take an order, or refuse it."""
+        if self.refusals:
+            status, kind, detail, after = self.refusals.pop(0)
+            return status, {"Retry-After": after}, {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail}
+        self.orders.append(payload)
+        self.issued = ""
+        return 201, {"Location": f"{self.url}/placed"}, self.order()
+
+    def placed(self, _: Payload) -> Told:
+        """Tell of an order."""
+        return 200, {}, self.order()
+
+    def authorization(self, _: Payload) -> Told:
+        """Believe it."""
+        name = self.orders[-1]["identifiers"][0]
+        return 200, {}, {"status": "valid", "identifier": name, "challenges": []}
+
+    def finalize(self, payload: Payload) -> Told:
+        """Sign."""
+        self.issued = self.sign(unpadded(payload["csr"]))
+        return 200, {}, self.order()
+
+    def certificate(self, _: Payload) -> Told:
+        """Give what was signed."""
+        return 200, {}, self.issued
+
+    def renewal(self, _: Payload) -> Told:
+        """Say when to renew."""
+        assert self.window
+        window = {"start": self.window[0], "end": self.window[1]}
+        return 200, {"Retry-After": "21600"}, {"suggestedWindow": window}
+
+    def answer(self, path: str, payload: Payload) -> Told:
         """Give status, fields and body."""
-        url = self.url
-        order = {"status": "ready", "authorizations": [f"{url}/authorization"], "finalize": f"{url}/finalize"}
-        if self.orders:
-            order["identifiers"] = self.orders[-1]["identifiers"]
-            if "replaces" in self.orders[-1]:
-                order["replaces"] = self.orders[-1]["replaces"]
-        match path.strip("/").split("/")[0]:
-            case "directory":
-                names = {"newNonce": "nonce", "newAccount": "account", "newOrder": "order", "revokeCert": "revoke"}
-                found = {name: f"{url}/{place}" for name, place in {**names, "keyChange": "key"}.items()}
-                return 200, {}, {**found, **({"renewalInfo": f"{url}/renewal"} if self.window else {})}
-            case "nonce":
-                return 200, {}, None
-            case "account":
-                self.accounts.append(payload)
-                return 201, {"Location": f"{url}/account/1"}, {"status": "valid"}
-            case "order" if self.refusals:
-                status, kind, detail, after = self.refusals.pop(0)
-                return status, {"Retry-After": after}, {"type": f"urn:ietf:params:acme:error:{kind}", "detail": detail}
-            case "order":
-                self.orders.append(payload)
-                order["identifiers"] = payload["identifiers"]
-                if "replaces" in payload:
-                    order["replaces"] = payload["replaces"]
-                return 201, {"Location": f"{url}/placed"}, order
-            case "authorization":
-                name = self.orders[-1]["identifiers"][0]
-                return 200, {}, {"status": "valid", "identifier": name, "challenges": []}
-            case "finalize":
-                csr = payload["csr"]
-                self.issued = self.certificate(base64.urlsafe_b64decode(csr + "=" * (-len(csr) % 4)))
-                return 200, {}, {**order, "status": "valid", "certificate": f"{url}/certificate"}
-            case "placed":
-                done = hasattr(self, "issued")
-                end = {"status": "valid", "certificate": f"{url}/certificate"} if done else {}
-                return 200, {}, {**order, **end}
-            case "certificate":
-                return 200, {}, self.issued
-            case "renewal":
-                assert self.window
-                window = {"start": self.window[0], "end": self.window[1]}
-                return 200, {"Retry-After": "21600"}, {"suggestedWindow": window}
-        return 404, {}, {"type": "about:blank", "detail": path}
+        self.asked.append(path)
+        answers = [
+            *(self.directory, self.nonce, self.account, self.place, self.placed, self.authorization),
+            *(self.finalize, self.certificate, self.renewal),
+        ]
+        wanted = path.strip("/").split("/")[0]
+        return next(answer for answer in answers if answer.__name__ == wanted)(payload)
+
+
+def unpadded(text: str) -> bytes:
+    """Decode base64 as it stands in URLs."""
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+
+
+class Answers(BaseHTTPRequestHandler):
+    """The stand-in as a server."""
+
+    protocol_version = "HTTP/1.1"
+    stand: Stand
+
+    def handle_one(self) -> None:
+        """Answer, whatever the method."""
+        length = int(self.headers.get("Content-Length", 0))
+        signed = json.loads(self.rfile.read(length))["payload"] if length else ""
+        status, fields, body = self.stand.answer(self.path, json.loads(unpadded(signed) or b"{}"))
+        text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
+        self.send_response(status)
+        for name, value in {**fields, "Replay-Nonce": "bm9uY2U"}.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text.encode())
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.handle_one()
+
+    def do_HEAD(self) -> None:
+        """Answer without a body."""
+        self.handle_one()
+
+    def do_POST(self) -> None:
+        """Answer what was signed."""
+        self.handle_one()
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 @contextmanager
@@ -208,42 +279,16 @@ def stand(names: Names) -> Iterator[Stand]:
     folder = names.folder
     directory = Authority(folder, "stand")
     own = directory.sign("stand-host", "localhost")
-    self = Stand(folder, Authority(folder, "issuer"), directory.cert)
-
-    class Answers(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self_handler) -> None:  # noqa: N802, N805
-            payload: dict[str, Any] = {}
-            length = int(self_handler.headers.get("Content-Length", 0))
-            if length:
-                signed = json.loads(self_handler.rfile.read(length))["payload"]
-                payload = json.loads(base64.urlsafe_b64decode(signed + "=" * (-len(signed) % 4)) or b"{}")
-            self.asked.append(self_handler.path)
-            status, fields, body = self.answer(self_handler.path, payload)
-            text = body if isinstance(body, str) else "" if body is None else json.dumps(body)
-            self_handler.send_response(status)
-            for name, value in {**fields, "Replay-Nonce": "bm9uY2U"}.items():
-                self_handler.send_header(name, value)
-            self_handler.send_header("Content-Length", str(len(text)))
-            self_handler.end_headers()
-            if self_handler.command != "HEAD":
-                self_handler.wfile.write(text.encode())
-
-        do_POST = do_HEAD = do_GET
-
-        def log_message(self_handler, *_: object) -> None:  # noqa: N805
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    told = Stand(folder, Authority(folder, "issuer"), directory.cert)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Asked", (Answers,), {"stand": told}))
     trusted = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trusted.load_cert_chain(own.cert, own.key)
     server.socket = trusted.wrap_socket(server.socket, server_side=True)
-    self.port = server.server_address[1]
+    told.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield self
+        yield told
     finally:
         server.shutdown()
         server.server_close()
@@ -255,13 +300,12 @@ def serial(port: int, name: str) -> str:
     context = ssl.create_default_context()
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    import socket
-
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
-        with context.wrap_socket(plain, server_hostname=name) as secure:
-            der = secure.getpeercert(binary_form=True)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=DEADLINE) as wire,
+        context.wrap_socket(wire, server_hostname=name) as spoken,
+    ):
+        der = spoken.getpeercert(binary_form=True)
     assert der
-    done = subprocess.run(
-        ["openssl", "x509", "-inform", "der", "-noout", "-serial"], input=der, capture_output=True, timeout=60, check=True
-    )
+    command = ["openssl", "x509", "-inform", "der", "-noout", "-serial"]
+    done = subprocess.run(command, input=der, capture_output=True, timeout=DEADLINE, check=True)
     return done.stdout.decode().strip()

@@ -131,8 +131,9 @@ async fn ask(
 /// Asks an address for a path by plain HTTP, under this name.
 pub(super) async fn plain(address: SocketAddr, host: &str, path: &str) -> io::Result<(AnswerHead, Bytes)> {
     let mut stream = TcpStream::connect(address).await?;
-    let message =
-        format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: daemun\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let message = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: daemun\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     stream.write_all(message.as_bytes()).await?;
     answer(&mut stream, Method::Get).await
 }
@@ -226,7 +227,11 @@ mod tests {
             "HTTP/1.0 200 OK\r\n\r\nhello",
         ];
         for told in told {
-            assert_eq!(read(told.as_bytes(), Method::Get).await.unwrap(), (200, Bytes::from_static(b"hello")), "{told}");
+            assert_eq!(
+                read(told.as_bytes(), Method::Get).await.unwrap(),
+                (200, Bytes::from_static(b"hello")),
+                "{told}"
+            );
         }
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
         assert_eq!(read(head, Method::Head).await.unwrap().1, "");
@@ -234,7 +239,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_cut_or_too_long_is_none() {
-        for told in [&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"[..], b"HTTP/1.1 200 OK\r\n", b"", b"SSH-2.0-x\r\n"] {
+        for told in
+            [&b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell"[..], b"HTTP/1.1 200 OK\r\n", b"", b"SSH-2.0-x\r\n"]
+        {
             assert!(read(told, Method::Get).await.is_err());
         }
         let long = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", MOST + 1);

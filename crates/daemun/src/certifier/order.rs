@@ -151,9 +151,7 @@ async fn proofs(order: &mut Order, way: ChallengeWay) -> Result<Vec<Proof>, Stri
             .ok_or_else(|| format!("the authority does not offer {} for {name}", way.name()))?;
         let seen = challenge.key_authorization();
         proofs.push(match way {
-            ChallengeWay::Http => {
-                Proof::Http { token: challenge.token.clone(), text: seen.as_str().to_owned() }
-            }
+            ChallengeWay::Http => Proof::Http { token: challenge.token.clone(), text: seen.as_str().to_owned() },
             ChallengeWay::TlsAlpn => {
                 let proof = tls::proof(&name, seen.digest().as_ref()).map_err(|error| error.to_string())?;
                 Proof::Tls(Box::new(proof))
@@ -189,7 +187,11 @@ async fn refusal(order: &mut Order) -> String {
             reasons.push(format!("the authority could not see that {name} leads here: {}", words(problem)));
         }
     }
-    if reasons.is_empty() { "the authority has refused the order and does not say why".to_owned() } else { reasons.join("; ") }
+    if reasons.is_empty() {
+        "the authority has refused the order and does not say why".to_owned()
+    } else {
+        reasons.join("; ")
+    }
 }
 
 /// An error in the words of whoever made it.

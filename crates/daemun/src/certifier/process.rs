@@ -132,7 +132,11 @@ async fn choose_way(errand: &Errand, talk: &mut Talk) -> Result<ChallengeWay, St
         }
     }
     let Some((way, doubts)) = unsure else {
-        return Err(if reasons.is_empty() { "there is no listener that an authority could ask".into() } else { reasons.join("; ") });
+        return Err(if reasons.is_empty() {
+            "there is no listener that an authority could ask".into()
+        } else {
+            reasons.join("; ")
+        });
     };
     let text = format!("{}: the authority is asked all the same ({})", doubts.join("; "), way.name());
     talk.say(FromCertifier::Tell(text)).await;

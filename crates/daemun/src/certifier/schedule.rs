@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn pauses_double_and_an_authority_has_the_last_word() {
-        let seconds = |failures, is_ours, after: Option<u64>| pause(failures, is_ours, after.map(Duration::from_secs)).as_secs();
+        let seconds =
+            |failures, is_ours, after: Option<u64>| pause(failures, is_ours, after.map(Duration::from_secs)).as_secs();
         assert_eq!([1, 2, 3, 7, 40].map(|failures| seconds(failures, true, None)), [5, 10, 20, 300, 300]);
         assert_eq!([1, 2, 5, 9, 40].map(|failures| seconds(failures, false, None)), [120, 240, 1920, 21_600, 21_600]);
         assert_eq!(seconds(1, false, Some(3600)), 3600);

@@ -9,8 +9,7 @@ use super::tls::Draft;
 use crate::listener::ListenerSettings;
 use crate::tls::{AcmeSettings, ChallengeWay, Source, TlsSettings};
 
-const ACME: Keys =
-    Keys { known: &["email", "directory", "ca_file", "challenge", "http_port", "tls_port"], later: &[] };
+const ACME: Keys = Keys { known: &["email", "directory", "ca_file", "challenge", "http_port", "tls_port"], later: &[] };
 
 /// Where a system keeps what services must find again.
 const SYSTEM_STATE: &str = "/var/lib/daemun";
@@ -24,9 +23,9 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<AcmeSettings> {
     }
     let section = entry.section("`acme`", WHAT, ACME)?;
     settings.email = section.entry("email").and_then(|entry| entry.parse("an address for mail", email));
-    let found = section.entry("directory").and_then(|entry| {
-        entry.parse("`staging` or the https address of an authority's directory", directory)
-    });
+    let found = section
+        .entry("directory")
+        .and_then(|entry| entry.parse("`staging` or the https address of an authority's directory", directory));
     settings.directory = found.unwrap_or(settings.directory);
     settings.ca_file = section.entry("ca_file").and_then(|entry| entry.path());
     settings.challenge =
@@ -43,10 +42,15 @@ pub(super) fn directory(text: &str) -> Result<String, String> {
     match text {
         "staging" => Ok(AcmeSettings::STAGING.to_owned()),
         "production" => Ok(AcmeSettings::DIRECTORY.to_owned()),
-        _ if text.strip_prefix("https://").is_some_and(|rest| rest.contains('.') || rest.contains(':') || rest.starts_with("localhost")) => {
+        _ if text
+            .strip_prefix("https://")
+            .is_some_and(|rest| rest.contains('.') || rest.contains(':') || rest.starts_with("localhost")) =>
+        {
             Ok(text.to_owned())
         }
-        _ => Err(format!("expected `staging` or an address such as \"https://authority.example/directory\", found {text:?}")),
+        _ => Err(format!(
+            "expected `staging` or an address such as \"https://authority.example/directory\", found {text:?}"
+        )),
     }
 }
 
@@ -54,14 +58,20 @@ pub(super) fn directory(text: &str) -> Result<String, String> {
 pub(super) fn email(text: &str) -> Result<String, String> {
     let is_fit = text.split_once('@').is_some_and(|(name, host)| !name.is_empty() && host.contains('.'))
         && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_fit { Ok(text.to_owned()) } else { Err(format!("expected an address such as \"me@example.com\", found {text:?}")) }
+    if is_fit {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("expected an address such as \"me@example.com\", found {text:?}"))
+    }
 }
 
 fn challenge(text: &str) -> Result<ChallengeWay, String> {
     match text {
         "http-01" => Ok(ChallengeWay::Http),
         "tls-alpn-01" => Ok(ChallengeWay::TlsAlpn),
-        "dns-01" => Err("`dns-01` is not supported: `http-01` or `tls-alpn-01`; for wildcards give `cert` and `key`".into()),
+        "dns-01" => {
+            Err("`dns-01` is not supported: `http-01` or `tls-alpn-01`; for wildcards give `cert` and `key`".into())
+        }
         _ => Err(format!("expected `http-01` or `tls-alpn-01`, found {text:?}")),
     }
 }
@@ -104,7 +114,9 @@ pub(super) fn check(draft: &Draft, listeners: &[ListenerSettings], report: &Repo
     }
     for host in &draft.settings.hosts {
         if host.starts_with("*.") {
-            fault(format!("`{host}`: authorities give wildcards for a proof by DNS only: write every name, or give `cert` and `key`"));
+            fault(format!(
+                "`{host}`: authorities give wildcards for a proof by DNS only: write every name, or give `cert` and `key`"
+            ));
         } else if !host.contains('.') && [AcmeSettings::DIRECTORY, AcmeSettings::STAGING].contains(&&*acme.directory) {
             fault(format!("`{host}` is no name of the public DNS: no public authority gives a certificate for it"));
         }
@@ -115,7 +127,10 @@ pub(super) fn check(draft: &Draft, listeners: &[ListenerSettings], report: &Repo
             fault("`http-01` needs a plain listener that port 80 leads to: listen on \"0.0.0.0:80\" too".to_owned());
         }
         Some(ChallengeWay::TlsAlpn) if !secure => {
-            fault("`tls-alpn-01` needs an https listener that port 443 leads to: listen on \"https://0.0.0.0:443\" too".to_owned());
+            fault(
+                "`tls-alpn-01` needs an https listener that port 443 leads to: listen on \"https://0.0.0.0:443\" too"
+                    .to_owned(),
+            );
         }
         _ => {}
     }

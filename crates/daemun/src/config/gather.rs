@@ -131,8 +131,9 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
     let tables: Vec<Spanned<DeTable<'_>>> = included.iter().map(|document| document.parse(&grammar)).collect();
     grammar.check()?;
     let mut files = vec![(source, table.get_ref())];
-    files
-        .extend(included.iter().zip(&tables).map(|(document, table)| (section::Source { document, ..source }, table.get_ref())));
+    files.extend(
+        included.iter().zip(&tables).map(|(document, table)| (section::Source { document, ..source }, table.get_ref())),
+    );
     for &(source, table) in &files[1..] {
         Section::file(source, table, INCLUDED, &HOMES);
     }

@@ -396,7 +396,15 @@ impl Master {
         let old = self.old.iter().flat_map(Old::pids);
         let transformers = self.transforming.pids();
         let certifiers = self.certifying.pids().to_vec();
-        for pid in certifiers.into_iter().chain(old).chain(transformers).chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
+        for pid in certifiers
+            .into_iter()
+            .chain(old)
+            .chain(transformers)
+            .chain(workers)
+            .chain(zygotes)
+            .chain(changing)
+            .chain([self.front.pid])
+        {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }

@@ -77,7 +77,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state/acme/x/a.example.pem");
         keep(&path, b"one").unwrap();
-        assert_eq!((mode(&path), mode(path.parent().unwrap()), mode(&folder.path().join("state"))), (0o600, 0o700, 0o700));
+        assert_eq!(
+            (mode(&path), mode(path.parent().unwrap()), mode(&folder.path().join("state"))),
+            (0o600, 0o700, 0o700)
+        );
         keep(&path, b"two").unwrap();
         assert_eq!(recall(&path).unwrap(), "two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);

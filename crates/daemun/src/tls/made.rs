@@ -6,7 +6,7 @@ use rcgen::{
 };
 
 use super::session::pem;
-use super::{Key, Material, ClientCertificates};
+use super::{ClientCertificates, Key, Material};
 
 /// The protocol by which an authority asks whether a name is ours (RFC 8737).
 pub const PROOF_PROTOCOL: &[u8] = b"acme-tls/1";

@@ -19,7 +19,7 @@ mod settings;
 
 pub use certificates::{Certificates, Chosen, Tickets};
 pub use facts::{Facts, RenewalId};
-pub use made::{MadeError, Made, PROOF_PROTOCOL, proof, request, self_made};
+pub use made::{Made, MadeError, PROOF_PROTOCOL, proof, request, self_made};
 pub use material::{Key, Material, Stamp, TlsError};
 pub use session::describe;
 pub use settings::{AcmeSettings, ChallengeWay, ClientCertificates, Source, TlsSettings, is_name};

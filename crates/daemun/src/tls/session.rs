@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn a_certificate_is_written_in_lines_of_64() {
-        let body = |der: &[u8]| pem("CERTIFICATE", der).lines().filter(|line| !line.starts_with('-')).collect::<Vec<_>>().join(" ");
+        let body = |der: &[u8]| {
+            pem("CERTIFICATE", der).lines().filter(|line| !line.starts_with('-')).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(body(b"f"), "Zg==");
         assert_eq!(body(b"fo"), "Zm8=");
         assert_eq!(body(b"foo"), "Zm9v");

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 
 use super::{faults, surroundings, tree, valid};
-use crate::config::{Configuration, ConfigError, DevelopmentWishes, Wish, Wishes, develop, gather};
+use crate::config::{ConfigError, Configuration, DevelopmentWishes, Wish, Wishes, develop, gather};
 use crate::listener::Address;
 use crate::tls::{AcmeSettings, ChallengeWay, Source};
 
-const SITE: &str = "[[route]]\nrespond = {}\n[server]\nlisten = [\"0.0.0.0:80\", \"https://0.0.0.0:443\"]\nstate = \"s\"\n";
+const SITE: &str =
+    "[[route]]\nrespond = {}\n[server]\nlisten = [\"0.0.0.0:80\", \"https://0.0.0.0:443\"]\nstate = \"s\"\n";
 
 #[test]
 fn what_no_authority_could_give_is_a_fault() {
@@ -18,7 +19,11 @@ fn what_no_authority_could_give_is_a_fault() {
             3,
             "8: `*.a.example`: authorities give wildcards for a proof by DNS only: write every name, or give `cert` and `key`",
         ),
-        ("hosts = [\"intranet\"]\nacme = {}", 3, "8: `intranet` is no name of the public DNS: no public authority gives a certificate for it"),
+        (
+            "hosts = [\"intranet\"]\nacme = {}",
+            3,
+            "8: `intranet` is no name of the public DNS: no public authority gives a certificate for it",
+        ),
         ("acme = true", 2, "8: `acme` needs `hosts`: the names that the certificate is to be for"),
         (
             "hosts = [\"a.example\"]\nacme = { directory = \"http://a.example\" }",
@@ -35,7 +40,11 @@ fn what_no_authority_could_give_is_a_fault() {
             3,
             "18: `email` in `acme`: expected an address such as \"me@example.com\", found \"me\"",
         ),
-        ("hosts = [\"a.example\"]\nacme = { mail = \"a@b.c\" }", 3, "10: unknown key `mail` in `acme`; did you mean `email`?"),
+        (
+            "hosts = [\"a.example\"]\nacme = { mail = \"a@b.c\" }",
+            3,
+            "10: unknown key `mail` in `acme`; did you mean `email`?",
+        ),
         (
             "hosts = [\"a.example\"]\nacme = { ca_file = \"none.pem\" }",
             3,
@@ -57,7 +66,8 @@ fn what_no_authority_could_give_is_a_fault() {
 
 #[test]
 fn a_table_with_acme_names_its_file_after_the_authority_and_the_first_name() {
-    let text = "[[tls]]\nhosts = [\"a.example\", \"b.example\"]\nacme = { directory = \"staging\", challenge = \"http-01\" }";
+    let text =
+        "[[tls]]\nhosts = [\"a.example\", \"b.example\"]\nacme = { directory = \"staging\", challenge = \"http-01\" }";
     let configuration = valid(&format!("{SITE}{text}"));
     let tls = &configuration.tls[0];
     let Source::Authority(acme) = &tls.source else { unreachable!("{tls:?}") };

@@ -45,6 +45,8 @@ pub(super) struct Certifying {
     timer: u64,
     /// What an authority wants to see.
     proofs: Vec<Proof>,
+    /// What is to be told once the front shows the certificate of this errand.
+    news: Option<(u64, String)>,
     /// Processes that have not been reaped.
     pids: Vec<i32>,
 }
@@ -145,7 +147,8 @@ impl Master {
         for held in self.certificates.iter() {
             let Source::Authority(acme) = &held.settings.source else { continue };
             let known = before.iter().position(|want| {
-                (&want.settings.hosts, &want.settings.cert, &want.acme) == (&held.settings.hosts, &held.settings.cert, acme)
+                (&want.settings.hosts, &want.settings.cert, &want.acme)
+                    == (&held.settings.hosts, &held.settings.cert, acme)
             });
             let known = known.map(|at| before.swap_remove(at));
             let whole = held.material.as_ref().filter(|material| material.uncovered().is_empty());
@@ -162,7 +165,8 @@ impl Master {
                 // What was agreed upon with the authority stands.
                 want.due = known.as_ref().map_or(want.order_at.min(now() + FIRST_LOOK), |known| known.due);
             }
-            let note = state::recall(&note_of(&want.settings.cert)).and_then(|text| serde_json::from_str::<Note>(&text).ok());
+            let note =
+                state::recall(&note_of(&want.settings.cert)).and_then(|text| serde_json::from_str::<Note>(&text).ok());
             if let Some(note) = note.filter(|note| note.until > now()) {
                 want.due = want.due.max(note.until);
                 want.reason = Some(note.reason);
@@ -257,10 +261,8 @@ impl Master {
         let listeners = &self.configuration.server.listeners;
         let (plain, secure) = (listeners.iter().any(|one| !one.tls), listeners.iter().any(|one| one.tls));
         let Some(want) = self.certifying.want(file) else { return Ok(None) };
-        let ways = [
-            (ChallengeWay::Http, want.acme.http_port, plain),
-            (ChallengeWay::TlsAlpn, want.acme.tls_port, secure),
-        ];
+        let ways =
+            [(ChallengeWay::Http, want.acme.http_port, plain), (ChallengeWay::TlsAlpn, want.acme.tls_port, secure)];
         let is_wanted = |way| want.acme.challenge.is_none_or(|wanted| wanted == way);
         let ways = ways.into_iter().filter(|(way, _, is_there)| *is_there && is_wanted(*way));
         let authorities = want.acme.ca_file.as_ref().map(std::fs::read_to_string).transpose()?;
@@ -292,7 +294,9 @@ impl Master {
                 return self.errors.info(format_args!("certificate for {}: {text}", names(&want.settings)));
             }
             Some(FromCertifier::Done(Outcome::Issued { chain, key })) => self.issued(&file, chain, key).await,
-            Some(FromCertifier::Done(Outcome::NotYet { renew_at, ask_after })) => self.not_yet(&file, renew_at, ask_after),
+            Some(FromCertifier::Done(Outcome::NotYet { renew_at, ask_after })) => {
+                self.not_yet(&file, renew_at, ask_after)
+            }
             Some(FromCertifier::Done(Outcome::Failed { reason, is_ours, retry_after })) => {
                 self.errand_failed(&file, (reason, is_ours, retry_after));
             }
@@ -304,13 +308,17 @@ impl Master {
 
     /// Hands the front what an authority wants to see.
     pub(super) async fn show_proofs(&self) {
-        let Some(running) = &self.certifying.running else { return };
+        let running = self.certifying.running.as_ref().map(|running| running.errand);
+        let Some(errand) = running.or(self.certifying.news.as_ref().map(|(errand, _)| *errand)) else { return };
         self.show_certificates().await;
-        self.tell_front(ToFront::Challenges(running.errand, self.certifying.tokens())).await;
+        self.tell_front(ToFront::Challenges(errand, self.certifying.tokens())).await;
     }
 
     /// The front shows it.
-    pub(super) async fn proofs_shown(&self, errand: u64) {
+    pub(super) async fn proofs_shown(&mut self, errand: u64) {
+        if let Some((_, text)) = self.certifying.news.take_if(|(number, _)| *number == errand) {
+            self.errors.info(format_args!("{text}"));
+        }
         if let Some(running) = self.certifying.running.as_ref().filter(|running| running.errand == errand) {
             // One that is gone is told by the end of its channel.
             let _ = running.channel.send(&ToCertifier::Shown, &[]).await;
@@ -320,11 +328,12 @@ impl Master {
     /// Nobody is to be shown anything more. The certifier ends by itself with its channel.
     async fn end_errand(&mut self) {
         let had_proofs = !std::mem::take(&mut self.certifying.proofs).is_empty();
-        if had_proofs {
+        if had_proofs || self.certifying.news.is_some() {
             self.show_proofs().await;
         }
-        if let Some(running) = self.certifying.running.take() {
-            // Its task still holds the channel; what waits there has nothing left to say.
+        // It ends by itself where it has said all; where it was given up, now.
+        let Some(running) = self.certifying.running.take() else { return };
+        if self.certifying.pids.contains(&running.pid) {
             let _ = sys::signal(running.pid, rustix::process::Signal::TERM);
         }
     }
@@ -353,7 +362,9 @@ impl Master {
         let material = match result {
             Ok(material) => material,
             // Asked for again at the pace of what has cost the authority something.
-            Err(error) => return self.errand_failed(file, (format!("it was issued and cannot be used: {error}"), false, None)),
+            Err(error) => {
+                return self.errand_failed(file, (format!("it was issued and cannot be used: {error}"), false, None));
+            }
         };
         let _ = std::fs::remove_file(note_of(file));
         let facts = material.facts();
@@ -365,10 +376,10 @@ impl Master {
         }
         let had = self.certificates.iter().any(|held| held.settings.cert == file && held.material.is_some());
         self.certificates.renew(file, &material);
-        self.show_certificates().await;
         let what = if had { "was renewed" } else { "is there, https is served" };
         let (issuer, until) = facts.map_or_else(Default::default, |facts| (facts.issuer, date(facts.not_after)));
-        self.errors.info(format_args!("the certificate for {} {what}: by {issuer}, until {until}", names(&settings)));
+        let text = format!("the certificate for {} {what}: by {issuer}, until {until}", names(&settings));
+        self.certifying.news = self.certifying.running.as_ref().map(|running| (running.errand, text));
     }
 
     fn not_yet(&mut self, file: &Path, renew_at: Option<i64>, ask_after: Duration) {
@@ -391,7 +402,8 @@ impl Master {
             // Without it a restart asks once more.
             let _ = kept.and_then(|bytes| state::keep(&note_of(file), &bytes));
         }
-        let held = self.certificates.iter().find(|held| held.settings.cert == file).and_then(|held| held.material.as_ref());
+        let held =
+            self.certificates.iter().find(|held| held.settings.cert == file).and_then(|held| held.material.as_ref());
         let pause = pause.as_secs();
         match held.and_then(Material::facts) {
             Some(facts) => self.errors.error(format_args!(
