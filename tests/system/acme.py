@@ -163,7 +163,9 @@ class Stand:
 
     def order(self) -> dict[str, Any]:
         """Tell of the last order, as far as it has come."""
-        kept = {name: self.orders[-1][name] for name in ("identifiers", "replaces") if name in self.orders[-1]}
+        kept: dict[str, Any] = {
+            name: self.orders[-1][name] for name in ("identifiers", "replaces") if name in self.orders[-1]
+        }
         told: dict[str, Any] = {
             "status": "valid" if self.issued else "ready",
             "authorizations": [f"{self.url}/authorization"],
