@@ -95,7 +95,8 @@ async fn carry_out(errand: &Errand, talk: &mut Talk) -> Outcome {
     if let (false, Some(current)) = (errand.is_due, &errand.current) {
         let account = match order::account(errand, &authority, talk).await {
             Ok(account) => account,
-            Err(error) => return refused(order::told(&error)),
+            // It was only a question: nothing is late.
+            Err(_) => return Outcome::NotYet { renew_at: None, ask_after: ASK_AGAIN },
         };
         match order::renewal(&account, current).await {
             Some(Outcome::NotYet { renew_at: Some(at), ask_after }) if at > order::now() => {
