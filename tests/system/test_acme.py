@@ -291,8 +291,6 @@ def test_a_name_on_the_command_line_is_all_that_is_needed(tmp_path: Path) -> Non
         f"https://127.0.0.1:{free_port()}",
         "--acme-directory",
         "staging",
-        "--acme-email",
-        "a@b.example",
     ]
     domains = ["--domain", "a.example", "--domain", "B.example.", "--acme-email", "a@b.example"]
     env = {"STATE_DIRECTORY": str(tmp_path / "state")}
@@ -321,11 +319,11 @@ def test_a_state_folder_that_does_not_last_is_warned_of(tmp_path: Path) -> None:
 
 def test_dev_serves_https_with_a_certificate_of_its_own(tmp_path: Path) -> None:
     """Made once, told of at the start, for its owner alone."""
-    (tmp_path / "index.html").write_text("here")
+    (tmp_path / "daemun.toml").write_text('[[route]]\npath = "/*"\nrespond = { status = 200, body = "here" }\n')
     env = {"XDG_STATE_HOME": str(tmp_path / "state"), "STATE_DIRECTORY": str(tmp_path / "state")}
     seen = set()
     for _ in range(2):
-        with Server(".", "--https", cwd=tmp_path, env=env, command="dev") as server:
+        with Server("daemun.toml", "--https", cwd=tmp_path, env=env, command="dev") as server:
             file = tmp_path / "state" / "self-made" / "localhost.pem"
             assert f"the certificate of https is self-made ({file}): browsers warn of it" in server.start_up
             assert "listening on https://127.0.0.1:" in server.errors.text

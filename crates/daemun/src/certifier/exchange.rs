@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +36,8 @@ pub(super) struct Authority {
     connector: TlsConnector,
     /// What the last answer that was none of success has said about asking again.
     retry_after: Arc<Mutex<Option<Duration>>>,
+    /// Whether it has answered anything.
+    has_answered: Arc<AtomicBool>,
 }
 
 impl Authority {
@@ -56,12 +59,22 @@ impl Authority {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)), retry_after: Arc::default() })
+        Ok(Self {
+            connector: TlsConnector::from(Arc::new(config)),
+            retry_after: Arc::default(),
+            has_answered: Arc::default(),
+        })
     }
 
     /// A second one that shares what is remembered.
     pub(super) fn shared(&self) -> Self {
-        Self { connector: self.connector.clone(), retry_after: Arc::clone(&self.retry_after) }
+        let (retry_after, has_answered) = (Arc::clone(&self.retry_after), Arc::clone(&self.has_answered));
+        Self { connector: self.connector.clone(), retry_after, has_answered }
+    }
+
+    /// Whether it has answered anything: what it never heard counts against no limit of its own.
+    pub(super) fn has_answered(&self) -> bool {
+        self.has_answered.load(Ordering::Relaxed)
     }
 
     /// When the authority wants to be asked again, after a failure.
@@ -76,12 +89,14 @@ impl HttpClient for Authority {
         request: http::Request<BodyWrapper<Bytes>>,
     ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
         let (connector, retry_after) = (self.connector.clone(), Arc::clone(&self.retry_after));
+        let has_answered = Arc::clone(&self.has_answered);
         Box::pin(async move {
             let host = request.uri().host().unwrap_or_default().to_owned();
             let told = |error: io::Error| Error::Other(format!("{host}: {error}").into());
             let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", DEADLINE.as_secs()));
             let asked = timeout(DEADLINE, ask(&connector, request)).await.unwrap_or_else(|_| Err(late()));
             let response = asked.map_err(told)?;
+            has_answered.store(true, Ordering::Relaxed);
             if response.status().as_u16() >= 400 {
                 let said = response.headers().get("retry-after").and_then(|value| pause(value.as_bytes()));
                 *retry_after.lock().unwrap_or_else(PoisonError::into_inner) = said;

@@ -90,7 +90,11 @@ async fn carry_out(errand: &Errand, talk: &mut Talk) -> Outcome {
         Ok(authority) => authority,
         Err(reason) => return failed(reason, true),
     };
-    let refused = |reason: String| Outcome::Failed { reason, is_ours: false, retry_after: authority.retry_after() };
+    let refused = |reason: String| {
+        let (is_ours, retry_after) = (!authority.has_answered(), authority.retry_after());
+        let reason = if is_ours { format!("the authority cannot be reached: {reason}") } else { reason };
+        Outcome::Failed { reason, is_ours, retry_after }
+    };
     let mut client = None;
     if let (false, Some(current)) = (errand.is_due, &errand.current) {
         let account = match order::account(errand, &authority, talk).await {
