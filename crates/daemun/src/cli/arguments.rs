@@ -198,6 +198,16 @@ pub struct ServeArguments {
     /// File with its key, in PEM; without it the key is in the same file.
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
+    /// Name that a certificate is asked for from an authority (ACME), and renewed in time; repeatable. Without --listen:
+    /// ports 80 and 443, and plain requests are sent to https.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Vec<String>,
+    /// Where the authority may write to.
+    #[arg(long, value_name = "ADDRESS")]
+    pub acme_email: Option<String>,
+    /// Directory of the authority, instead of that of Let's Encrypt; `staging` is the one that it has for trials.
+    #[arg(long, value_name = "staging|URL")]
+    pub acme_directory: Option<String>,
     /// File for the process id.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<String>,
@@ -233,6 +243,9 @@ pub struct DevArguments {
     /// Have pages of the application load themselves anew after a change.
     #[arg(long)]
     pub refresh: bool,
+    /// Serve https, with a certificate that is made here where the file has no other.
+    #[arg(long)]
+    pub https: bool,
 }
 
 /// The variables that stand for options.
@@ -258,6 +271,9 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_LOG_LEVEL",
     "DAEMUN_TLS_CERT",
     "DAEMUN_TLS_KEY",
+    "DAEMUN_DOMAIN",
+    "DAEMUN_ACME_EMAIL",
+    "DAEMUN_ACME_DIRECTORY",
     "DAEMUN_PID_FILE",
     "DAEMUN_COLLECT",
     "DAEMUN_MONITOR",
@@ -337,6 +353,10 @@ impl ServeArguments {
             log_level: one(&self.log_level, "--log-level", "DAEMUN_LOG_LEVEL"),
             tls_cert: one(&self.tls_cert, "--tls-cert", "DAEMUN_TLS_CERT"),
             tls_key: one(&self.tls_key, "--tls-key", "DAEMUN_TLS_KEY"),
+            domains: several(&self.domain, "--domain", "DAEMUN_DOMAIN"),
+            acme_email: one(&self.acme_email, "--acme-email", "DAEMUN_ACME_EMAIL"),
+            acme_directory: one(&self.acme_directory, "--acme-directory", "DAEMUN_ACME_DIRECTORY"),
+            https: false,
             pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
             monitor: several(&self.monitor, "--monitor", "DAEMUN_MONITOR"),
             health: several(&self.health, "--health", "DAEMUN_HEALTH"),

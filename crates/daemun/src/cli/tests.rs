@@ -69,7 +69,7 @@ fn a_wrong_word_gets_the_right_one() {
             &["serve", "--reload"],
             "there is no option `--reload`: `daemun dev` reloads by itself, `daemun serve` when it is told to (HUP)",
         ),
-        (&["serve", "--domain", "a.example"], "`--domain` is not supported by this version"),
+        (&["serve", "--preload"], "`--preload` is not supported by this version"),
         (&["serve", "--settings=a.settings"], "there is no option `--settings`; use `--env DJANGO_SETTINGS_MODULE=…`"),
     ] {
         let refusal = parse(["daemun"].iter().chain(words).copied()).unwrap_err();

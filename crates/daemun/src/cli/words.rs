@@ -88,22 +88,8 @@ const NEEDLESS: &[(&str, &str)] = &[
 ];
 
 /// Options that a coming version will have.
-const LATER_OPTIONS: &[&str] = &[
-    "--proxy",
-    "--domain",
-    "--acme-email",
-    "--acme-directory",
-    "--tls-cert",
-    "--tls-key",
-    "--certfile",
-    "--keyfile",
-    "--ssl-certificate",
-    "--ssl-keyfile",
-    "--ssl-certfile",
-    "--preload",
-    "--https",
-    "--debugger",
-];
+const LATER_OPTIONS: &[&str] =
+    &["--certfile", "--keyfile", "--ssl-certificate", "--ssl-keyfile", "--ssl-certfile", "--preload", "--debugger"];
 
 /// What to say instead of clap's own message, where the wrong word is known.
 pub(super) fn advice(error: &clap::Error) -> Option<String> {

@@ -205,4 +205,20 @@ pub(super) const SERVER: &[Code] = &[
         example: "trusted_proxies = [\"10.0.0.0/8\"]\nkeep_alive = \"15s\"",
         mend: "keep_alive = \"75s\"",
     },
+    Code {
+        id: "D413",
+        severity: Warning,
+        title: "the state folder does not outlive a restart",
+        cause: "Account and certificates from an authority lie in memory, or in a container's own layer: the next start asks for them anew, and authorities give few (Let's Encrypt: five a week for the same names).",
+        example: "/var/lib/daemun lies on the own layer of a container (overlayfs)",
+        mend: "put a volume there: docker run -v daemun-state:/var/lib/daemun, or state = \"/a/volume\" in [server]",
+    },
+    Code {
+        id: "D414",
+        severity: Note,
+        title: "a certificate is self-made",
+        cause: "Nobody but this machine vouches for it, as `daemun dev --https` needs it: browsers warn of it once.",
+        example: "daemun dev --https",
+        mend: "nothing while developing; `acme` in [[tls]], or --domain, for the public",
+    },
 ];

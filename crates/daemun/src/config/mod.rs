@@ -10,6 +10,7 @@
 //!
 //! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
 
+mod acme;
 mod app;
 mod cgi;
 mod condition;
