@@ -6,7 +6,7 @@ mod requests;
 mod xslt;
 
 use super::section::{Entry, Section};
-use crate::filter::{AccessSettings, FilterSettings, Placed};
+use crate::filter::{AccessSettings, EarlyHints, FilterSettings, Placed};
 use crate::router::PathPattern;
 
 /// Reads the filters of a table. `path` is what `strip_prefix = true` strips; a site has none.
@@ -23,11 +23,17 @@ pub(super) fn read(section: &Section<'_>, path: Option<&PathPattern>) -> FilterS
         rewrite: entry("rewrite").and_then(|entry| placed(&entry, requests::rewrite(&entry))),
         strip_prefix: entry("strip_prefix").and_then(|entry| placed(&entry, requests::strip_prefix(&entry, path))),
         cache: entry("cache").and_then(|entry| placed(&entry, answers::cache(&entry))),
+        early_hints: early_hints(section),
         xslt: entry("xslt").and_then(|entry| placed(&entry, xslt::read(&entry, section, path))),
         compress: entry("compress").and_then(|entry| placed(&entry, answers::compress(&entry))),
         errors: entry("errors").and_then(|entry| placed(&entry, answers::errors(&entry))),
         server_timing: entry("server_timing").and_then(|entry| placed(&entry, entry.boolean())),
     }
+}
+
+/// `early_hints`, which an application has too.
+pub(super) fn early_hints(section: &Section<'_>) -> Option<Placed<EarlyHints>> {
+    section.entry("early_hints").and_then(|entry| placed(&entry, answers::early_hints(&entry)))
 }
 
 /// What was read, with its place.

@@ -1,7 +1,7 @@
 //! Filters that change or keep answers.
 
 use super::super::section::{Entry, Keys};
-use crate::filter::{CacheSettings, CompressSettings, ErrorPage, ErrorPages};
+use crate::filter::{CacheSettings, CompressSettings, EarlyHints, ErrorPage, ErrorPages};
 use crate::http::Coding;
 
 const COMPRESS: Keys = Keys { known: &["codings", "level", "least", "types"], later: &[] };
@@ -56,6 +56,15 @@ pub(super) fn cache(entry: &Entry<'_>) -> Option<CacheSettings> {
         stale: section.entry("stale").map_or(Some(default.stale), |entry| entry.duration())?,
         authorization: flag("authorization")?,
         set_cookie: flag("set_cookie")?,
+    })
+}
+
+/// `"learn"`, or `"off"` where a site or an application says otherwise.
+pub(super) fn early_hints(entry: &Entry<'_>) -> Option<EarlyHints> {
+    entry.parse("\"learn\" or \"off\"", |text| match text {
+        "learn" => Ok(EarlyHints::Learn),
+        "off" => Ok(EarlyHints::Off),
+        _ => Err(format!("expected \"learn\" or \"off\", found {text:?}")),
     })
 }
 
