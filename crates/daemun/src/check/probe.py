@@ -8,6 +8,7 @@ projects. One JSON object goes to OUT.
 import glob
 import json
 import os
+import signal
 import sys
 import tempfile
 import threading
@@ -28,6 +29,9 @@ def main():
     for descriptor in (out, lifeline):
         os.set_inheritable(descriptor, False)
     threading.Thread(target=watch, args=(lifeline,), name=WATCH, daemon=True).start()
+    if hasattr(os, "register_at_fork"):
+        # What the import forks must not keep whoever reads the answer waiting for its end.
+        os.register_at_fork(after_in_child=lambda: (os.close(out), os.close(lifeline)))
     printed = tempfile.TemporaryFile()
     # What the project prints while it is imported must not stand between what programs read.
     os.dup2(printed.fileno(), 1)
@@ -78,6 +82,9 @@ def left_by_the_import():
             children = file.read().split()
     except OSError:
         children = []
+    for child in children:
+        # This was no start: they are of no use to anybody.
+        os.kill(int(child), signal.SIGTERM)
     if children:
         message = "the import starts %d %s, which each worker starts again, and nobody ends"
         message %= (len(children), "process" if len(children) == 1 else "processes")
