@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{CheckArguments, CollectArguments, ExplainArguments, HelpArguments};
+use super::{CheckArguments, CollectArguments, ExplainArguments, HelpArguments, SchemaArguments};
 use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
@@ -29,6 +29,8 @@ pub enum Command {
     Check(Box<CheckArguments>),
     /// Tell of a command, or of the code of a mistake.
     Help(HelpArguments),
+    /// JSON Schema of daemun.toml, for editors, or of what a command prints with --json.
+    Schema(SchemaArguments),
     /// Which way a request takes, and why: listener, site, route, filters, handler. Starts nothing.
     Explain(Box<ExplainArguments>),
     /// How the running server is.

@@ -11,6 +11,7 @@ mod help;
 mod init;
 mod operate;
 mod report;
+mod schema;
 mod words;
 
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ pub use collect::CollectArguments;
 pub use explain::ExplainArguments;
 pub use help::HelpArguments;
 pub use operate::run as operate;
+pub use schema::{SchemaArguments, SchemaOf};
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;

@@ -5,9 +5,20 @@ mod headers;
 mod requests;
 mod xslt;
 
-use super::section::{Entry, Section};
+use super::section::{Entry, Keys, Section};
 use crate::filter::{AccessSettings, EarlyHints, FilterSettings, Placed};
 use crate::router::PathPattern;
+
+/// The keys of those filters that are tables.
+pub(super) const KEYS: [(&str, Keys); 7] = [
+    ("rate_limit", requests::RATE_LIMIT),
+    ("basic_auth", requests::BASIC_AUTH),
+    ("rewrite", requests::REWRITE),
+    ("headers", headers::HEADERS),
+    ("cache", answers::CACHE),
+    ("xslt", xslt::XSLT),
+    ("compress", answers::COMPRESS),
+];
 
 /// Reads the filters of a table. `path` is what `strip_prefix = true` strips; a site has none.
 pub(super) fn read(section: &Section<'_>, path: Option<&PathPattern>) -> FilterSettings {

@@ -16,7 +16,7 @@ use super::wishes::{Wish, Wishes};
 use super::{app, cgi, route, server, site, static_route, tls, units, upstream};
 use crate::listener::{Address, ListenerSettings};
 
-const FILE: Keys = Keys {
+pub(super) const FILE: Keys = Keys {
     known: &["include", "server", "tls", "app", "upstream", "route", "site"],
     later: &["monitor", "health", "cache", "control", "acme"],
 };
