@@ -14,6 +14,12 @@ import sys
 from typing import Any, Callable, Iterator, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+if __package__:
+    from .places import find_places
+else:
+    # `daemun check` brings both files as texts.
+    from daemun_places import find_places  # type: ignore[import-not-found, unused-ignore, no-redef]
+
 #: How bad each is; what they mean is told by ``daemun help CODE``.
 SEVERITIES = {
     **dict.fromkeys(("D101", "D102", "D107", "D110", "D112", "D209", "D211", "D217"), "error"),
@@ -182,47 +188,7 @@ def examine(project: Project) -> dict[str, Any]:
     return told
 
 
-# === Places ===
-
-
-def find_places() -> dict[str, tuple[str, int]]:
-    """Give file and line of each setting's last assignment, through `from .base import *`."""
-    places: dict[str, tuple[str, int]] = {}
-    read_assignments(os.environ.get("DJANGO_SETTINGS_MODULE", ""), places, set())
-    return places
-
-
-def read_assignments(name: str, places: dict[str, tuple[str, int]], seen: set[str]) -> None:
-    """Read the assignments at the top of one module, in the order in which they happen."""
-    module = sys.modules.get(name)
-    path = getattr(module, "__file__", None)
-    if path is None or path in seen:
-        return
-    seen.add(path)
-    try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError):
-        return
-    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt,))]
-    for node in sorted(nodes, key=lambda node: node.lineno):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            read_assignments(imported(node, module), places, seen)
-            continue
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            variable = target.value if isinstance(target, ast.Subscript) else target
-            if isinstance(variable, ast.Name) and variable.id.isupper():
-                places[variable.id] = (os.path.abspath(path), node.lineno)
-
-
-def imported(node: ast.ImportFrom, module: Any) -> str:
-    """Give the absolute name of the module that is imported from."""
-    if not node.level:
-        return node.module or ""
-    parts = (module.__package__ or "").split(".")
-    parts = parts[: len(parts) - node.level + 1]
-    return ".".join([*parts, node.module] if node.module else parts)
+# === Texts ===
 
 
 def blank(match: re.Match[str]) -> str:

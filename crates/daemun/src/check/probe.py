@@ -15,23 +15,14 @@ import threading
 import traceback
 import types
 
-# The thread that ends this when whoever asked is gone.
-WATCH = "daemun-watch"
-
 
 def main():
     directory = sys.argv[2]
     orders, out, lifeline = [int(word) for word in sys.argv[3:6]]
     del sys.argv[1:]
-    sys.path[0] = directory
     with open(orders, encoding="utf-8") as file:
         orders = json.load(file)
-    for descriptor in (out, lifeline):
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=watch, args=(lifeline,), name=WATCH, daemon=True).start()
-    if hasattr(os, "register_at_fork"):
-        # What the import forks must not keep whoever reads the answer waiting for its end.
-        os.register_at_fork(after_in_child=lambda: (os.close(out), os.close(lifeline)))
+    begin(directory, out, lifeline)  # noqa: F821 - of asked.py
     printed = tempfile.TemporaryFile()
     # What the project prints while it is imported must not stand between what programs read.
     os.dup2(printed.fileno(), 1)
@@ -42,12 +33,7 @@ def main():
     answer["findings"] = [*environment_of_another(), *left_by_the_import(), *told_by(printed)] + answer.get(
         "findings", []
     )
-    data = json.dumps(answer, default=str).encode("utf-8")
-    while data:
-        data = data[os.write(out, data) :]
-    sys.stderr.flush()
-    # Threads that the project started are no reason to wait.
-    os._exit(0)
+    end(out, answer)  # noqa: F821 - of asked.py
 
 
 def environment_of_another():
@@ -73,7 +59,7 @@ def environment_of_another():
 def left_by_the_import():
     """Threads and processes that run after the import."""
     own = (threading.main_thread(), threading.current_thread())
-    threads = [thread.name for thread in threading.enumerate() if thread not in own and thread.name != WATCH]
+    threads = [thread.name for thread in threading.enumerate() if thread not in own and thread.name != WATCH]  # noqa: F821 - of asked.py
     if threads:
         message = "the import starts threads, which no fork keeps: " + ", ".join(sorted(threads)[:3])
         yield {"code": "D007", "message": message, "mend": "start them with the first request, or in a hook"}
@@ -102,11 +88,6 @@ def told_by(printed):
         yield {"code": "D006", "message": message, "mend": "use logging, or remove it"}
 
 
-def watch(lifeline):
-    os.read(lifeline, 1)
-    os._exit(1)
-
-
 def ask(orders, directory):
     shim = module("daemun_shim", orders["shim"])
     for callable_ in orders["callables"]:
@@ -131,6 +112,7 @@ def ask(orders, directory):
             except Exception as error:
                 answer.setdefault("unknown", "%s: %s" % (type(error).__name__, error))
     answer["django"] = described or None
+    module("daemun_places", orders["places"])
     rules = module("daemun_rules", orders["rules"])
     project = rules.Project(directory, orders["workers"], orders["threads"])
     answer.update(rules.examine(project))

@@ -14,10 +14,13 @@ use crate::codes::{self, Finding};
 use crate::process::Account;
 
 /// What its interpreter runs.
-const PROGRAM: &str = include_str!("probe.py");
+const PROGRAM: &str = concat!(include_str!("../app/asked.py"), include_str!("probe.py"));
 
 /// The rules of Django projects; the Python package brings the same file.
 const RULES: &str = include_str!("../../../../python/daemun/django/rules.py");
+
+/// What they are told by where settings were assigned.
+const PLACES: &str = include_str!("../../../../python/daemun/django/places.py");
 
 /// Settings that the rules of [`deployment`](super::deployment) look at.
 const SETTINGS: &[&str] = &[
@@ -131,6 +134,7 @@ fn question(app: &AppSettings, account: Option<&Account>) -> Result<Answer, Stri
     let orders = json!({
         "shim": SHIM,
         "rules": RULES,
+        "places": PLACES,
         "callables": callables,
         "workers": u64::from(app.processes) * u64::from(app.threads),
         "threads": app.threads,

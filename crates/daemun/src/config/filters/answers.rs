@@ -5,7 +5,8 @@ use crate::filter::{CacheSettings, CompressSettings, EarlyHints, ErrorPage, Erro
 use crate::http::Coding;
 
 pub(super) const COMPRESS: Keys = Keys { known: &["codings", "level", "least", "types"], later: &[] };
-pub(super) const CACHE: Keys = Keys { known: &["max", "max_object", "ttl", "stale", "authorization", "set_cookie"], later: &[] };
+pub(super) const CACHE: Keys =
+    Keys { known: &["max", "max_object", "ttl", "stale", "authorization", "set_cookie"], later: &[] };
 
 /// Bytes of a page of `errors`: it is kept in memory.
 const MOST_PAGE: u64 = 1 << 20;
