@@ -23,7 +23,7 @@ use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, 
 use crate::process::Account;
 use crate::process::account::find_group;
 
-pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
+pub use arguments::{Arguments, Command, DevArguments, ProjectArguments, ServeArguments};
 pub use check::CheckArguments;
 pub use collect::CollectArguments;
 pub use explain::ExplainArguments;
