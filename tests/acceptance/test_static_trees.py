@@ -27,7 +27,16 @@ ENVIRONMENTS = {
     "django-newest-oscar": (range(12, 16), ["django", *SHOP]),
 }
 WAGTAIL = [f"wagtail.{name}" for name in ("admin", "images", "documents", "users", "search")] + ["wagtail", "taggit"]
-OSCAR = [f"django.contrib.{name}" for name in ("sites", "flatpages")] + ["oscar.config.Shop", "treebeard"]
+DASHBOARDS = "reports users orders catalogue offers partners pages ranges reviews vouchers communications shipping"
+PARTS = "analytics checkout address shipping catalogue communication partner basket payment offer order customer search"
+OSCAR = [
+    *(f"django.contrib.{name}" for name in ("sites", "flatpages")),
+    "oscar.config.Shop",
+    *(f"oscar.apps.{name}.apps.{name.capitalize()}Config" for name in f"{PARTS} voucher wishlists dashboard".split()),
+    "oscar.apps.catalogue.reviews.apps.CatalogueReviewsConfig",
+    *(f"oscar.apps.dashboard.{name}.apps.{name.capitalize()}DashboardConfig" for name in DASHBOARDS.split()),
+    *("widget_tweaks", "haystack", "treebeard", "django_tables2"),
+]
 PROJECTS = {
     "the admin": [],
     "Wagtail": [*WAGTAIL, "modelcluster"],
@@ -36,7 +45,10 @@ PROJECTS = {
     "the debug toolbar": ["debug_toolbar"],
     "oscar": OSCAR,
 }
-MORE = {"oscar": "from oscar.defaults import *\n"}
+MORE = {
+    "oscar": "from oscar.defaults import *\n"
+    "HAYSTACK_CONNECTIONS = {'default': {'ENGINE': 'haystack.backends.simple_backend.SimpleEngine'}}\n"
+}
 
 
 @cache
