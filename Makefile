@@ -70,6 +70,12 @@ bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --
 	cargo build --locked --release
 	python3 bench/compare.py $(BENCH)
 
+.PHONY: bench-collect
+bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
+	@scripts/require rust python
+	cargo build --locked --release
+	python3 bench/collect.py $(BENCH)
+
 .PHONY: fmt
 fmt: ## format everything
 	@scripts/require rust lint venv
