@@ -108,21 +108,20 @@ static = { root = "files", missing = "next", index = ["index.html"] }
 path = "*.css"
 static = { root = "files/css" }
 
-[[site]]
-hosts = ["feeds.example"]
-app = "wiki"
-
-[[site.route]]
+[[route]]
+host = "feeds.example"
 path = "/*"
 static = { root = "files" }
 xslt = true
 
-[[site.route]]
+[[route]]
+host = "feeds.example"
 path = "/made/*"
 app = "wiki"
 xslt = { stylesheet = "files/feed.xsl", on_error = "pass" }
 
-[[site.route]]
+[[route]]
+host = "feeds.example"
 path = "/run/*"
 cgi = { root = "cgi" }
 xslt = { stylesheet = "files/feed.xsl" }
