@@ -156,7 +156,7 @@ def test_a_process_that_is_left_behind_holds_up_no_answer_and_ends_with_its_requ
         until(lambda: is_gone(pid), "what was left behind goes on")
 
 
-def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_own(tmp_path: Path) -> None:
+def test_a_script_gets_three_descriptors_default_signals_and_a_group_of_its_own_without_a_terminal(tmp_path: Path) -> None:
     script(
         tmp_path,
         "look.cgi",
@@ -167,7 +167,8 @@ def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_ow
         while read -r line; do
             case $line in SigIgn*|SigBlk*|NoNewPrivs*) echo "$line" ;; esac
         done < /proc/$$/status
-        cut -d' ' -f5,6 /proc/$$/stat
+        echo "$$ $(cut -d' ' -f5,6,7 /proc/$$/stat)"
+        (: < /dev/tty) 2>/dev/null && echo "a terminal"
         """,
     )
     with serve(tmp_path) as server:
@@ -178,8 +179,9 @@ def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_ow
     assert "SigIgn:\t0000000000000000" in lines
     assert "SigBlk:\t0000000000000000" in lines
     assert "NoNewPrivs:\t1" in lines
-    group, session = lines[-1].split()
-    assert group == session
+    pid, group, session, terminal = lines[-1].split()
+    assert (group, terminal) == (pid, "0")
+    assert int(session) != os.getsid(0), "of the launcher, which has no terminal"
 
 
 def test_limits_of_a_route_hold_for_its_programs(tmp_path: Path) -> None:
