@@ -146,7 +146,7 @@ SCENARIOS = {
         _cgi("cgi-c", "13 bytes from a CGI program in C", "hello.c", "/cgi-bin/hello", b"Hello, World!", CGI_SERVERS),
         _cgi(
             "cgi-python",
-            "a CGI script in Python; daemun-fork is the same with `reuse = \"fork\"`",
+            'a CGI script in Python; daemun-fork is the same with `reuse = "fork"`',
             "hello.py",
             "/cgi-bin/hello.py?name=you",
             b'{"greeting": "Hello, you!", "since": "2026-01-01T00:00:00"}',

@@ -207,7 +207,8 @@ server.port = {port}
 server.document-root = "{scripts}"
 server.errorlog = "{folder}/error.log"
 server.max-keep-alive-requests = 1000000000
-server.modules = ( "mod_alias", "mod_cgi"{log} )
+server.modules = ( "mod_alias", "mod_cgi" )
+{log}
 alias.url = ( "/cgi-bin/" => "{scripts}/" )
 $HTTP["url"] =~ "^/cgi-bin/" {{ cgi.assign = ( "" => "" ) }}
 """
@@ -215,7 +216,11 @@ $HTTP["url"] =~ "^/cgi-bin/" {{ cgi.assign = ( "" => "" ) }}
 
 def lighttpd(setting: Setting, place: Place) -> list[str]:
     """With mod_cgi; it forks by itself."""
-    log = f', "mod_accesslog" )\naccesslog.filename = "{place.folder}/access.log"\nserver.modules += (' if setting.logs else ""
+    log = (
+        f'server.modules += ( "mod_accesslog" )\naccesslog.filename = "{place.folder}/access.log"'
+        if setting.logs
+        else ""
+    )
     file = place.folder / "lighttpd.conf"
     file.write_text(LIGHTTPD.format(folder=place.folder, port=place.port, scripts=setting.scripts, log=log), "utf-8")
     return [shutil.which("lighttpd") or "/usr/sbin/lighttpd", "-D", "-f", str(file)]

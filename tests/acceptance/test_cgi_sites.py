@@ -129,20 +129,24 @@ print("%s|%s|%d" % (form.getfirst("name", "nobody"), ",".join(form.getlist("many
 
 @pytest.mark.parametrize("reuse", ["", ', reuse = "fork", python = "{python}", warm = ["cgi"]'], ids=["plain", "reuse"])
 def test_a_script_with_the_old_cgi_module_runs_under_the_newest_python(tmp_path: Path, reuse: str) -> None:
-    newest = max((name for name in INTERPRETERS if name.startswith("cpython")), key=lambda name: int(name.split(".")[1]))
+    newest = max(
+        (name for name in INTERPRETERS if name.startswith("cpython")), key=lambda name: int(name.split(".")[1])
+    )
     python = make_venv("legacy-cgi", INTERPRETERS[newest], "legacy-cgi") / "bin" / "python"
     (tmp_path / "cgi-bin").mkdir()
     script = tmp_path / "cgi-bin" / "form.py"
     script.write_text(LEGACY.format(python=python))
     script.chmod(0o755)
     settings = reuse.format(python=python)
-    (tmp_path / "daemun.toml").write_text(
-        f'[[route]]\npath = "/cgi-bin/*"\ncgi = {{ root = "cgi-bin"{settings} }}\n'
-    )
+    (tmp_path / "daemun.toml").write_text(f'[[route]]\npath = "/cgi-bin/*"\ncgi = {{ root = "cgi-bin"{settings} }}\n')
     with Server(cwd=tmp_path) as server:
         assert server.get("/cgi-bin/form.py?name=Ada&many=1&many=2").text == "Ada|1,2|0\n"
         form = {"Content-Type": "application/x-www-form-urlencoded"}
         assert server.ask("/cgi-bin/form.py", "POST", b"name=Eve&many=3", form).text == "Eve|3|0\n"
-        body = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + b"x" * 300_000 + b"\r\n--b--\r\n"
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            + b"x" * 300_000
+            + b"\r\n--b--\r\n"
+        )
         many = server.ask("/cgi-bin/form.py", "POST", body, {"Content-Type": "multipart/form-data; boundary=b"})
         assert many.text == "nobody||300000\n"

@@ -302,5 +302,3 @@ def outcome(case: Case, asked: Asked) -> str:
         return case.ask(asked)
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__
-
-

@@ -77,7 +77,14 @@ def lighttpd(scripts: Path, run: Path) -> Iterator[Peer]:
     port, log = free_port(), run / "lighttpd.log"
     (run / "lighttpd.conf").write_text(LIGHTTPD.format(port=port, run=run, scripts=scripts))
     # What scripts write to standard error goes to the server's own.
-    command = ["/bin/sh", "-c", 'exec "$0" -D -f "$1" 2>>"$2"', program("lighttpd"), str(run / "lighttpd.conf"), str(log)]
+    command = [
+        "/bin/sh",
+        "-c",
+        'exec "$0" -D -f "$1" 2>>"$2"',
+        program("lighttpd"),
+        str(run / "lighttpd.conf"),
+        str(log),
+    ]
     with started(command, port, log):
         yield Peer(port, log)
 

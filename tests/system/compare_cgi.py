@@ -1,6 +1,6 @@
 """Asks daemun, Apache, lighttpd and nginx with fcgiwrap the same of the same CGI scripts, and writes the table of it.
 
-    python tests/system/compare_cgi.py [FILE]
+python tests/system/compare_cgi.py [FILE]
 """
 
 from __future__ import annotations

@@ -156,7 +156,25 @@ def test_a_process_that_is_left_behind_holds_up_no_answer_and_ends_with_its_requ
         until(lambda: is_gone(pid), "what was left behind goes on")
 
 
-def test_a_script_gets_three_descriptors_default_signals_and_a_group_of_its_own_without_a_terminal(tmp_path: Path) -> None:
+def test_a_daemon_that_a_script_begins_outlives_it_and_holds_up_no_answer(tmp_path: Path) -> None:
+    text = "setsid sh -c 'echo $$ > pid; exec sleep 1000' >/dev/null 2>&1 </dev/null &"
+    script(
+        tmp_path, "daemon.cgi", f"printf 'Content-Type: text/plain\\n\\ndone'\n{text}\nwhile [ ! -s pid ]; do :; done"
+    )
+    (tmp_path / "cgi-bin").chmod(0o777)
+    with serve(tmp_path) as server:
+        assert server.get("/cgi-bin/daemon.cgi").text == "done"
+        pid = int((tmp_path / "cgi-bin" / "pid").read_text())
+        until(lambda: children(role(server, "launcher")) == [], "the script goes on")
+        try:
+            assert not is_gone(pid), "who begins a session of its own asks for that"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_script_gets_three_descriptors_default_signals_and_a_group_of_its_own_without_a_terminal(
+    tmp_path: Path,
+) -> None:
     script(
         tmp_path,
         "look.cgi",
@@ -204,12 +222,12 @@ def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path)
     )
     (tmp_path / "cgi-bin" / "running").mkdir(mode=0o777)
     more = '[[route]]\npath = "/quick"\nrespond = { body = "quick" }'
-    with serve(tmp_path, ", max_processes = 4", more) as server, concurrent.futures.ThreadPoolExecutor(60) as pool:
-        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
+    with serve(tmp_path, ", max_processes = 16", more) as server, concurrent.futures.ThreadPoolExecutor(200) as pool:
+        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(200)]
         assert server.get("/quick").text == "quick"
         seen = [answer.result() for answer in answers]
     assert {answer.status for answer in seen} == {200}
-    assert max(int(answer.text) for answer in seen) <= 4
+    assert max(int(answer.text) for answer in seen) <= 16
 
 
 def test_a_queue_that_is_full_or_too_slow_is_503_with_a_time_to_come_back(tmp_path: Path) -> None:

@@ -86,7 +86,9 @@ def form(fields: dict[str, str], file: bytes) -> tuple[bytes, dict[str, str]]:
     return body, {"Content-Type": f"multipart/form-data; boundary={boundary}"}
 
 
-def php(server: Server, target: str, body: bytes | None = None, headers: dict[str, str] | None = None) -> dict[str, object]:
+def php(
+    server: Server, target: str, body: bytes | None = None, headers: dict[str, str] | None = None
+) -> dict[str, object]:
     """What a PHP page saw."""
     answer = server.ask(target, "POST" if body is not None else "GET", body, headers)
     assert answer.status == 200, answer.text
