@@ -21,7 +21,10 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 CONFIGURATION = """
 [[route]]
 path = "/gitweb/*"
-cgi = {{ root = "/usr/share/gitweb", program = "/usr/share/gitweb/gitweb.cgi", env = {{ GITWEB_CONFIG = "{folder}/gitweb.conf" }} }}
+[route.cgi]
+root = "/usr/share/gitweb"
+program = "/usr/share/gitweb/gitweb.cgi"
+env = {{ GITWEB_CONFIG = "{folder}/gitweb.conf" }}
 
 [[route]]
 path = "/gitweb/static/*"

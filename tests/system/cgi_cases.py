@@ -1,4 +1,4 @@
-"""One question after another to a server that runs the same CGI scripts, each with what RFC 3875 (or plain sense) wants."""
+"""Questions to servers that run the same CGI scripts, each with what RFC 3875 (or plain sense) wants."""
 
 from __future__ import annotations
 

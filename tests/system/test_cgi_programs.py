@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from server import Server, exchange
@@ -53,7 +52,8 @@ PERL = """
     if (my $handle = $q->upload('file')) {
         while (read($handle, my $piece, 65536)) { $size += length $piece; }
     }
-    print $q->header(-type => 'text/plain', -charset => 'utf-8', -cookie => $q->cookie(-name => 'seen', -value => 'yes'));
+    my $cookie = $q->cookie(-name => 'seen', -value => 'yes');
+    print $q->header(-type => 'text/plain', -charset => 'utf-8', -cookie => $cookie);
     print join('|', $q->request_method, $q->param('name') // '', $q->path_info, $q->url(-absolute => 1), $size), "\\n";
 """
 
