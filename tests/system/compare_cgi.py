@@ -20,8 +20,8 @@ COLUMNS = ["daemun", "Apache mod_cgid", "lighttpd mod_cgi", "nginx + fcgiwrap"]
 HEAD = """\
 # CGI: what four servers make of the same scripts
 
-`make compare-cgi` serves one folder of scripts with daemun, with Apache, with lighttpd and with nginx and fcgiwrap, each
-as Debian has it, asks them all the same, and writes this page. Sections are those of
+`make compare-cgi` serves one folder of scripts with daemun, Apache, lighttpd, and nginx with fcgiwrap, each as Debian
+has it, asks them all the same, and writes this page. Sections are those of
 [RFC 3875](https://www.rfc-editor.org/rfc/rfc3875). What is wrong, or not what a user would wish for, is in *italics*.
 The first column is tested with every change.
 

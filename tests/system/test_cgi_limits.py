@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import functools
 import http.client
 import os
@@ -207,6 +208,38 @@ def test_limits_of_a_route_hold_for_its_programs(tmp_path: Path) -> None:
     limits = ', limits = { cpu = "7s", memory = "512MiB", files = 64, file_size = "1MiB" }'
     with serve(tmp_path, limits) as server:
         assert server.get("/cgi-bin/limits.cgi").text.split() == ["7", "64", "524288", "2048"]
+
+
+def has_landlock() -> bool:
+    """Ask the kernel for the version of its sandbox (`landlock_create_ruleset` with its version flag)."""
+    return int(ctypes.CDLL(None).syscall(444, None, 0, 1)) > 0
+
+
+def test_a_sandbox_leaves_a_program_its_folder_the_system_and_what_is_named(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        "look.cgi",
+        f"""
+        printf 'Content-Type: text/plain\\n\\n'
+        cat beside.txt
+        cat {tmp_path}/secret.txt {tmp_path}/read/a.txt 2>/dev/null
+        (echo x > written.txt) 2>/dev/null && echo "written beside"
+        (echo x > {tmp_path}/write/a.txt) 2>/dev/null && echo "written where it may"
+        test -r /etc/passwd && echo "the system is there"
+        """,
+    )
+    (tmp_path / "cgi-bin" / "beside.txt").write_text("beside\n")
+    (tmp_path / "secret.txt").write_text("secret\n")
+    for name in ("read", "write"):
+        (tmp_path / name).mkdir(mode=0o777)
+    (tmp_path / "read" / "a.txt").write_text("named\n")
+    with serve(tmp_path, f', sandbox = {{ read = ["{tmp_path}/read"], write = ["{tmp_path}/write"] }}') as server:
+        answer = server.get("/cgi-bin/look.cgi")
+        if has_landlock():
+            assert answer.text.splitlines() == ["beside", "named", "written where it may", "the system is there"]
+        else:
+            assert answer.status == 500
+            server.wait_for("sandbox of a CGI route cannot be made, and nothing runs there")
 
 
 def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path) -> None:
