@@ -133,7 +133,11 @@ async fn choose_way(errand: &Errand, talk: &mut Talk) -> Result<ChallengeWay, St
         match try_way(errand, way, port, talk).await? {
             (false, doubts) if doubts.is_empty() => return Ok(way),
             (false, doubts) => unsure = unsure.or(Some((way, doubts))),
-            (true, faults) => reasons.extend(faults),
+            // What does not resolve does not by any way.
+            (true, faults) => {
+                let new: Vec<String> = faults.into_iter().filter(|fault| !reasons.contains(fault)).collect();
+                reasons.extend(new);
+            }
         }
     }
     let Some((way, doubts)) = unsure else {
