@@ -199,9 +199,7 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for(tmp_path: Path) -> None:
             where = f"127.0.0.7:{ports.http}"
             answers = f"a.example leads elsewhere: {where} answers 404 Not Found for what this server was just given"
             server.wait_for(re.escape(f"no certificate for a.example: {answers}"))
-            server.wait_for(
-                re.escape("no certificate for b.example: b.example cannot be reached at 127.0.0.8:{ports.http}: ")
-            )
+            server.wait_for(r"no certificate for b\.example: b\.example cannot be reached at 127\.0\.0\.8:\d+: ")
             assert "order-plz" not in authority.log
 
 
