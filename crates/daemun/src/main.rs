@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Check(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Help(arguments) => arguments.run(),
+        Command::Schema(arguments) => arguments.run(),
         Command::Explain(arguments) => with_environment(|environment| arguments.run(&environment)),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }

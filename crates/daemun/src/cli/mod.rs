@@ -11,6 +11,7 @@ mod help;
 mod init;
 mod operate;
 mod report;
+mod schema;
 mod words;
 
 use std::ffi::OsString;
@@ -22,12 +23,13 @@ use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, 
 use crate::process::Account;
 use crate::process::account::find_group;
 
-pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
+pub use arguments::{Arguments, Command, DevArguments, ProjectArguments, ServeArguments};
 pub use check::CheckArguments;
 pub use collect::CollectArguments;
 pub use explain::ExplainArguments;
 pub use help::HelpArguments;
 pub use operate::run as operate;
+pub use schema::{SchemaArguments, SchemaOf};
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;

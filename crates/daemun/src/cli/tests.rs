@@ -59,7 +59,7 @@ fn a_wrong_word_gets_the_right_one() {
     for (words, want) in [
         (&["runserver"][..], "there is no command `runserver`; use `daemun dev`"),
         (&["collectstatic"], "there is no command `collectstatic`; use `daemun collect`"),
-        (&["schema"], "`daemun schema` is not supported by this version"),
+        (&["import"], "`daemun import` is not supported by this version"),
         (&["shop:app"], "a command is missing before `shop:app`; use `daemun serve shop:app`"),
         (&["serve", "--bind", "0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),
         (&["serve", "--bind=0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),

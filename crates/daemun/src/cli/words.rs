@@ -16,7 +16,7 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &["import", "compare", "schema"];
+const LATER_COMMANDS: &[&str] = &["import", "compare"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[

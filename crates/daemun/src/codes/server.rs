@@ -37,6 +37,38 @@ pub(super) const GENERAL: &[Code] = &[
         example: "DAEMUN_LISTN=0.0.0.0:80",
         mend: "what the message says",
     },
+    Code {
+        id: "D005",
+        severity: Error,
+        title: "a virtual environment has the packages of another Python",
+        cause: "Its interpreter leads to a newer Python than the one it was made with, as after an upgrade of the system: packages lie in lib/python3.11, and Python 3.13 looks in lib/python3.13.",
+        example: ".venv/bin/python -> /usr/bin/python3   # 3.13 by now\n.venv/lib/python3.11/site-packages/django",
+        mend: "make it anew: python3 -m venv --clear .venv, and install the requirements again",
+    },
+    Code {
+        id: "D006",
+        severity: Note,
+        title: "the application prints while it is imported",
+        cause: "Whatever imports it prints that too: each start and reload writes it to the log, and `manage.py dumpdata > data.json` into the data.",
+        example: "print(\"settings loaded\")   # at the top of settings.py",
+        mend: "use logging, or remove it",
+    },
+    Code {
+        id: "D007",
+        severity: Note,
+        title: "the import starts threads",
+        cause: "Threads do not survive a fork: each worker has to import the application by itself, which costs memory and time, and with `preload = true` they are missing. Each worker has its own.",
+        example: "threading.Thread(target=refresh).start()   # at the top of a module",
+        mend: "start them with the first request, in a hook of [app.NAME] `hooks`, or in a program of their own",
+    },
+    Code {
+        id: "D008",
+        severity: Warning,
+        title: "the import starts processes",
+        cause: "Each worker starts them again, at each start and reload, `manage.py` commands too, and nobody ends them with it.",
+        example: "pool = multiprocessing.Pool(4)   # at the top of a module",
+        mend: "start them where they are used, or run them as a service of their own",
+    },
 ];
 
 /// D3…: CGI scripts.
@@ -101,7 +133,7 @@ pub(super) const SCRIPTS: &[Code] = &[
         id: "D308",
         severity: Warning,
         title: "a CGI script seems to write no header",
-        cause: "Output begins with a header, Content-Type, Location or Status, and an empty line; otherwise: 502. Only shell scripts are looked at, for which no other file can write it.",
+        cause: "Output begins with a header, Content-Type, Location or Status, and an empty line; otherwise: 500. Only shell scripts are looked at, for which no other file can write it.",
         example: "#!/bin/sh\necho hello",
         mend: "first of all: printf 'Content-Type: text/plain\\r\\n\\r\\n'",
     },

@@ -17,7 +17,7 @@ use super::{app, cgi, route, server, site, static_route, tls, units, upstream};
 use crate::listener::{Address, ListenerSettings};
 use crate::tls::Source;
 
-const FILE: Keys = Keys {
+pub(super) const FILE: Keys = Keys {
     known: &["include", "server", "tls", "app", "upstream", "route", "site"],
     later: &["monitor", "health", "cache", "control"],
 };
@@ -288,6 +288,7 @@ impl Draft {
         if self.routes.is_empty() && report.check().is_ok() {
             report.fault(Place::named(&self.target), "nothing to serve: write an [app.NAME] or a [[route]]");
         }
+        self.hint_where_it_helps();
         cgi::find_document_roots(&mut self.routes);
         cgi::bar_scripts(&mut self.routes, environment, &report);
         route::check(&self.routes, &names, &report);
@@ -334,6 +335,22 @@ impl Draft {
             target: self.target,
             warnings: report.finish()?,
         })
+    }
+
+    /// What an application says of `early_hints` counts for its routes that say nothing. What is at hand at once, such as a
+    /// file, needs no hints, whatever its site says.
+    fn hint_where_it_helps(&mut self) {
+        for route in &mut self.routes {
+            let hints = &mut route.settings.filters.early_hints;
+            match &route.settings.handler {
+                HandlerSettings::App(name) if hints.is_none() => {
+                    let app = self.apps.iter().find(|app| app.settings.name == *name);
+                    hints.clone_from(&app.and_then(|app| app.early_hints.clone()));
+                }
+                HandlerSettings::App(_) | HandlerSettings::Upstream(_) | HandlerSettings::Cgi(_) => {}
+                _ => *hints = None,
+            }
+        }
     }
 
     /// `PORT`, then the default, where neither an option nor the file says where to listen.
