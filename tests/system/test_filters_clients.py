@@ -104,28 +104,25 @@ def ask_from(server: Server, source: str, path: str, *fields: str) -> Reply:
 
 
 @pytest.mark.parametrize(
-    ("source", "field", "status", "client"),
+    ("source", "field", "status"),
     [
-        (PROXY, "X-Forwarded-For: 192.0.2.1", 200, "192.0.2.1"),
-        (PROXY, "X-Forwarded-For: 192.0.2.66", 403, ""),
-        (PROXY, "X-Forwarded-For: 198.51.100.1", 403, ""),
-        (PROXY, "X-Forwarded-For: 2001:db8::7", 200, "2001:db8::7"),
+        (PROXY, "X-Forwarded-For: 192.0.2.1", 200),
+        (PROXY, "X-Forwarded-For: 192.0.2.66", 403),
+        (PROXY, "X-Forwarded-For: 198.51.100.1", 403),
+        (PROXY, "X-Forwarded-For: 2001:db8::7", 200),
         # What the client wrote itself stands first; the proxies behind it say who it was.
-        (PROXY, "X-Forwarded-For: 192.0.2.1, 198.51.100.1", 403, ""),
-        (PROXY, "X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.0.0.1", 200, "192.0.2.1"),
-        (PROXY, "X-Other: 1", 403, ""),
-        ("127.0.0.1", "X-Forwarded-For: 192.0.2.1", 403, ""),
-        ("127.0.0.1", "Forwarded: for=192.0.2.1", 403, ""),
-        ("127.0.0.3", "X-Real-IP: 192.0.2.1", 403, ""),
+        (PROXY, "X-Forwarded-For: 192.0.2.1, 198.51.100.1", 403),
+        (PROXY, "X-Forwarded-For: 198.51.100.1, 192.0.2.1, 10.0.0.1", 200),
+        (PROXY, "X-Other: 1", 403),
+        ("127.0.0.1", "X-Forwarded-For: 192.0.2.1", 403),
+        ("127.0.0.1", "Forwarded: for=192.0.2.1", 403),
+        ("127.0.0.3", "X-Real-IP: 192.0.2.1", 403),
     ],
 )
 def test_who_may_is_decided_by_the_client_that_trusted_proxies_name(
-    server: Server, source: str, field: str, status: int, client: str
+    server: Server, source: str, field: str, status: int
 ) -> None:
-    reply = ask_from(server, source, "/staff/x", field)
-    assert reply.status == status
-    if status == 200:
-        assert reply.body.decode() == client
+    assert ask_from(server, source, "/staff/x", field).status == status
 
 
 def test_clients_behind_one_proxy_are_counted_apart_and_cannot_change_their_name(server: Server) -> None:

@@ -16,8 +16,8 @@ use super::spool::{self, Payload};
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, Method, Request, RequestBody, Response, ResponseBody, Status,
-    Timing,
+    BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, Method, Request, RequestBody, Response,
+    ResponseBody, Status, Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.

@@ -114,7 +114,9 @@ impl Reply<'_> {
         head(&mut self.wire.output);
         if file.length <= SMALL_FILE {
             let read = match fetch(file, file.offset, file.length).await {
-                Ok(()) => file.read_into(&mut self.wire.output).map_err(|error| format!("a file could not be read: {error}")),
+                Ok(()) => {
+                    file.read_into(&mut self.wire.output).map_err(|error| format!("a file could not be read: {error}"))
+                }
                 Err(message) => Err(message),
             };
             if let Err(message) = read {

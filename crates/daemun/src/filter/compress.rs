@@ -299,9 +299,7 @@ impl Source {
             Self::Whole(bytes) if bytes.is_empty() => Next::Nothing,
             Self::Whole(bytes) => Next::Bytes(bytes.split_to(bytes.len().min(PIECE))),
             Self::File(file) if file.length == 0 => Next::Nothing,
-            Self::File(file) => {
-                Next::Part(file.split_to(PIECE as u64))
-            }
+            Self::File(file) => Next::Part(file.split_to(PIECE as u64)),
             Self::Stream(stream) => match ready!(stream.as_mut().poll_chunk(context)) {
                 Some(chunk) => Next::Bytes(chunk?),
                 None => Next::Nothing,

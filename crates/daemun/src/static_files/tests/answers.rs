@@ -442,3 +442,15 @@ async fn a_folder_without_an_index_is_listed_where_that_is_allowed() {
     let head = site.ask("HEAD", "/z/", &[]).await;
     assert_eq!((head.status, head.body.len(), head.length), (200, 0, 6));
 }
+
+#[tokio::test]
+async fn of_too_many_names_the_first_are_listed() {
+    let site = Site::new(&[]).with(|settings| settings.listing = true);
+    for number in (0..10_050).rev() {
+        fs::write(site.path(&format!("{number:05}")), "").unwrap();
+    }
+    let text = site.get("/").await.text().to_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[9999]), (10_001, "00000", "09999"));
+    assert_eq!(lines[10_000], "(the first 10000 by name; there are more)");
+}

@@ -136,3 +136,16 @@ pub fn tls_handshake(succeeded: bool) {
 pub fn lost_lines(lines: u64) {
     LOCAL.with(|local| bump(&local.shard.lost_lines, lines));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_counted_under_its_own_name() {
+        for name in METHODS.iter().filter(|&&name| name != "other") {
+            assert_eq!(METHODS[method_index(Method::from_name(name.as_bytes()))], *name);
+        }
+        assert_eq!(METHODS[method_index(Method::from_name(b"PROPFIND"))], "other");
+    }
+}
