@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ServeArguments, USAGE, configure};
+use super::{ServeArguments, USAGE, configure, operate};
 use crate::config::Environment;
 use crate::explain::{Explainer, Question, Style, ask_projects, table_text, text};
 
@@ -93,7 +93,13 @@ impl ExplainArguments {
     fn explainer(&self, environment: &Environment) -> Result<Explainer, String> {
         let mut configuration = configure(&self.as_serve(), environment).map_err(|error| error.to_string())?;
         let unknown = ask_projects(&mut configuration);
-        Explainer::new(configuration, unknown).map_err(|error| format!("daemun: explain: {error}"))
+        // Only a server that runs has heard of others.
+        let running = if configuration.upstreams.is_empty() {
+            Err(String::new())
+        } else {
+            operate::running(&configuration, environment).map(Box::new).map_err(|error| error.to_string())
+        };
+        Explainer::new(configuration, unknown, running).map_err(|error| format!("daemun: explain: {error}"))
     }
 
     fn single(&self, explainer: &Explainer, environment: &Environment) -> Result<String, String> {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::control::message::{AppStatus, Status};
+use crate::control::message::{AppStatus, ServerStatus, Status};
 
 /// A status as text; each line can be found by its first word.
 pub(super) fn text(status: &Status) -> String {
@@ -38,6 +38,13 @@ fn describe(out: &mut String, status: &Status) -> std::fmt::Result {
     writeln!(out, "front     pid {} for {}, started again {} times", front.pid, self::age(front.age), front.restarts)?;
     for (name, app) in &status.apps {
         application(out, name, app)?;
+    }
+    for (name, servers) in &status.upstreams {
+        for ServerStatus { url, state, age, active, kept, requests, failures } in servers {
+            let heard = age.map_or("not heard of yet".to_owned(), |age| format!("heard of {} ago", self::age(age)));
+            write!(out, "upstream  {name}: {url} {state}, {heard}, {active} active, {kept} kept connections, ")?;
+            writeln!(out, "{requests} requests, {failures} failed")?;
+        }
     }
     if let Some(reload) = &status.last_reload {
         for line in reload.text.lines() {

@@ -91,6 +91,9 @@ pub struct Status {
     pub front: FrontStatus,
     /// Applications by name.
     pub apps: BTreeMap<String, AppStatus>,
+    /// Servers of upstreams by the upstream's name; empty while the web server is being started.
+    #[serde(default)]
+    pub upstreams: BTreeMap<String, Vec<ServerStatus>>,
     /// What the web server has counted; missing while it is being started.
     pub traffic: Option<Traffic>,
     /// How the last reload went.
@@ -155,6 +158,25 @@ pub struct WorkerStatus {
     pub leaving: bool,
     /// Resident memory in bytes.
     pub memory: Option<u64>,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ServerStatus {
+    /// As it was written.
+    pub url: String,
+    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out) or `drained`.
+    pub state: String,
+    /// Seconds since it was last heard of, by an answer or by none when there should have been one; missing for never.
+    pub age: Option<f64>,
+    /// Requests that it has now.
+    pub active: usize,
+    /// Connections that are kept to it.
+    pub kept: usize,
+    /// Requests that it got.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
 }
 
 /// What was counted since the web server's process was started.

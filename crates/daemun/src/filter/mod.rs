@@ -45,4 +45,4 @@ pub use password::Password;
 pub use rate_limit::{Per, RateLimitSettings};
 pub use rewrite::{Rewrite, RewriteSettings};
 pub use settings::{Described, FilterSettings, Placed};
-pub use xslt::{Transforming, XsltSettings};
+pub use xslt::{Transforming, XsltSettings, is_transformed};

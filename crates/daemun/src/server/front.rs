@@ -333,7 +333,8 @@ impl Front {
         let sockets = self.aside.update(&mut plan, sockets, &self.event_loops);
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         let served = self.pools.iter().filter(|(name, _)| generations.contains_key(*name));
-        self.sight.serve(served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect());
+        let pools = served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
+        self.sight.serve(pools, self.upstreams.groups());
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
                 let current = generations.get(&settings.name).copied().unwrap_or_default();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{Admission, Broken, PoolFigures, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
-use crate::control::message::{Status, Traffic};
+use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
 use crate::tls::Material;
@@ -73,6 +73,7 @@ pub(super) enum FromFront {
 pub(super) struct FrontReport {
     pub(super) traffic: Traffic,
     pub(super) pools: BTreeMap<String, PoolFigures>,
+    pub(super) upstreams: BTreeMap<String, Vec<ServerStatus>>,
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or
