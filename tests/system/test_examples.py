@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import json
 import re
 import shutil
 import signal
@@ -93,7 +94,14 @@ def test_downloads_are_listed_and_resumed(tmp_path: Path) -> None:
     whole = folder / "files" / "large" / "a.iso"
     whole.write_bytes(bytes(range(251)) * 100_000)
     with Server(cwd=folder, env=ANYWHERE, listen="") as server:
-        assert "README.txt" in server.get("/", {"Accept": "text/html"}).text
+        page = server.get("/", {"Accept": "text/html"})
+        assert '<a href="./README.txt">README.txt</a>' in page.text
+        assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
+        listed = server.get("/", {"Accept": "application/json"})
+        assert [(entry["name"], entry["type"]) for entry in json.loads(listed.text)] == [
+            ("large", "directory"),
+            ("README.txt", "file"),
+        ]
         assert "a.iso" in server.get("/large/").text
         assert server.get("/large/a.iso").headers["Content-Disposition"] == "attachment"
         url = f"http://127.0.0.1:{server.port}/large/a.iso"

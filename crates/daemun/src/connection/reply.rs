@@ -95,7 +95,8 @@ impl Reply<'_> {
             ResponseBody::File(file) if plan.sends_body && file.length > SMALL_FILE && !self.may_sendfile(&file) => {
                 return self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
             }
-            ResponseBody::File(file) if plan.sends_body => self.send_file(&file, &head).await?,
+            // Apart, so that a connection that sends none is no larger for it.
+            ResponseBody::File(file) if plan.sends_body => Box::pin(self.send_file(&file, &head)).await?,
             ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
             _ => {
                 head(&mut self.wire.output);

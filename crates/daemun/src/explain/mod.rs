@@ -183,7 +183,8 @@ impl Explainer {
     fn seen(&self, name: &str) -> Result<SeenTold, String> {
         let status = self.running.as_ref().map_err(Clone::clone)?;
         let servers = status.upstreams.get(name);
-        let servers = servers.ok_or_else(|| format!("the server that is running (pid {}) does not know it", status.pid))?;
+        let servers =
+            servers.ok_or_else(|| format!("the server that is running (pid {}) does not know it", status.pid))?;
         Ok(SeenTold { pid: status.pid, servers: servers.clone() })
     }
 

@@ -1,8 +1,8 @@
 //! What was found out, for a terminal of 80 columns.
 
 use super::report::{EndedBy, Explanation, Told};
-use crate::control::message::ServerStatus;
 use super::table::Table;
+use crate::control::message::ServerStatus;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
