@@ -109,6 +109,7 @@ def test_what_waits_in_a_socket_stays_as_it_was_when_a_file_that_was_just_writte
         # All of it lies in the sockets, or the server still waits to send the rest: both must come out right.
         os.truncate(root / "a.bin", 200_000)
         reply = wire.reply()
+        wire.close()
     assert reply is not None
     assert not reply.body.strip(b"a"), "bytes that were never in the file"
     assert reply.complete == (len(reply.body) == 600_000)
@@ -131,6 +132,7 @@ def test_an_answer_whose_file_changes_under_a_slow_client_never_gets_its_end(tmp
             with path.open("r+b") as file:
                 file.write(b"b" * size)
         reply = wire.reply()
+        wire.close()
         assert reply is not None
         assert not reply.complete
         why = "shorter" if kind == "truncated" else "was rewritten while it was sent"
@@ -147,6 +149,7 @@ def test_a_file_that_grows_while_it_is_sent_is_sent_as_long_as_it_was(tmp_path: 
         with path.open("ab") as file:
             file.write(b"b")
         reply = wire.reply()
+        wire.close()
     assert reply is not None
     assert reply.complete
     assert len(reply.body) == 50_000_000
