@@ -31,6 +31,7 @@ pub fn run(command: &Command, environment: &Environment) -> ExitCode {
         | Command::Collect(_)
         | Command::Check(_)
         | Command::Explain(_)
+        | Command::Schema(_)
         | Command::Help(_) => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
         Command::Stacks(arguments) => (&arguments.place, Wanted::Stacks { app: arguments.app.clone() }),
