@@ -14,20 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from server import BINARY, ROOT, Server
 
 # Making the environment and installing Django, on a machine that does it for the first time.
 PREPARING = 600.0
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -62,21 +53,6 @@ def server(demo: Path) -> Iterator[Server]:
                 assert server.stop() == 0
         finally:
             neighbour.terminate()
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    """A page of a browser that knows nothing yet."""
-    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    assert chromium, "no Chromium; run:  scripts/require chromium"
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 800}
-        )
-        try:
-            yield context.pages[0] if context.pages else context.new_page()
-        finally:
-            context.close()
 
 
 def shoot(page: Page, name: str, folder: Path) -> None:
@@ -158,3 +134,22 @@ def test_the_administration_works_and_looks_as_it_should(
     page.wait_for_selector("#user-tools")
     assert style(page, "#header", "backgroundColor") == "rgb(65, 118, 144)"
     shoot(page, "admin", tmp_path)
+
+
+def test_the_second_visit_asks_for_no_style_again(server: Server, page: Page) -> None:
+    home = f"http://127.0.0.1:{server.port}/"
+    page.goto(home, wait_until="networkidle")
+    names = page.eval_on_selector_all("link[rel=stylesheet]", "links => links.map(link => new URL(link.href).pathname)")
+    assert names
+    for name in names:
+        assert re.search(r"\.[0-9a-f]{12}\.css$", name)
+        server.wait_for(re.escape(f'"GET {name} HTTP/1.1" 200 '), server.access)
+    page.goto("about:blank")
+    page.goto(f"{home}?again", wait_until="networkidle")
+    assert style(page, "nav", "backgroundColor") == "rgb(13, 110, 253)"
+    # Whatever was asked for stands in the log before this.
+    server.get("/the-end")
+    server.wait_for(r'"GET /the-end ', server.access)
+    assert '"GET /?again HTTP/1.1" 200 ' in server.access.text
+    for name in names:
+        assert server.access.text.count(f'"GET {name} ') == 1, "it was not in the browser's cache"

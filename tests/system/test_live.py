@@ -5,18 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import pytest
 from gate import Gate
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from server import DEADLINE, Server, eventually
-from test_demo import FLAGS
 from test_metrics import ask
 
 Monitor = tuple[int, str]
@@ -33,21 +29,6 @@ def live(where: Monitor, *, token: bool = True) -> dict[str, Any]:
     headers = {"Authorization": f"Bearer {where[1]}"} if token else None
     told: dict[str, Any] = json.loads(ask(where[0], "/api/live", headers).text)
     return told
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    """A page of a browser that knows nothing yet."""
-    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    assert chromium, "no Chromium; run:  scripts/require chromium"
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=chromium, args=FLAGS, viewport={"width": 1280, "height": 900}
-        )
-        try:
-            yield context.pages[0] if context.pages else context.new_page()
-        finally:
-            context.close()
 
 
 def shoot(page: Page, name: str, folder: Path) -> None:

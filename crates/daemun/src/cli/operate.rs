@@ -31,6 +31,7 @@ pub fn run(command: &Command, environment: &Environment) -> ExitCode {
         | Command::Collect(_)
         | Command::Check(_)
         | Command::Explain(_)
+        | Command::Schema(_)
         | Command::Help(_)
         | Command::Completions(_)
         | Command::Man => return ExitCode::FAILURE,

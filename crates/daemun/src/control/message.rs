@@ -99,6 +99,9 @@ pub struct Status {
     /// Workers that ended without having been told to, the last one last.
     #[serde(default)]
     pub deaths: Vec<Death>,
+    /// What https listeners show.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// How the last reload went.
     pub last_reload: Option<ReloadStatus>,
     /// What is not as it should be, in sentences. Empty: all is well.
@@ -114,6 +117,25 @@ pub struct FrontStatus {
     pub age: f64,
     /// How often it had to be started again.
     pub restarts: u64,
+}
+
+/// A certificate, or one that there should be.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct CertificateStatus {
+    /// Names that it is for; none: all that no other is for.
+    pub hosts: Vec<String>,
+    /// `files`, `authority` or `self-made`.
+    pub source: String,
+    /// `shown`, `missing`, or `asked for`.
+    pub state: String,
+    /// Who vouches for it.
+    pub issuer: String,
+    /// Until when it is valid, in seconds since 1970.
+    pub until: Option<i64>,
+    /// Why an authority has given none, or no newer one.
+    pub reason: Option<String>,
+    /// When the authority is asked next, in seconds since 1970.
+    pub next_try: Option<i64>,
 }
 
 /// An application.

@@ -4,7 +4,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
-use crate::app::PoolFlight;
 use crate::control::message::Status;
 use crate::telemetry::flights::{Finished, Flight};
 use crate::telemetry::metrics::{Labels, RouteFigures};
@@ -65,6 +64,19 @@ pub struct FlightRow {
     worker: Option<(u32, u16)>,
 }
 
+/// Where a request is in its application's pool.
+#[derive(Clone, Debug, Default)]
+pub struct Whereabouts {
+    /// What it is called.
+    pub id: String,
+    /// The worker and its thread; `None` while it waits.
+    pub worker: Option<(u32, u16)>,
+    /// Whether the application was called for it.
+    pub started: bool,
+    /// Seconds since it was sent there, or began to wait.
+    pub seconds: f64,
+}
+
 impl Live {
     /// How the server is, and nothing of requests yet.
     pub fn new(status: Status) -> Self {
@@ -114,12 +126,12 @@ impl FlightRow {
         flight: &Flight,
         (labels, handler): (Labels, &'static str),
         target: String,
-        place: Option<&PoolFlight>,
+        place: Option<&Whereabouts>,
     ) -> Self {
         let state = match place {
             _ if flight.is_answered() => "sending",
-            Some(PoolFlight { place: None, .. }) => "queued",
-            Some(PoolFlight { started: true, .. }) => "working",
+            Some(Whereabouts { worker: None, .. }) => "queued",
+            Some(Whereabouts { started: true, .. }) => "working",
             Some(_) => "sent",
             None if handler == "app" => "reading",
             None => "working",
@@ -135,13 +147,13 @@ impl FlightRow {
             handler,
             age: flight.received.elapsed().as_secs_f64(),
             state,
-            there: place.map(seconds),
-            worker: place.and_then(|place| place.place),
+            there: place.map(|place| place.seconds),
+            worker: place.and_then(|place| place.worker),
         }
     }
 
     /// A request that a worker is still at, although its client was answered without it.
-    pub fn left_behind(app: &str, what: &str, place: &PoolFlight) -> Self {
+    pub fn left_behind(app: &str, what: &str, place: &Whereabouts) -> Self {
         let (method, target) = what.split_once(' ').unwrap_or_default();
         Self {
             id: place.id.clone(),
@@ -149,17 +161,13 @@ impl FlightRow {
             target: Some(target.to_owned()),
             app: app.to_owned(),
             handler: "app",
-            age: seconds(place),
+            age: place.seconds,
             state: "left behind",
-            there: Some(seconds(place)),
-            worker: place.place,
+            there: Some(place.seconds),
+            worker: place.worker,
             ..Self::default()
         }
     }
-}
-
-fn seconds(place: &PoolFlight) -> f64 {
-    place.milliseconds as f64 / 1000.0
 }
 
 #[cfg(test)]
@@ -172,7 +180,7 @@ mod tests {
         let secret = || Some("secret".to_owned());
         let finished =
             Finished { id: "secret".into(), target: secret(), client: secret(), told: secret(), ..Finished::default() };
-        let place = PoolFlight { id: "secret".into(), left_behind: None, place: None, started: false, milliseconds: 1 };
+        let place = Whereabouts { id: "secret".into(), ..Whereabouts::default() };
         let row = FlightRow { host: secret(), client: secret(), ..FlightRow::left_behind("app", "GET secret", &place) };
         let death = Death { text: "secret".into(), how: "was killed".into(), ..Death::default() };
         let mut live = Live::new(Status { deaths: vec![death], ..Status::default() });

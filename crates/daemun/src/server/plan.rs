@@ -51,6 +51,8 @@ pub(super) enum ToFront {
     Report(u64),
     /// Show these from now on.
     Certificates(Vec<Material>),
+    /// Answer these tokens with these texts to an authority that asks for them, and no others; the number comes back.
+    Challenges(u64, Vec<(String, String)>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
     Reopen(bool, bool),
 }
@@ -62,6 +64,8 @@ pub(super) enum FromFront {
     Serving,
     /// It cannot be: the old goes on.
     Refused(String),
+    /// What an authority wants to see is shown: certificates too that were told before.
+    Shown(u64),
     /// How is all that the front does not know? The number comes back.
     StatusWanted(u64),
     /// What does this thread do?

@@ -12,11 +12,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::listening::Listening;
 use super::upstreams::Groups;
-use crate::app::Pool;
+use crate::app::{Pool, PoolFlight};
 use crate::connection::{Context, Limits, Phase};
 use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::listener::Role;
-use crate::monitor::live::{FlightRow, Live, RouteRow};
+use crate::monitor::live::{FlightRow, Live, RouteRow, Whereabouts};
 use crate::monitor::{Monitor, Sources, Telling};
 use crate::server::plan::{FromFront, FrontReport, Plan};
 use crate::telemetry::{AccessLogger, ErrorLogger, flights, metrics};
@@ -146,9 +146,11 @@ impl Sight {
         let mut rows = Vec::new();
         for (name, pool) in lock(&self.pools).iter() {
             for flight in pool.flights() {
-                match &flight.left_behind {
-                    Some(what) => rows.push(FlightRow::left_behind(name, what, &flight)),
-                    None => drop(places.insert(flight.id.clone(), flight)),
+                let PoolFlight { id, left_behind, place, started, milliseconds } = flight;
+                let place = Whereabouts { id, worker: place, started, seconds: milliseconds as f64 / 1000.0 };
+                match left_behind {
+                    Some(what) => rows.push(FlightRow::left_behind(name, &what, &place)),
+                    None => drop(places.insert(place.id.clone(), place)),
                 }
             }
         }

@@ -376,6 +376,7 @@ impl Master {
             traffic: None,
             deaths: self.desk.deaths.iter().cloned().collect(),
             last_reload: self.desk.last_reload.clone(),
+            certificates: self.certificates_status(),
             degraded: Vec::new(),
         };
         status.degraded = degraded(&status);
@@ -443,6 +444,15 @@ fn degraded(status: &Status) -> Vec<String> {
                 found.push(format!("{name}: {there} of {} workers are there", app.least));
             }
             _ => {}
+        }
+    }
+    for certificate in &status.certificates {
+        let hosts = certificate.hosts.join(", ");
+        match (certificate.until, &certificate.reason) {
+            (None, None) => found.push(format!("no certificate for {hosts} yet: it is being asked for")),
+            (None, Some(reason)) => found.push(format!("no certificate for {hosts}: {reason}")),
+            (Some(_), Some(reason)) => found.push(format!("the certificate for {hosts} was not renewed: {reason}")),
+            (Some(_), None) => {}
         }
     }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.succeeded) {
