@@ -11,6 +11,7 @@ mod body;
 mod coding;
 pub mod date;
 mod fields;
+mod forwarded;
 pub mod h1;
 pub mod h2;
 mod head;
