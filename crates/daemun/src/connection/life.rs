@@ -77,7 +77,7 @@ enum Next {
 
 /// Serves one connection to its end. Abandon the future to cut it.
 pub async fn serve(transport: Transport, endpoint: Arc<Endpoint>, context: Arc<Context>) {
-    let connection = Connection::new(Wire::new(transport), endpoint, context);
+    let mut connection = Connection::new(Wire::new(transport), endpoint, context);
     connection.live(false).await;
 }
 
@@ -121,8 +121,8 @@ impl Connection {
         Self { wire, endpoint, context, guard: None, interim: InterimQueue::default(), place: Place::default() }
     }
 
-    /// From the first request to the close.
-    async fn live(mut self, is_http2: bool) {
+    /// From the first request to the close. By reference: an idle connection would carry along a second copy of itself.
+    async fn live(&mut self, is_http2: bool) {
         let mut ending = if is_http2 { Ending::Http2 } else { self.run().await };
         if ending == Ending::Http2 {
             ending = Box::pin(self.run_http2()).await;
