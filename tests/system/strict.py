@@ -1,4 +1,4 @@
-"""Reads requests of HTTP/1.1 in the one way that RFC 9112 leaves no doubt about; written for the tests, from the text alone.
+"""Reads requests of HTTP/1.1 in the one way that RFC 9112 leaves no doubt about; written from its text alone.
 
 What it takes is a request whoever reads it. What it does not take may still be one (a recipient may be lenient), but
 nobody in front of it may have made of it more than it shows.
@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 LINE = re.compile(rb"(" + TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/1\.([01])")
-FIELD = re.compile(rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[ \t\x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*")
+FIELD = re.compile(
+    rb"(" + TOKEN + rb"):[ \t]*((?:[\x21-\x7e\x80-\xff](?:[ \t\x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)[ \t]*"
+)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?\r\n")
 
 
@@ -61,18 +63,24 @@ def read(data: bytes) -> tuple[Request, bytes]:
         request.fields.append((pair[1].decode(), pair[2].decode("latin-1")))
     if len(request.all("host")) != 1 and (request.minor == 1 or request.all("host")):
         raise NotARequest("not one Host")
+    request.body, rest = framed(request, rest)
+    return request, rest
+
+
+def framed(request: Request, rest: bytes) -> tuple[bytes, bytes]:
+    """Take the body of a request, and give what follows it."""
     lengths, codings = request.all("content-length"), request.all("transfer-encoding")
     if codings:
         if lengths or request.minor == 0 or [coding.lower() for coding in codings] != ["chunked"]:
             raise NotARequest("framing")
-        request.body, rest = chunks(rest)
-    elif lengths:
+        return chunks(rest)
+    if lengths:
         if len(lengths) != 1 or not re.fullmatch(r"[0-9]+", lengths[0]):
             raise NotARequest("framing")
         if len(rest) < int(lengths[0]):
             raise NotWhole
-        request.body, rest = rest[: int(lengths[0])], rest[int(lengths[0]) :]
-    return request, rest
+        return rest[: int(lengths[0])], rest[int(lengths[0]) :]
+    return b"", rest
 
 
 def chunks(rest: bytes) -> tuple[bytes, bytes]:

@@ -39,8 +39,10 @@ TRUSTED = 'trusted_proxies = ["127.0.0.1", "10.0.0.0/8"]'
 SAID = [
     ("Forwarded: for=203.0.113.9;proto=https;host=shop.example", "203.0.113.9, 127.0.0.1", "shop.example", "https"),
     ('Forwarded: For="[2001:db8::17]:4711";Proto=HTTPS', "2001:db8::17, 127.0.0.1", "a", "https"),
-    ("Forwarded: for=6.6.6.6, for=203.0.113.9;proto=https, for=10.0.0.2", "203.0.113.9, 10.0.0.2, 127.0.0.1", "a", "https"),
-    ("Forwarded: for=203.0.113.9\r\nForwarded: for=10.0.0.2;proto=https", "203.0.113.9, 10.0.0.2, 127.0.0.1", "a", "https"),
+    ("Forwarded: for=6.6.6.6, for=203.0.113.9;proto=https,for=10.0.0.2",
+     "203.0.113.9, 10.0.0.2, 127.0.0.1", "a", "https"),
+    ("Forwarded: for=203.0.113.9\r\nForwarded: for=10.0.0.2;proto=https",
+     "203.0.113.9, 10.0.0.2, 127.0.0.1", "a", "https"),
     ('Forwarded: for="6.6.6.6, for=203.0.113.9;proto=https', "203.0.113.9, 127.0.0.1", "a", "https"),
     ("Forwarded: for=6.6.6.6;proto=https, for=unknown", "127.0.0.1", "a", "http"),
     ("Forwarded: nonsense", "127.0.0.1", "a", "http"),
@@ -76,7 +78,9 @@ def test_rules_about_clients_look_at_forwarded_too(tmp_path: Path) -> None:
 
 def test_a_server_behind_is_told_the_same_in_the_fields_it_knows(tmp_path: Path) -> None:
     with Upstream() as upstream:
-        text = f'[server]\n{TRUSTED}\n[upstream.b]\nservers = ["{upstream.url}"]\n[[route]]\npath = "/*"\nupstream = "b"\n'
+        text = (
+            f'[server]\n{TRUSTED}\n[upstream.b]\nservers = ["{upstream.url}"]\n[[route]]\npath = "/*"\nupstream = "b"\n'
+        )
         (tmp_path / "daemun.toml").write_text(text)
         with Server(cwd=tmp_path) as server:
             server.get("/", {"Host": "a", "Forwarded": "for=203.0.113.9;proto=https;host=shop.example"})

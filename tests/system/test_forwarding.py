@@ -21,8 +21,10 @@ MESSAGES = 1200 * int(os.environ.get("DAEMUN_FUZZ_TIMES", "1"))
 SEED = int(os.environ.get("DAEMUN_FUZZ_SEED", "20260101"))
 
 PARTS = [
-    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"\r\n ", b"\x0b", b"\xa0", b"\x85", b"#", b"?", b"//", b"/../",
-    b"%2f", b"%00", b"0\r\n\r\n", b"1\r\nZ\r\n", b"0", b"10000000000000000", b"0x3", b"+3", b"-1", b"3;a=b", b"3 ", b"_",
+    b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b"\r\n ", b"\x0b", b"\xa0", b"\x85", b"#", b"?", b"//",
+    b"/../",
+    b"%2f", b"%00", b"0\r\n\r\n", b"1\r\nZ\r\n", b"0", b"10000000000000000", b"0x3", b"+3", b"-1", b"3;a=b", b"3 ",
+    b"_",
     b"Content-Length: 3\r\n", b"Content-Length: 0\r\n", b"content-length : 5\r\n", b"Content_Length: 4\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip, chunked\r\n",
     b"Transfer-Encoding:\x0bchunked\r\n", b"transfer-encoding: Chunked \r\n", b"Transfer_Encoding: chunked\r\n",
@@ -36,9 +38,14 @@ def bases() -> list[bytes]:
     """Messages that are well."""
     get = b"GET /one HTTP/1.1\r\nHost: a\r\nX-A: b\r\n\r\n"
     length = b"POST /two HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\nhello world"
-    chunked = b"POST /three HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n6\r\n world\r\n0\r\nX-T: u\r\n\r\n"
+    chunked = (
+        b"POST /three HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5;x=y\r\nhello\r\n6\r\n world\r\n0\r\nX-T: u\r\n\r\n"
+    )
     old = b"POST /four HTTP/1.0\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc"
-    inner = b"PUT /five HTTP/1.1\r\nHost: a\r\nContent-Length: 38\r\n\r\nGET /inner HTTP/1.1\r\nHost: a\r\nX: abc\r\n\r\n"
+    inner = (
+        b"PUT /five HTTP/1.1\r\nHost: a\r\nContent-Length: 38\r\n\r\nGET /inner HTTP/1.1\r\nHost: a\r\nX: abc\r\n\r\n"
+    )
     whole = b"OPTIONS http://c.example/six?q HTTP/1.1\r\nHost: c.example\r\n\r\n"
     return [get, length, chunked, old, inner, whole, get + length, chunked + get, length + chunked + old, inner + inner]
 

@@ -99,7 +99,18 @@ def test_a_crowd_of_slow_clients_is_not_noticed_by_the_others(tmp_path: Path) ->
 
 @pytest.mark.parametrize(("secure", "most"), [(False, 4096), (True, 20_480)], ids=["plain", "tls"])
 def test_10000_idle_connections_cost_little(tmp_path: Path, secure: bool, most: int) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
     command += ["-keyout", "k.pem", "-out", "c.pem", "-subj", "/CN=a"]
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     tls = '[[tls]]\ncert = "c.pem"\nkey = "k.pem"\n' if secure else ""
