@@ -109,7 +109,7 @@ mod tests {
     use crate::http::h1::{HeadLimits, parse_head};
 
     fn told(lines: &[&str]) -> Vec<String> {
-        let lines: String = lines.iter().map(|line| format!("Forwarded: {line}\r\n")).collect();
+        let lines = lines.iter().map(|line| format!("Forwarded: {line}\r\n")).collect::<Vec<_>>().concat();
         let bytes = Bytes::from(format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}\r\n"));
         let limits = HeadLimits { max_head: 8192, max_request_line: 8192, max_fields: 100 };
         let head = parse_head(&bytes, &limits).unwrap().head;
