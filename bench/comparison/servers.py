@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import processes
@@ -35,6 +36,8 @@ class Setting:
     daemun: Path
     venv: Path
     files: Path
+    # The folder of the CGI programs.
+    scripts: Path
     loops: int = 1
     workers: int = 1
     threads: int = 1
@@ -48,6 +51,8 @@ class Place:
     scenario: Scenario
     port: int
     folder: Path
+    # Whether a warm interpreter forks for each request.
+    reuse: bool = False
 
 
 def daemun(setting: Setting, place: Place) -> list[str]:
@@ -68,11 +73,23 @@ def daemun(setting: Setting, place: Place) -> list[str]:
             f"processes = {setting.workers}",
             f"threads = {setting.threads}",
         ]
+    elif place.scenario.script:
+        reuse = f', reuse = "fork", warm = {json.dumps(WARM)}' if place.reuse else ""
+        lines += ["[[route]]", 'path = "/cgi-bin/*"', f'cgi = {{ root = "{setting.scripts}"{reuse} }}']
     else:
         lines += ["[[route]]", 'path = "/*"', f'static = {{ root = "{setting.files}" }}']
     file = place.folder / "daemun.toml"
     file.write_text("\n".join(lines) + "\n", "utf-8")
     return [str(setting.daemun), "serve", "--config", str(file)]
+
+
+def daemun_cache(setting: Setting, place: Place) -> list[str]:
+    """An application whose answers its route keeps."""
+    application = replace(place.scenario, application="plain:cached")
+    command = daemun(setting, replace(place, scenario=application))
+    with (place.folder / "daemun.toml").open("a", encoding="utf-8") as file:
+        file.write('[[route]]\npath = "/*"\napp = "bench"\ncache = true\n')
+    return command
 
 
 def granian(setting: Setting, place: Place) -> list[str]:
@@ -107,6 +124,7 @@ error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
     types {{ text/plain txt; }}
+    gzip_static on;
     access_log {log};
     sendfile on;
     open_file_cache max=1000 inactive=60s;
@@ -143,11 +161,142 @@ def nginx(setting: Setting, place: Place) -> list[str]:
     return [program, "-e", f"{place.folder}/error.log", "-c", str(file)]
 
 
+def lighttpd_files(setting: Setting, place: Place) -> list[str]:
+    """For files; it knows them by its cache of what stat said, and opens them anew."""
+    program = shutil.which("lighttpd") or "/usr/sbin/lighttpd"
+    file = place.folder / "lighttpd.conf"
+    lines = [
+        f'server.document-root = "{setting.files}"',
+        'server.bind = "127.0.0.1"',
+        f"server.port = {place.port}",
+        f'server.errorlog = "{place.folder}/error.log"',
+        'mimetype.assign = (".txt" => "text/plain")',
+        # Its default closes a connection after 1000 requests.
+        "server.max-keep-alive-requests = 65535",
+        f"server.max-worker = {setting.loops if setting.loops > 1 else 0}",
+    ]
+    if setting.logs:
+        lines += ['server.modules += ("mod_accesslog")', f'accesslog.filename = "{place.folder}/access.log"']
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return [program, "-D", "-f", str(file)]
+
+
+def h2o(setting: Setting, place: Place) -> list[str]:
+    """For files; it keeps them open by itself."""
+    file = place.folder / "h2o.yaml"
+    lines = [
+        f"num-threads: {setting.loops}",
+        "listen:",
+        "  host: 127.0.0.1",
+        f"  port: {place.port}",
+        f"error-log: {place.folder}/error.log",
+        "file.send-compressed: ON",
+        *([f"access-log: {place.folder}/access.log"] if setting.logs else []),
+        # As root it would become a user who cannot enter this folder.
+        *(["user: root"] if os.geteuid() == 0 else []),
+        "hosts:",
+        "  default:",
+        "    paths:",
+        "      /:",
+        f"        file.dir: {setting.files}",
+    ]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return [shutil.which("h2o") or "/usr/bin/h2o", "-m", "worker", "-c", str(file)]
+
+
+def daemun_fork(setting: Setting, place: Place) -> list[str]:
+    """For Python scripts, with an interpreter that is started once."""
+    return daemun(setting, replace(place, reuse=True))
+
+
+APACHE = """
+ServerName localhost
+ServerRoot {folder}
+DefaultRuntimeDir {folder}
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+ErrorLog {folder}/error.log
+{modules}
+{user}
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+KeepAlive On
+MaxKeepAliveRequests 0
+ScriptSock {folder}/cgid
+ScriptAlias /cgi-bin/ {scripts}/
+<Directory {scripts}>
+    Require all granted
+</Directory>
+{log}
+"""
+APACHE_MODULES = ["mpm_event", "authz_core", "alias", "cgid", "unixd"]
+
+
+def apache(setting: Setting, place: Place) -> list[str]:
+    """With mod_cgid, whose process forks for each request; nothing loaded that CGI does not need."""
+    folder = Path("/usr/lib/apache2/modules")
+    modules = [f"LoadModule {name}_module {folder}/mod_{name}.so" for name in APACHE_MODULES]
+    # Debian has compiled some of them in.
+    modules = [line for line in modules if Path(line.rpartition(" ")[2]).exists()]
+    file = place.folder / "apache.conf"
+    text = APACHE.format(
+        folder=place.folder,
+        port=place.port,
+        scripts=setting.scripts,
+        modules="\n".join(modules),
+        user="User daemon\nGroup daemon" if os.geteuid() == 0 else "",
+        log=f"CustomLog {place.folder}/access.log %h" if setting.logs else "",
+    )
+    file.write_text(text, "utf-8")
+    program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
+    return [program, "-DFOREGROUND", "-f", str(file)]
+
+
+LIGHTTPD = """
+server.bind = "127.0.0.1"
+server.port = {port}
+server.document-root = "{scripts}"
+server.errorlog = "{folder}/error.log"
+server.max-keep-alive-requests = 1000000000
+server.modules = ( "mod_alias", "mod_cgi" )
+{log}
+alias.url = ( "/cgi-bin/" => "{scripts}/" )
+$HTTP["url"] =~ "^/cgi-bin/" {{ cgi.assign = ( "" => "" ) }}
+"""
+
+
+def lighttpd_scripts(setting: Setting, place: Place) -> list[str]:
+    """With mod_cgi; it forks by itself."""
+    log = (
+        f'server.modules += ( "mod_accesslog" )\naccesslog.filename = "{place.folder}/access.log"'
+        if setting.logs
+        else ""
+    )
+    file = place.folder / "lighttpd.conf"
+    file.write_text(LIGHTTPD.format(folder=place.folder, port=place.port, scripts=setting.scripts, log=log), "utf-8")
+    return [shutil.which("lighttpd") or "/usr/sbin/lighttpd", "-D", "-f", str(file)]
+
+
+def lighttpd(setting: Setting, place: Place) -> list[str]:
+    """For files and for CGI programs."""
+    return (lighttpd_scripts if place.scenario.script else lighttpd_files)(setting, place)
+
+
+# What the Python script imports.
+WARM = ["datetime", "html", "json", "urllib.parse"]
+
 COMMANDS: dict[str, Callable[[Setting, Place], list[str]]] = {
     "daemun": daemun,
+    "daemun-cache": daemun_cache,
     "granian": granian,
     "gunicorn": gunicorn,
     "nginx": nginx,
+    "apache": apache,
+    "lighttpd": lighttpd,
+    "daemun-fork": daemun_fork,
+    "h2o": h2o,
 }
 
 
@@ -165,7 +314,11 @@ class Server:
         self.name = name
         self.port = free_port()
         self._output = folder / "output.log"
+        # Programs that nobody waits for are in nobody's sum: their time is known to a group alone.
+        self.group = processes.Group.new(f"{os.getpid()}-{self.port}") if scenario.script else None
         command = COMMANDS[name](setting, Place(scenario, self.port, folder))
+        if self.group:
+            command = self.group.entering(command)
         with self._output.open("wb") as output:
             self.began = time.monotonic()
             try:
@@ -221,6 +374,8 @@ class Server:
         if not processes.wait_gone(all_of_it, 2.0):
             processes.end(all_of_it, signal.SIGKILL)
             processes.wait_gone(all_of_it, 2.0)
+        if self.group:
+            self.group.remove()
 
 
 def free_port() -> int:
