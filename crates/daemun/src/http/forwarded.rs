@@ -125,7 +125,10 @@ mod tests {
     fn each_proxy_is_heard_the_nearest_first() {
         assert_eq!(told(&["for=192.0.2.60;proto=http;by=203.0.113.43"]), ["192.0.2.60 http ?"]);
         assert_eq!(
-            told(&["For=\"[2001:db8::17]:4711\"; Host=\"a.example:80\" , for=192.0.2.1:_x;PROTO=HTTPS", "for=unknown"]),
+            told(&[
+                "For=\"[2001:db8::17]:4711\"; Host=\"a.example:80\" , for=\"192.0.2.1:_x\";PROTO=HTTPS",
+                "for=unknown"
+            ]),
             ["? ? ?", "192.0.2.1 https ?", "2001:db8::17 ? a.example:80"]
         );
         assert_eq!(told(&["for=_hidden, , for=\"_x,y\";ext=\"a;b\\\",c\"", ""]), ["? ? ?", "? ? ?"]);
