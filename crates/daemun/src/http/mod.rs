@@ -12,6 +12,7 @@ mod coding;
 pub mod date;
 mod fields;
 mod file;
+mod forwarded;
 pub mod h1;
 pub mod h2;
 mod head;

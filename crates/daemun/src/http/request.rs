@@ -18,6 +18,11 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The one of this name, in any case.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    }
+
     /// As it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {

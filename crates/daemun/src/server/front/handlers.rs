@@ -203,9 +203,8 @@ pub(crate) fn behind_https_of<'a>(
     // The usual port where anybody listens there; without a listener of ours a proxy speaks https before us.
     let first = ports.next().unwrap_or(443);
     let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
-    let trusted = TrustedProxies::new(server.trusted_proxies.clone());
     let redirect = server.redirect_https.then_some(port).map(|port| (port, coming));
-    Https::wrap(handler, redirect, server.hsts.as_deref(), trusted)
+    Https::wrap(handler, redirect, server.hsts.as_deref())
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.
