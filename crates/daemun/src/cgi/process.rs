@@ -13,6 +13,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
+use crate::gateway::Complaints;
 use crate::launcher::{Ending, LaunchError, Running};
 use crate::telemetry::ErrorLogger;
 
@@ -25,12 +26,6 @@ const FIRST_READ: usize = 4096;
 /// How long after the program's end output is waited for that others hold open, and how long after the end of its
 /// output the program may take to end. Nobody waits longer for a page because of a process that was left behind.
 const LINGER: Duration = Duration::from_millis(500);
-
-/// Bytes of standard error that one request may write to the log.
-const LOGGED: usize = 64 * 1024;
-
-/// Longest line of it.
-const LINE: usize = 4096;
 
 /// Why no more output comes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -113,7 +108,7 @@ impl Process {
     ) -> io::Result<Self> {
         let (listening, over) = oneshot::channel();
         let error = pipe::Receiver::from_owned_fd_unchecked(error)?;
-        tokio::spawn(log_lines(error, log.0, log.1, over));
+        tokio::spawn(log_lines(error, Complaints::new(log.0, log.1), over));
         let now = Instant::now();
         Ok(Self {
             running,
@@ -238,8 +233,8 @@ impl Process {
 
 /// Writes standard error to the log, line by line, up to a cap; what comes after it is read and dropped, so that the
 /// program goes on.
-async fn log_lines(mut error: pipe::Receiver, log: ErrorLogger, name: String, mut over: oneshot::Receiver<()>) {
-    let (mut line, mut logged, mut is_over) = (BytesMut::new(), 0, false);
+async fn log_lines(mut error: pipe::Receiver, mut complaints: Complaints, mut over: oneshot::Receiver<()>) {
+    let mut is_over = false;
     let mut buffer = BytesMut::with_capacity(4096);
     loop {
         buffer.clear();
@@ -256,34 +251,8 @@ async fn log_lines(mut error: pipe::Receiver, log: ErrorLogger, name: String, mu
         if read == 0 {
             break;
         }
-        if logged >= LOGGED {
-            continue;
-        }
-        for &byte in &buffer {
-            if byte != b'\n' {
-                line.extend_from_slice(&[byte]);
-            }
-            if byte == b'\n' || line.len() >= LINE {
-                logged += write_line(&log, &name, &mut line);
-            }
-        }
-        if logged >= LOGGED {
-            log.warning(format_args!("{name}: more on standard error is left out"));
-        }
+        complaints.push(&buffer);
     }
-    if logged < LOGGED {
-        write_line(&log, &name, &mut line);
-    }
-}
-
-/// Writes a line and empties it; how many bytes it had.
-fn write_line(log: &ErrorLogger, name: &str, line: &mut BytesMut) -> usize {
-    let text = line.split();
-    let text = text.strip_suffix(b"\r").unwrap_or(&text);
-    if !text.is_empty() {
-        log.warning(format_args!("{name}: {}", String::from_utf8_lossy(text)));
-    }
-    text.len() + 1
 }
 
 /// The standard descriptors of a program as the launcher takes them.

@@ -195,6 +195,7 @@ impl Lookup {
             match self.named(root, &[own, index].concat(), &[folder, index].concat(), known)? {
                 // A folder called index.html answers for nothing.
                 Sought::Absent | Sought::Folder => {}
+                Sought::Script => return Ok(Sought::Handed([own, index].concat().into())),
                 found => return Ok(found),
             }
         }
@@ -227,9 +228,14 @@ impl Lookup {
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
         let is_script = |barred: &Barred| barred.root == root.path && name::is_script(name, barred);
-        if name::is_denied(own, &self.allow_names, self.refuse_sources) || self.barred.iter().any(is_script) {
+        let is_denied = name::is_denied(own, &self.allow_names, self.refuse_sources);
+        if is_denied || self.barred.iter().any(is_script) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
-            return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
+            return Ok(match below {
+                Ok(Below::Nothing) => Sought::Absent,
+                Ok(Below::File(..)) if !is_denied => Sought::Script,
+                _ => Sought::Refused,
+            });
         }
         match below? {
             Below::Nothing => Ok(Sought::Absent),

@@ -19,7 +19,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::listener::{Address, ListenerSettings};
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
@@ -63,6 +63,8 @@ pub(super) fn build(
         errors: (*errors).clone(),
         places: Arc::new(Semaphore::new(configuration.server.max_cgi_processes.max(1) as usize)),
     };
+    let proxying =
+        || proxy::Means { spool: Arc::clone(spool), trusted: trusted.clone(), errors: (*errors).clone() };
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
@@ -86,7 +88,13 @@ pub(super) fn build(
             }
             HandlerSettings::Upstream(name) => {
                 let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
-                Arc::new(Proxy::new(Arc::clone(group), Arc::clone(spool), trusted.clone()))
+                Arc::new(Proxy::new(Arc::clone(group), proxying()))
+            }
+            HandlerSettings::Scripts(settings) => {
+                let name = &settings.upstream;
+                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
+                let folder = settings.root.as_ref().and_then(|_| folders.next());
+                Arc::new(Proxy::new(Arc::clone(group), proxying()).with_scripts((**settings).clone(), folder))
             }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());

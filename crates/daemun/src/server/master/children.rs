@@ -97,7 +97,7 @@ impl Master {
     }
 
     fn child_ended(&mut self, ended: Ended) {
-        if self.launcher_ended(ended) || self.transformer_ended(ended) {
+        if self.launcher_ended(ended) || self.transformer_ended(ended) || self.spawned_ended(ended) {
             return;
         }
         let names: Vec<String> = self.apps.keys().cloned().collect();
@@ -131,7 +131,7 @@ impl Master {
             }
             if ended.pid == self.front.pid {
                 self.front_ended(ended);
-            } else if !self.launcher_ended(ended) {
+            } else if !self.launcher_ended(ended) && !self.spawned_ended(ended) {
                 self.transformer_ended(ended);
             }
         }
