@@ -119,7 +119,11 @@ pub enum Malformed {
 /// Takes the next record out of `input`, where all of it is there.
 pub fn take_record(input: &mut BytesMut) -> Result<Option<Record>, Malformed> {
     let Some(header) = input.first_chunk::<HEADER>() else {
-        return if input.first().is_some_and(|&version| version != VERSION) { Err(Malformed::Version) } else { Ok(None) };
+        return if input.first().is_some_and(|&version| version != VERSION) {
+            Err(Malformed::Version)
+        } else {
+            Ok(None)
+        };
     };
     let [version, kind, id1, id0, length1, length0, padding, _] = *header;
     if version != VERSION {

@@ -232,9 +232,7 @@ pub fn end_with_us(command: &mut Command) {
     // SAFETY: the hook makes one system call and touches no memory.
     unsafe {
         // After the change of user, which would undo it.
-        command.pre_exec(|| {
-            Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?)
-        });
+        command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?));
     }
 }
 

@@ -1,10 +1,10 @@
 //! `[upstream.NAME]`: servers that others maintain, and how they are asked.
 
+use super::cgi;
 use super::configuration::HandlerSettings;
 use super::fault::{Place, Report};
 use super::route;
 use super::section::{Entry, Keys, Section, list};
-use super::cgi;
 use super::suggest::did_you_mean;
 use crate::proxy::ScriptSettings;
 use crate::upstream::{
@@ -37,8 +37,7 @@ pub(super) const KEYS: Keys = Keys {
     ],
     later: &[],
 };
-const ROUTE: Keys =
-    Keys { known: &["name", "root", "server_root", "split", "index", "missing", "params"], later: &[] };
+const ROUTE: Keys = Keys { known: &["name", "root", "server_root", "split", "index", "missing", "params"], later: &[] };
 const SPAWN: Keys = Keys { known: &["command", "processes", "env", "directory", "user", "group"], later: &[] };
 const SERVER: Keys = Keys { known: &["url", "weight", "backup", "max_connections"], later: &[] };
 const STICKY: Keys = Keys { known: &["cookie", "key"], later: &[] };
@@ -176,7 +175,8 @@ pub(super) fn route(entry: &Entry<'_>) -> Option<HandlerSettings> {
         Some(root) => Some(folder(&root)?),
         None => None,
     };
-    let params = section.entry("params").and_then(|entry| entry.map("`params`", "a table such as { APP_ENV = \"prod\" }"));
+    let params =
+        section.entry("params").and_then(|entry| entry.map("`params`", "a table such as { APP_ENV = \"prod\" }"));
     let mut settings = ScriptSettings {
         upstream: name.name()?,
         split: ScriptSettings::SPLIT.to_owned(),
@@ -202,7 +202,11 @@ pub(super) fn route(entry: &Entry<'_>) -> Option<HandlerSettings> {
     }
     let script = |text: &str| {
         let is_path = text.starts_with('/') && text.len() > 1 && !text.ends_with('/');
-        if is_path { Ok(text.to_owned()) } else { Err(format!("expected a path such as \"/index.php\", found {text:?}")) }
+        if is_path {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("expected a path such as \"/index.php\", found {text:?}"))
+        }
     };
     settings.missing = section.entry("missing").and_then(|entry| entry.parse("a path such as \"/index.php\"", script));
     Some(HandlerSettings::Scripts(Box::new(settings)))

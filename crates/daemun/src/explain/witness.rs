@@ -114,8 +114,7 @@ fn leaf(configuration: &Configuration, route: &RouteSettings) -> io::Result<Leaf
         }
         HandlerSettings::Scripts(settings) => {
             let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == settings.upstream);
-            let upstream =
-                upstream.ok_or_else(|| io::Error::other(format!("no upstream `{}`", settings.upstream)))?;
+            let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{}`", settings.upstream)))?;
             Leaf::Upstream(UpstreamTold::of(upstream))
         }
         HandlerSettings::Cgi(settings) => {

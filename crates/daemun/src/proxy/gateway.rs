@@ -160,6 +160,8 @@ impl Talk {
             return Ok(is_some);
         }
         let wrong = |message: String| (FailureKind::Broken, message);
+        // No more than was read at once: the client is waited for in between.
+        let mut has_any = false;
         while let Some(record) = fastcgi::take_record(input).map_err(|error| wrong(error.to_string()))? {
             match Kind::from_number(record.kind) {
                 // What the server says of itself.
@@ -169,7 +171,7 @@ impl Talk {
                 Some(Kind::Stdout) if record.content.is_empty() => {}
                 Some(Kind::Stdout) => {
                     self.text.extend_from_slice(&record.content);
-                    return Ok(true);
+                    has_any = true;
                 }
                 Some(Kind::Stderr) => self.complaints.push(&record.content),
                 Some(Kind::EndRequest) => {
@@ -190,7 +192,7 @@ impl Talk {
                 _ => return Err(wrong("a record stands where none of its kind can".to_owned())),
             }
         }
-        Ok(false)
+        Ok(has_any)
     }
 
     /// The answer was taken: the connection is kept if it is as new, else dropped.
@@ -210,7 +212,9 @@ async fn read_head(talk: &mut Talk, outbound: &Outbound<'_>) -> Result<Head, Bro
                 let bytes = talk.text.split_to(head.length).freeze();
                 let status = head.status.as_ref().and_then(|&(code, _)| Status::from_code(code));
                 match status.filter(|status| status.is_informational()) {
-                    Some(status) if status.code() == 101 => return Err(wrong("it changes to a protocol that was not asked for")),
+                    Some(status) if status.code() == 101 => {
+                        return Err(wrong("it changes to a protocol that was not asked for"));
+                    }
                     Some(_) if interims == MAX_INTERIM => return Err(wrong("it sent too many interim responses")),
                     Some(status) => outbound.request.interim.send(status, fields(&bytes, &head)),
                     None => return Ok(Head::of(&bytes, &head, is_whole)),
@@ -219,7 +223,9 @@ async fn read_head(talk: &mut Talk, outbound: &Outbound<'_>) -> Result<Head, Bro
                 continue;
             }
             Ok(None) if talk.is_over && talk.text.is_empty() => return Err(wrong("its answer is empty")),
-            Ok(None) if talk.is_over => return Err(wrong(&format!("its answer ended within its head: {}", quoted(talk)))),
+            Ok(None) if talk.is_over => {
+                return Err(wrong(&format!("its answer ended within its head: {}", quoted(talk))));
+            }
             Ok(None) => {}
             Err(error) => return Err(wrong(&format!("{error}; its answer begins with {}", quoted(talk)))),
         }

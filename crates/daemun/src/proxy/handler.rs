@@ -78,7 +78,9 @@ impl Proxy {
         let due = request.timeout.map(|timeout| begun + timeout);
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let mut payload = match body {
-            RequestBody::Coming(_) if request.notes.streams_body && self.may_stream(&body) => Payload::Stream(Some(body)),
+            RequestBody::Coming(_) if request.notes.streams_body && self.may_stream(&body) => {
+                Payload::Stream(Some(body))
+            }
             body => Payload::gather(body, &self.spool).await?,
         };
         let upgrade = upgrade(&request, &payload).map(<[u8]>::to_vec);

@@ -227,9 +227,11 @@ impl Handler for StaticFiles {
 /// Whether a script of another route may stand in for a name.
 fn hands_on(settings: &StaticSettings) -> bool {
     let missing = if let Missing::File(path) = &settings.missing { Some(path) } else { None };
-    settings.index.iter().chain(missing).any(|name| {
-        settings.barred.iter().any(|barred| !barred.ending.is_empty() && name.ends_with(&barred.ending))
-    })
+    settings
+        .index
+        .iter()
+        .chain(missing)
+        .any(|name| settings.barred.iter().any(|barred| !barred.ending.is_empty() && name.ends_with(&barred.ending)))
 }
 
 /// What `missing` names, where that is a script.

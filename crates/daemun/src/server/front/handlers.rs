@@ -63,8 +63,7 @@ pub(super) fn build(
         errors: (*errors).clone(),
         places: Arc::new(Semaphore::new(configuration.server.max_cgi_processes.max(1) as usize)),
     };
-    let proxying =
-        || proxy::Means { spool: Arc::clone(spool), trusted: trusted.clone(), errors: (*errors).clone() };
+    let proxying = || proxy::Means { spool: Arc::clone(spool), trusted: trusted.clone(), errors: (*errors).clone() };
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
