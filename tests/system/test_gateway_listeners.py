@@ -266,7 +266,16 @@ def test_a_request_that_is_none_is_refused_in_words(tmp_path: Path, protocol: st
 
 @pytest.mark.parametrize("protocol", ["uwsgi", "scgi", "fastcgi"])
 def test_half_an_answer_never_passes_for_all_of_it(tmp_path: Path, protocol: str) -> None:
-    with offered(tmp_path, protocol) as (server, path), connected(path) as sock:
+    (tmp_path / "app.py").write_text(APPLICATION)
+    port = free_port()
+    (tmp_path / "daemun.toml").write_text(
+        f'[server]\nlisten = ["127.0.0.1:0", {{ address = "127.0.0.1:{port}", protocol = "{protocol}" }}]\n'
+        f'trusted_proxies = ["127.0.0.1"]\n[app.app]\nwsgi = "app:application"\n'
+    )
+    with (
+        Server(cwd=tmp_path, listen="") as server,
+        socket.create_connection(("127.0.0.1", port), DEADLINE) as sock,
+    ):
         sock.sendall(ASKS[protocol]({**SAID, "PATH_INFO": "/broken"}))
         with pytest.raises((ConnectionResetError, AssertionError)):
             output(protocol, sock)

@@ -24,7 +24,7 @@ static = {{ root = "site/media" }}
 path = "*.php"
 upstream = {{ name = "php", root = "site"{route} }}
 [[route]]
-path = "/info.php/*"
+path = "/below.php/*"
 upstream = {{ name = "php", root = "site" }}
 [[route]]
 path = "/*"
@@ -46,6 +46,7 @@ def site(folder: Path, spawn: str = "", route: str = "") -> None:
     files = {
         "index.php": INDEX,
         "info.php": INFO,
+        "below.php": INFO,
         "admin/index.php": "<?php echo 'admin';",
         "media/x.php": "<?php echo 'run';",
         "media/a.txt": "text",
@@ -86,8 +87,8 @@ def test_a_script_is_found_and_told_everything_php_wants(tmp_path: Path) -> None
             "SERVER_PORT": str(server.port),
         }.items():
             assert said[name] == value, name
-        below = json.loads(server.get("/info.php/a%20b/c").text)
-        assert (below["SCRIPT_NAME"], below["PATH_INFO"]) == ("/info.php", "/a b/c")
+        below = json.loads(server.get("/below.php/a%20b/c").text)
+        assert (below["SCRIPT_NAME"], below["PATH_INFO"]) == ("/below.php", "/a b/c")
         server.wait_for(r"a complaint$")
         server.wait_for(r"of two lines$")
 
@@ -251,7 +252,8 @@ def test_a_server_that_is_overloaded_sends_its_requests_to_another(tmp_path: Pat
             peer.send(record(END, b"\0\0\0\0\x02\0\0\0"))
 
     def behave(_upstream: Upstream, peer: Peer) -> None:
-        if Records(peer.socket).request() is not None:
+        records = Records(peer.socket)
+        while records.request() is not None:
             peer.send(OK)
 
     with Upstream(behaviour=refuse) as one, Upstream(behaviour=behave) as other:

@@ -200,14 +200,14 @@ impl Life {
             let said: Vec<_> = pairs(head.pairs).collect();
             (read_variables(&said, self.is_trusted, &self.limits), head.length, head.content_length)
         } else {
+            if let Some(&first) = input.first().filter(|first| ![uwsgi::REQUEST, uwsgi::PING].contains(first)) {
+                return Err(format!("modifier1 is {first}, and only 0, a request, and 100, a ping, are known"));
+            }
             let Some(packet) = uwsgi::parse_packet(input) else { return Ok(false) };
             if packet.modifier1 == uwsgi::PING {
                 wire.output.extend_from_slice(&[uwsgi::PING, 0, 0, 1]);
                 self.has_begun = true;
                 return Ok(true);
-            }
-            if packet.modifier1 != uwsgi::REQUEST {
-                return Err(format!("modifier1 is {}, and only 0, a request, is known", packet.modifier1));
             }
             let said = uwsgi::parse_pairs(packet.content).map_err(|error| error.to_string())?;
             let read = read_variables(&said, self.is_trusted, &self.limits);
