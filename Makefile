@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect chromium peers bench
+	@scripts/require rust lint venv collect chromium peers acme bench
 
 .PHONY: build
 build: ## the debug binary
@@ -69,6 +69,12 @@ bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --
 	@scripts/require rust python bench
 	cargo build --locked --release
 	python3 bench/compare.py $(BENCH)
+
+.PHONY: bench-collect
+bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
+	@scripts/require rust python
+	cargo build --locked --release
+	python3 bench/collect.py $(BENCH)
 
 .PHONY: fmt
 fmt: ## format everything

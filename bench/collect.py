@@ -1,9 +1,9 @@
 """What it costs to deploy static files: `daemun collect` beside `manage.py collectstatic`, CPU and wall seconds.
 
-    python3 bench/collect.py --python VENV/bin/python [--daemun target/release/daemun] [--rounds 3]
+    python3 bench/collect.py [--python VENV/bin/python] [--daemun target/release/daemun] [--rounds 3]
 
-The environment needs Django, Wagtail, Django REST framework, whitenoise and Brotli: about 240 files. Each row is the
-sum over the whole process tree, interpreter included.
+The environment needs Django, Wagtail, Django REST framework, whitenoise and Brotli: about 240 files. Without one, it is
+made in `.bench/collect`. Each row is the sum over the whole process tree, interpreter included.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -22,6 +23,8 @@ STORAGES = {
     "without compression": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage",
     "gzip 9, brotli 11": "whitenoise.storage.CompressedManifestStaticFilesStorage",
 }
+
+PACKAGES = ["django", "wagtail", "djangorestframework", "whitenoise", "Brotli"]
 
 SETTINGS = """
 SECRET_KEY = "not a secret: nothing is served"
@@ -41,6 +44,18 @@ STORAGES = {{
 """
 
 MODULE = 'import os\nos.environ.setdefault("DJANGO_SETTINGS_MODULE", "site_settings")\n'
+
+
+def make_environment() -> str:
+    """Make the environment, which is kept between runs."""
+    folder = Path(__file__).parent.parent / ".bench" / "collect"
+    python = folder / "bin" / "python"
+    if not (folder / "made").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *PACKAGES], check=True)
+        (folder / "made").touch()
+    return str(python)
 
 
 def make_project(folder: Path, storage: str) -> None:
@@ -87,10 +102,11 @@ def measure(name: str, storage: str, words: argparse.Namespace) -> None:
 def main() -> None:
     """Measure each storage."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--python", required=True, help="interpreter of an environment with the packages")
+    parser.add_argument("--python", help="interpreter of an environment with the packages (default: made here)")
     parser.add_argument("--daemun", default="target/release/daemun")
     parser.add_argument("--rounds", type=int, default=3)
     words = parser.parse_args()
+    words.python = words.python or make_environment()
     for name, storage in STORAGES.items():
         measure(name, storage, words)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, Request, sync_playwright
-from server import Server
+from server import Server, run
 from venvs import call, make_venv
 
 FLAGS = [
@@ -34,8 +34,8 @@ def venv() -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """`wagtail start mysite`, migrated, with an administrator, served from its folder."""
+def folder(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`wagtail start mysite`, migrated, with an administrator."""
     folder = tmp_path_factory.mktemp("wagtail")
     call(str(venv / "bin" / "wagtail"), "start", "mysite", str(folder))
     python = str(venv / "bin" / "python")
@@ -43,6 +43,12 @@ def server(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
     account = {"DJANGO_SUPERUSER_PASSWORD": PASSWORD}
     words = ["createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.com"]
     call(python, "manage.py", *words, cwd=folder, env=account)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(venv: Path, folder: Path) -> Iterator[Server]:
+    """It, served from its folder without a word."""
     with Server(cwd=folder, env={"VIRTUAL_ENV": str(venv)}) as server:
         yield server
         assert server.stop() == 0
@@ -154,3 +160,46 @@ def test_the_files_of_the_finders_come_with_a_warning(server: Server) -> None:
     for link in links:
         sheet = server.get(link)
         assert (sheet.status, sheet.headers["Content-Type"].split(";")[0]) == (200, "text/css"), link
+
+
+def look(page: Page, url: str) -> dict[str, str]:
+    """What the browser makes of the login page's styles."""
+    page.goto(url, wait_until="networkidle")
+    names = ["backgroundColor", "color", "fontFamily", "borderRadius", "paddingLeft"]
+    script = "(element, names) => names.map(name => getComputedStyle(element)[name])"
+    return dict(zip(names, page.eval_on_selector("button[type=submit]", script, names), strict=True))
+
+
+def test_after_collecting_production_looks_as_development_did(
+    server: Server, venv: Path, folder: Path, page: Page, tmp_path: Path
+) -> None:
+    page.context.clear_cookies()
+    before = look(page, f"http://127.0.0.1:{server.port}/admin/login/")
+    shoot(page, "before-collecting", tmp_path)
+    local = folder / "mysite" / "settings" / "local.py"
+    local.write_text(f"SECRET_KEY = {'production ' * 5!r}\nALLOWED_HOSTS = ['127.0.0.1']\n")
+    env = {"VIRTUAL_ENV": str(venv), "DJANGO_SETTINGS_MODULE": "mysite.settings.production"}
+    try:
+        # Its storage keeps a manifest: without one each page is a 500, and the start says so.
+        with Server(cwd=folder, env=env) as uncollected:
+            assert "[D106]" in uncollected.start_up
+            assert uncollected.get("/admin/login/").status == 500
+        collected = run("collect", cwd=folder, env=env)
+        assert collected.returncode == 0, collected.stderr
+        failures: list[str] = []
+        page.on("requestfinished", lambda request: note(failures, request))
+        with Server(cwd=folder, env=env) as production:
+            assert "DEBUG" not in production.start_up
+            after = look(page, f"http://127.0.0.1:{production.port}/admin/login/")
+            shoot(page, "after-collecting", tmp_path)
+            links = re.findall(r'(?:href|src)="(/static/[^"]+\.(?:css|js)[^"]*)"', production.get("/admin/login/").text)
+            assert links
+            for link in links:
+                answer = production.get(link, {"Accept-Encoding": "br, gzip"})
+                assert re.search(r"\.[0-9a-f]{12}\.", link), link
+                assert answer.status == 200, link
+                assert "immutable" in answer.headers["Cache-Control"], link
+        assert failures == []
+    finally:
+        local.unlink()
+    assert after == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from server import ROOT, environment
 
 # Making an environment and installing a large framework, on a machine that does it for the first time.
 INSTALLING = 600.0
-CACHE = ROOT / ".tools" / "acceptance"
+CACHE = Path(os.environ.get("DAEMUN_ACCEPTANCE_ENVIRONMENTS", ROOT / ".tools" / "acceptance"))
 
 
 def make_venv(name: str, python: str, *packages: str) -> Path:

@@ -10,6 +10,7 @@ KINDS: dict[str, tuple[type, ...]] = {
     "array": (list,),
     "string": (str,),
     "integer": (int,),
+    "number": (int, float),
     "boolean": (bool,),
     "null": (type(None),),
 }
@@ -17,7 +18,7 @@ KINDS: dict[str, tuple[type, ...]] = {
 
 def is_kind(value: object, kind: str) -> bool:
     """Tell whether a value is of this type; in JSON true is no number."""
-    return isinstance(value, KINDS[kind]) and not (kind == "integer" and isinstance(value, bool))
+    return isinstance(value, KINDS[kind]) and not (kind in {"integer", "number"} and isinstance(value, bool))
 
 
 def faults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None, at: str = "$") -> list[str]:
@@ -52,6 +53,9 @@ def faults_of_object(
     found = [f"{at}: lacks {name}" for name in schema.get("required", []) if name not in value]
     if schema.get("additionalProperties") is False:
         found += [f"{at}: {name} is not in the schema" for name in value if name not in known]
+    if isinstance(others := schema.get("additionalProperties"), dict):
+        for name in value.keys() - known.keys():
+            found += faults(value[name], others, root, f"{at}.{name}")
     for name in value.keys() & known.keys():
         found += faults(value[name], known[name], root, f"{at}.{name}")
     return found

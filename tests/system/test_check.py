@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import manage
-from server import DEADLINE, ROOT, environment, run
+from server import BINARY, DEADLINE, ROOT, environment, run
 
 SECRET = "SECRET_KEY = 'of a test 0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFGHIJ'\n"
 HEALTHY = (
@@ -125,7 +125,7 @@ def test_a_project_with_split_settings_has_no_mistake(shop: Make) -> None:
 def test_a_flask_application_has_no_mistake_and_what_is_djangos_did_not_run(flask: Path) -> None:
     assert check(flask) == (0, {})
     told = run("check", "app:app", "--listen", "127.0.0.1:0", cwd=flask).stdout
-    assert "there is no Django project: D101 to D204, D206 to D213" in told
+    assert "there is no Django project: D101 to D204, D206 to D217" in told
     assert "rules passed" in told
 
 
@@ -136,9 +136,11 @@ SETTINGS = {
     "D103": ("STATIC_ROOT = None\n", "", 0),
     "D104": ("", "STATIC_ROOT = ", 0),
     "D109": ('STATICFILES_STORAGE = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"\n', None, 0),
+    "D109 default": ('DEFAULT_FILE_STORAGE = "django.core.files.storage.FileSystemStorage"\n', None, 0),
     "D111": ('STATIC_URL = "https://cdn.example.com/"\n', None, 0),
     "D112": ('MEDIA_URL = "/media"\n', None, 1),
     "D113": ('MEDIA_ROOT = STATIC_ROOT / "media"\nMEDIA_URL = "/media/"\n', "MEDIA_ROOT = ", 0),
+    "D115": ('MIDDLEWARE = ["shop.wn.WhiteNoiseMiddleware"]\n', None, 0),
     "D116": ('MIDDLEWARE = ["django.middleware.gzip.GZipMiddleware", "shop.wn.WhiteNoiseMiddleware"]\n', None, 0),
     "D118": ('MEDIA_ROOT = BASE_DIR\nMEDIA_URL = "/media/"\n', "MEDIA_ROOT = ", 0),
     "D119": ('WHITENOISE_ROOT = BASE_DIR / "pubilc"\n', None, 0),
@@ -149,6 +151,8 @@ SETTINGS = {
     "D204": ("SECRET_KEY = 'django-insecure-0123456789 abcdefghijklmnopqrstuvwxyz ABCDEFG'\n", None, 0),
     "D206": ('SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTOCOL", "https")\n', None, 0),
     "D207": ("SECURE_SSL_REDIRECT = True\n", None, 1),
+    "D214": ('SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")\n', None, 0),
+    "D214 cookies": ("SESSION_COOKIE_SECURE = True\n", None, 0),
     "D209": ('CSRF_TRUSTED_ORIGINS = ["example.com"]\n', None, 1),
 }
 OTHER_FINDER = """\
@@ -166,13 +170,14 @@ class Own(BaseFinder):
 """
 
 
-@pytest.mark.parametrize("code", SETTINGS)
-def test_a_mistake_in_settings_is_found_on_its_line(shop: Make, code: str) -> None:
-    settings, where, exit_code = SETTINGS[code]
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_mistake_in_settings_is_found_on_its_line(shop: Make, name: str) -> None:
+    settings, where, exit_code = SETTINGS[name]
+    code = name[:4]
     settings = settings.replace("*FINDERS", '"django.contrib.staticfiles.finders.AppDirectoriesFinder"')
     folder = shop(PLAIN + "#\n" + settings, collected=False, files={"shop/finder.py": OTHER_FINDER})
     (folder / "all").mkdir()
-    if code == "D116":
+    if code in {"D115", "D116"}:
         write(folder / "shop" / "wn.py", "def WhiteNoiseMiddleware(get_response):\n    return get_response\n")
     status, found = check(folder)
     # Nothing was collected in any of them.
@@ -265,6 +270,89 @@ def test_a_project_without_its_key_is_told_so(shop: Make) -> None:
     assert (found["D205"][0]["file"], found["D205"][0]["line"]) == (str(settings), line_of(settings, "SECRET_KEY = os"))
     _, found = check(folder, "--env", "SHOP_SECRET_KEY=" + SECRET)
     assert "D205" not in found
+
+
+DATABASE = """\
+DATABASES["default"] = {"ENGINE": "shop.db.postgresql", "NAME": "shop", %s}
+"""
+WRAPPER = "from django.db.backends.sqlite3.base import DatabaseWrapper\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "words", "codes", "exit_code"),
+    [
+        ('"CONN_MAX_AGE": 600', ["--processes", "8", "--threads", "4"], [], 0),
+        ('"CONN_MAX_AGE": 600', ["--processes", "25", "--threads", "4"], ["D216"], 0),
+        ('"OPTIONS": {"pool": {"max_size": 8}}', ["--processes", "4", "--threads", "8"], [], 0),
+        ('"OPTIONS": {"pool": {"max_size": 4}}', ["--processes", "4", "--threads", "8"], ["D215"], 0),
+        ('"OPTIONS": {"pool": True}', ["--processes", "30", "--threads", "4"], ["D216"], 0),
+        ('"CONN_MAX_AGE": None, "OPTIONS": {"pool": True}', ["--processes", "2", "--threads", "4"], ["D217"], 1),
+    ],
+)
+def test_connections_to_a_database_are_counted(
+    shop: Make, written: str, words: list[str], codes: list[str], exit_code: int
+) -> None:
+    files = {"shop/db/__init__.py": "", "shop/db/postgresql/__init__.py": "", "shop/db/postgresql/base.py": WRAPPER}
+    folder = shop(files=files)
+    settings = folder / "shop" / "settings.py"
+    settings.write_text(settings.read_text() + DATABASE % written)
+    status, found = check(folder, *words)
+    assert (status, list(found)) == (exit_code, codes)
+    for code in codes:
+        assert found[code][0]["line"] == line_of(settings, 'DATABASES["default"] = ')
+
+
+def test_https_that_a_trusted_proxy_brings_needs_no_setting_and_one_of_its_own_is_no_loop(shop: Make) -> None:
+    trusted = '[server]\ntrusted_proxies = ["127.0.0.1/32"]\n[app.shop]\ntarget = "."\n'
+    secure = "SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = True\n"
+    folder = shop(HEALTHY + secure, files={"daemun.toml": trusted})
+    assert check(folder) == (0, {})
+    (folder / "daemun.toml").unlink()
+    assert list(check(folder)[1]) == ["D207"]
+    # Whoever named a field that daemun passes on is told that anybody can send it, and no more.
+    settings = folder / "shop" / "settings.py"
+    settings.write_text(settings.read_text() + 'SECURE_PROXY_SSL_HEADER = ("HTTP_X_SCHEME", "https")\n')
+    assert list(check(folder)[1]) == ["D206"]
+
+
+def test_what_an_import_leaves_behind_is_told(tmp_path: Path) -> None:
+    quiet = "def app(environ, start_response):\n    pass\n"
+    write(tmp_path / "app.py", quiet)
+    assert check(tmp_path) == (0, {})
+    thread = "import threading\nthreading.Thread(target=threading.Event().wait, name='refresh', daemon=True).start()\n"
+    child = "import os, signal\nif os.fork() == 0:\n    signal.alarm(60)\n    signal.pause()\n"
+    for code, text, word in (
+        ("D006", "print('hello from here')\n", "hello from here"),
+        ("D007", thread, "refresh"),
+        ("D008", child, "1 process"),
+    ):
+        write(tmp_path / "app.py", text + quiet)
+        status, found = check(tmp_path)
+        assert (status, list(found)) == (0, [code])
+        assert word in str(found[code][0]["message"])
+
+
+def test_a_virtual_environment_of_another_python_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "app.py", "import flask\n\ndef app(environ, start_response):\n    pass\n")
+    venv = tmp_path / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=DEADLINE)
+    own = next((venv / "lib").iterdir())
+    write(own / "site-packages" / "flask.py", "")
+    assert check(tmp_path, env={"VIRTUAL_ENV": ""}) == (0, {})
+    own.rename(own.with_name("python3.5"))
+    status, found = check(tmp_path, env={"VIRTUAL_ENV": ""})
+    assert (status, sorted(found)) == (1, ["D002", "D005"])
+    assert "has the packages of Python 3.5" in str(found["D005"][0]["message"])
+
+
+def test_too_few_open_files_are_told(tmp_path: Path) -> None:
+    write(tmp_path / "app.py", "def app(environ, start_response):\n    pass\n")
+    words = f"ulimit -n 256; exec {BINARY} check app:app --listen 127.0.0.1:0"
+    done = subprocess.run(
+        ["sh", "-c", words], cwd=tmp_path, env=environment({}), capture_output=True, text=True, timeout=DEADLINE
+    )
+    assert done.returncode == 0
+    assert "warning D406: " in done.stdout
 
 
 def test_a_broken_import_is_told_with_its_line(tmp_path: Path) -> None:
@@ -462,6 +550,30 @@ def test_an_interpreter_that_the_applications_user_cannot_run_is_told(elsewhere:
     status, found = check(elsewhere, "--user", "nobody", "--python", str(python))
     assert (status, list(found)) == (1, ["D002"])
     assert "cannot be run" in str(found["D002"][0]["message"])
+
+
+def test_an_application_that_would_run_as_root_is_told(elsewhere: Path) -> None:
+    write(elsewhere / "app.py", "def app(environ, start_response):\n    pass\n")
+    found = json.loads(run("check", "--json", "--listen", "127.0.0.1:0", cwd=elsewhere).stdout)["findings"]
+    assert [one["code"] for one in found if one["code"].startswith("D4")] == ["D410"]
+
+
+def test_folders_that_the_front_cannot_enter_are_told(elsewhere: Path) -> None:
+    for name in ("files", "sheets"):
+        write(elsewhere / name / "a.xsl", "<x/>")
+    write(
+        elsewhere / "daemun.toml",
+        '[[route]]\npath = "/*"\nstatic = { root = "files" }\nxslt = { stylesheet = "sheets/a.xsl" }\n',
+    )
+    assert check(elsewhere) == (0, {})
+    for name in ("files", "sheets"):
+        (elsewhere / name).chmod(0o700)
+    status, found = check(elsewhere)
+    assert (status, list(found)) == (0, ["D407"])
+    assert [name for one in found["D407"] for name in ("files", "sheets") if f"/{name} has mode 700" in str(one)] == [
+        "files",
+        "sheets",
+    ]
 
 
 def test_manage_py_check_tells_the_same(shop: Make) -> None:

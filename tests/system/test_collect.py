@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from collected import DJANGO, OURS, WHITENOISE, assert_same, by_daemun, by_django, make_project, python_of, told, tree
-from server import BINARY, DEADLINE, run
+from server import BINARY, DEADLINE, Server, run
 
 HERE = Path(sys.executable)
 PACKAGES = ["rest_framework", "debug_toolbar"]
@@ -176,6 +178,19 @@ def stages(folder: Path) -> list[Path]:
     return [file for stage in folder.glob(".daemun-stage-*") for file in stage.iterdir()]
 
 
+def assert_serves(dest: Path, text: str) -> None:
+    """Ask a server for what was collected before: the plain name and the hashed one."""
+    configuration = dest.parent / "daemun.toml"
+    configuration.write_text(f'[[route]]\npath = "/static/*"\nstatic = {{ root = "{dest}", manifest = true }}\n')
+    hashed = json.loads((dest / "staticfiles.json").read_text())["paths"]["0.css"]
+    with Server("--config", configuration, cwd=dest.parent) as server:
+        assert server.get("/static/0.css").text == text
+        answer = server.get(f"/static/{hashed}")
+        assert (answer.text, "immutable" in answer.headers["Cache-Control"]) == (text, True)
+        for stage in stages(dest):
+            assert server.get(f"/static/{stage.relative_to(dest)}").status == 404
+
+
 def test_a_build_that_is_killed_leaves_the_old_tree_and_the_next_one_finishes(tmp_path: Path) -> None:
     old = tmp_path / "old"
     old.mkdir()
@@ -195,6 +210,7 @@ def test_a_build_that_is_killed_leaves_the_old_tree_and_the_next_one_finishes(tm
         assert stage.is_dir()
     kept = {name: data for name, data in tree(dest).items() if not name.startswith(".daemun-stage-")}
     assert kept == before
+    assert_serves(dest, "old {}")
     done = run("collect", source, dest, "--brotli", "1", "--zstd", "1", "--cache", "off", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not list(dest.glob(".daemun-stage-*"))
@@ -218,6 +234,7 @@ def test_a_full_file_system_leaves_the_old_tree(tmp_path: Path) -> None:
         assert "No space left on device" in done.stderr
         assert tree(dest) == before
         assert not stages(dest)
+        assert_serves(dest, "old {}")
     finally:
         subprocess.run(["umount", str(dest)], check=True, timeout=DEADLINE)
 
@@ -233,3 +250,32 @@ def test_two_builds_at_once_share_cache_and_destination(tmp_path: Path) -> None:
         _, errors = build.communicate(timeout=DEADLINE)
         assert build.returncode == 0, errors
     assert len(json.loads((tmp_path / "dest" / "staticfiles.json").read_text())["paths"]) == 30
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can collect for somebody else")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_what_root_collects_for_another_user_that_user_can_read_and_keeps_its_folder(
+    tmp_path: Path, umask: int
+) -> None:
+    nobody = pwd.getpwnam("nobody")
+    project = make_project(tmp_path / "project", DJANGO + "ManifestStaticFilesStorage")
+    out = tmp_path / "www" / "out"
+    out.mkdir(parents=True)
+    os.chown(out, nobody.pw_uid, nobody.pw_gid)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    before = os.umask(umask)
+    try:
+        by_django(project, HERE, theirs)
+        by_daemun(project, HERE, out)
+    finally:
+        os.umask(before)
+    # The folder stays whose it is; below it stand the modes that Django gives.
+    assert out.stat().st_uid == nobody.pw_uid
+    for path in theirs.rglob("*"):
+        assert stat.filemode((out / path.relative_to(theirs)).stat().st_mode) == stat.filemode(path.stat().st_mode), (
+            path
+        )
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert files
+    assert all(path.stat().st_mode & 0o004 for path in files)

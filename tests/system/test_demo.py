@@ -129,3 +129,22 @@ def test_the_administration_works_and_looks_as_it_should(
     page.wait_for_selector("#user-tools")
     assert style(page, "#header", "backgroundColor") == "rgb(65, 118, 144)"
     shoot(page, "admin", tmp_path)
+
+
+def test_the_second_visit_asks_for_no_style_again(server: Server, page: Page) -> None:
+    home = f"http://127.0.0.1:{server.port}/"
+    page.goto(home, wait_until="networkidle")
+    names = page.eval_on_selector_all("link[rel=stylesheet]", "links => links.map(link => new URL(link.href).pathname)")
+    assert names
+    for name in names:
+        assert re.search(r"\.[0-9a-f]{12}\.css$", name)
+        server.wait_for(re.escape(f'"GET {name} HTTP/1.1" 200 '), server.access)
+    page.goto("about:blank")
+    page.goto(f"{home}?again", wait_until="networkidle")
+    assert style(page, "nav", "backgroundColor") == "rgb(13, 110, 253)"
+    # Whatever was asked for stands in the log before this.
+    server.get("/the-end")
+    server.wait_for(r'"GET /the-end ', server.access)
+    assert '"GET /?again HTTP/1.1" 200 ' in server.access.text
+    for name in names:
+        assert server.access.text.count(f'"GET {name} ') == 1, "it was not in the browser's cache"

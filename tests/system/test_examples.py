@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from peers import program
 from server import ROOT, Server
 
 EXAMPLES = ROOT / "examples"
@@ -29,3 +30,11 @@ def test_the_least_django_project_has_its_styles() -> None:
         link = re.search(r'href="(.*\.css)"', page.text)
         assert link is not None
         assert "#2f4858" in server.get(link[1]).text
+
+
+def test_the_php_site() -> None:
+    program("php-cgi")
+    with Server(cwd=EXAMPLES / "php") as server:
+        assert "PHP behind daemun" in server.get("/").text
+        assert "/a/permalink" in server.get("/a/permalink").text
+        assert server.get("/media/note.txt").text == "A file of a visitor.\n"

@@ -107,6 +107,21 @@ static = { root = "files", missing = "next", index = ["index.html"] }
 path = "*.css"
 static = { root = "files/css" }
 
+[[site]]
+hosts = ["feeds.example"]
+static = { root = "files" }
+xslt = true
+
+[[site.route]]
+path = "/made/*"
+app = "wiki"
+xslt = { stylesheet = "files/feed.xsl", on_error = "pass" }
+
+[[site.route]]
+path = "/run/*"
+cgi = { root = "cgi" }
+xslt = { stylesheet = "files/feed.xsl" }
+
 [[route]]
 path = "/robots.txt"
 respond = { body = "User-agent: *" }
@@ -127,6 +142,12 @@ def app(environ, start_response):
 
 def other(environ, start_response):
     return app(environ, start_response)
+"""
+
+STYLESHEET = """\
+<xsl:stylesheet version="1.0" xmlns:xsl="http://www.w3.org/1999/XSL/Transform">
+<xsl:output method="html"/><xsl:template match="/"><p>feed</p></xsl:template>
+</xsl:stylesheet>
 """
 
 SCRIPT = """\
@@ -177,6 +198,9 @@ def everything(tmp_path: Path) -> Path:
         "files/css/site.css": "b {}" * 100,
         "files/css/site.css.gz": "zz",
         "files/.hidden": "x",
+        "files/feed.xsl": STYLESHEET,
+        "files/feed.xml": '<?xml-stylesheet type="text/xsl" href="/feed.xsl"?><rss/>',
+        "files/wrong.xml": '<?xml-stylesheet type="text/xsl" href="/none.xsl"?><rss/>',
     }
     for name, text in files.items():
         path = tmp_path / name
@@ -191,6 +215,7 @@ def everything(tmp_path: Path) -> Path:
 
 PLACES = [
     *("", "static/", "static/a.txt", "static", "static/css", "static/css/site.css", "static/nothing", "static/.hidden"),
+    *("feed.xml", "wrong.xml", "feed.xsl", "made/feed", "run/env.cgi", "static/feed.xml"),
     *("admin/", "admin", "private/x", "old/x/y", "api/orders", "api", "cgi-bin/env.cgi/more", "cgi-bin/sub/deep"),
     *("cgi-bin/dead", "cgi-bin/nothing", "cgi-bin/.x", "render/a", "page", "deep/b", "site.css", "a.txt", "a.css"),
     *(
@@ -214,6 +239,7 @@ HOSTS = [
         "wiki.example",
         "wiki.example",
         "files.example",
+        "feeds.example",
         "back.example",
     ),
     *("SHOP.example.", "other.example", "127.0.0.1", "shop.example:8080"),

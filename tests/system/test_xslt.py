@@ -225,8 +225,13 @@ def test_a_hostile_stylesheet_is_bounded_and_told(hostile: Server, name: str) ->
 
 
 def test_a_mistake_is_told_with_file_and_line(hostile: Server) -> None:
+    before = len(hostile.errors.lines)
     assert hostile.get("/broken.xml").status == 500
     hostile.wait_for(r"xslt: /broken\.xml by /broken\.xsl: /broken\.xsl:3: ")
+    assert hostile.get("/good.xml").status == 200
+    told = [line for line in hostile.errors.lines[before:] if "/broken.xml" in line]
+    # Once, and nothing that was told already.
+    assert len({line.split("xslt: ")[1] for line in told}) == len(told), told
 
 
 def test_nobody_waits_for_a_transformation_that_takes_long(tmp_path: Path) -> None:

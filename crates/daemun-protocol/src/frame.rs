@@ -221,8 +221,19 @@ pub fn put(out: &mut Vec<u8>, kind: Kind, request: u32, payload: &[u8]) {
     out.put_slice(payload);
 }
 
-/// Appends a [`Kind::Request`]; `inline` is the body for [`RequestBody::Inline`] and empty otherwise.
-pub fn put_request(out: &mut Vec<u8>, request: u32, environment: &[u8], body: RequestBody, inline: &[u8]) {
+/// Set in the first byte of a [`Kind::Request`] where many others wait behind it.
+const CROWDED: u8 = 0x80;
+
+/// Appends a [`Kind::Request`]; `inline` is the body for [`RequestBody::Inline`] and empty otherwise. Where many others
+/// wait (`crowded`), the worker may hold finished answers back for longer, to write them together.
+pub fn put_request(
+    out: &mut Vec<u8>,
+    request: u32,
+    crowded: bool,
+    environment: &[u8],
+    body: RequestBody,
+    inline: &[u8],
+) {
     let tail = match body {
         RequestBody::None | RequestBody::Stream => 0,
         RequestBody::Inline => inline.len(),
@@ -236,7 +247,7 @@ pub fn put_request(out: &mut Vec<u8>, request: u32, environment: &[u8], body: Re
         RequestBody::Arena { .. } => 3,
         RequestBody::Stream => 4,
     };
-    out.put_u8(number);
+    out.put_u8(if crowded { number | CROWDED } else { number });
     out.put_u32_le(environment.len() as u32);
     out.put_slice(environment);
     match body {

@@ -170,6 +170,15 @@ fn what_cannot_be_read_is_named_before_anything_is_written() {
 }
 
 #[test]
+fn a_file_that_is_not_what_it_was_when_it_is_read_is_named() {
+    let tree = Tree::with(&[("a.txt", b"a")]);
+    // The kernel says that it is empty, and gives more: just what a file does that is written to.
+    std::os::unix::fs::symlink("/proc/self/status", tree.source("grows.txt")).unwrap();
+    assert!(tree.fault().contains("changed while it was read; collect again"), "{}", tree.fault());
+    assert_eq!(tree.names(), Vec::<String>::new());
+}
+
+#[test]
 fn of_two_files_with_one_name_the_first_wins_and_the_other_is_reported() {
     let mut tree = Tree::with(&[("a.css", b"first")]);
     let other = tree.folder.path().join("other");

@@ -21,6 +21,8 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// As in the shim: how long finished answers may wait for others, in seconds.
 pub const HOLD: f64 = 0.0005;
+const HOLD_CROWDED: f64 = 0.0025;
+const CROWDED: u8 = 0x80;
 
 /// The fields that Python code sees are `Lane.__init__`'s: it fills them, and their meaning stands there.
 #[repr(C)]
@@ -40,6 +42,7 @@ pub struct Lane {
     pub since: f64,
     pub slowest: f64,
     held_since: f64,
+    hold: f64,
     /// The shim's `Exchange` that was made last.
     current: Py,
     /// The call that is running, or NULL; borrowed from it.
@@ -79,6 +82,7 @@ pub fn make_type() -> Py {
         member(c"since", py::T_DOUBLE, offset_of!(Lane, since)),
         member(c"slowest", py::T_DOUBLE, offset_of!(Lane, slowest)),
         member(c"held_since", py::T_DOUBLE, offset_of!(Lane, held_since)),
+        member(c"hold", py::T_DOUBLE, offset_of!(Lane, hold)),
         MemberDef { name: core::ptr::null(), kind: 0, offset: 0, flags: 0, doc: core::ptr::null() },
     ];
     // Before 3.9 the interpreter does not copy this table.
@@ -290,7 +294,8 @@ pub unsafe fn finish(lane: *mut Lane) -> Result<()> {
         if held == 1 {
             (*lane).held_since = now;
         }
-        if held > 0 && now - (*lane).held_since + (*lane).slowest >= HOLD {
+        let expected = if (*lane).hold > HOLD { spent } else { (*lane).slowest };
+        if held > 0 && now - (*lane).held_since + expected >= (*lane).hold {
             return wire::flush(lane);
         }
     }
@@ -336,9 +341,11 @@ unsafe fn take_frame(lane: *mut Lane, kind: u8, request: u32, payload: &[u8]) ->
         let (start, rest) = payload.split_first_chunk::<5>().ok_or_else(|| raise(c"a request is too short"))?;
         let size = u32::from_le_bytes([start[1], start[2], start[3], start[4]]) as usize;
         let (block, body) = rest.split_at_checked(size).ok_or_else(|| raise(c"a request is too short"))?;
-        let (kind, block) = (Own::take(py::PyLong_FromLong(start[0].into()))?, bytes_of(block)?);
+        (*lane).hold = if start[0] & CROWDED == 0 { HOLD } else { HOLD_CROWDED };
+        let body_kind = start[0] & !CROWDED;
+        let (kind, block) = (Own::take(py::PyLong_FromLong(body_kind.into()))?, bytes_of(block)?);
         let mut body = bytes_of(body)?;
-        if start[0] > INLINE {
+        if body_kind > INLINE {
             let prepare = names()?.prepare_body;
             let (request, kind) = (request.py(), kind.py());
             body = Own::take(py::PyObject_CallMethodObjArgs(object, prepare, request, kind, body.py(), end))?;

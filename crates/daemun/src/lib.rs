@@ -11,6 +11,7 @@
 
 pub mod alarm;
 pub mod app;
+pub mod certifier;
 pub mod cgi;
 pub mod check;
 pub mod cli;

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 use daemun::cli::{self, Command};
 use daemun::config::{ConfigError, Configuration, Environment};
 use daemun::django::collect;
-use daemun::{launcher, server, transformer};
+use daemun::{certifier, launcher, server, transformer};
 
 fn main() -> ExitCode {
     // Roles are told apart before anything is parsed: their arguments are ours, not a person's.
     match std::env::args_os().nth(1) {
         Some(role) if role == server::FRONT_ROLE => return server::front::run(3),
         Some(role) if role == launcher::LAUNCHER_ROLE => return launcher::run(3),
+        Some(role) if role == certifier::CERTIFIER_ROLE => return certifier::run(3),
         Some(role) if role == transformer::TRANSFORMER_ROLE => return transformer::run(3),
         Some(role) if role == transformer::CHECK_ROLE => return transformer::check(),
         Some(role) if role == collect::ROLE => return collect::execute(),
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Collect(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Check(arguments) => with_environment(|environment| arguments.run(&environment)),
         Command::Help(arguments) => arguments.run(),
+        Command::Schema(arguments) => arguments.run(),
         Command::Explain(arguments) => with_environment(|environment| arguments.run(&environment)),
         command => with_environment(|environment| cli::operate(&command, &environment)),
     }

@@ -14,10 +14,16 @@ import sys
 from typing import Any, Callable, Iterator, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+if __package__:
+    from .places import find_places
+else:
+    # `daemun check` brings both files as texts.
+    from daemun_places import find_places  # type: ignore[import-not-found, unused-ignore, no-redef]
+
 #: How bad each is; what they mean is told by ``daemun help CODE``.
 SEVERITIES = {
-    **dict.fromkeys(("D101", "D102", "D107", "D110", "D112", "D209", "D211"), "error"),
-    **dict.fromkeys(("D105", "D108", "D113", "D116", "D117", "D204", "D210", "D213"), "warning"),
+    **dict.fromkeys(("D101", "D102", "D107", "D110", "D112", "D209", "D211", "D217"), "error"),
+    **dict.fromkeys(("D105", "D108", "D113", "D116", "D117", "D204", "D210", "D213", "D215", "D216"), "warning"),
     **dict.fromkeys(("D114", "D115", "D212"), "note"),
 }
 
@@ -68,12 +74,13 @@ class Template(NamedTuple):
 class Project:
     """A Django project that is set up, and what is known of how it is served."""
 
-    def __init__(self, directory: str | None = None, workers: int | None = None) -> None:
+    def __init__(self, directory: str | None = None, workers: int | None = None, threads: int | None = None) -> None:
         from django.conf import settings
 
         self.settings = settings
         self.directory = directory
-        self.workers = workers
+        #: Threads of all processes, and of one.
+        self.workers, self.threads = workers, threads
         self.places = find_places()
         self._sources: list[tuple[str, str, str]] | None = None
         self._templates: list[Template] | None = None
@@ -181,47 +188,7 @@ def examine(project: Project) -> dict[str, Any]:
     return told
 
 
-# === Places ===
-
-
-def find_places() -> dict[str, tuple[str, int]]:
-    """Give file and line of each setting's last assignment, through `from .base import *`."""
-    places: dict[str, tuple[str, int]] = {}
-    read_assignments(os.environ.get("DJANGO_SETTINGS_MODULE", ""), places, set())
-    return places
-
-
-def read_assignments(name: str, places: dict[str, tuple[str, int]], seen: set[str]) -> None:
-    """Read the assignments at the top of one module, in the order in which they happen."""
-    module = sys.modules.get(name)
-    path = getattr(module, "__file__", None)
-    if path is None or path in seen:
-        return
-    seen.add(path)
-    try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError):
-        return
-    nodes = [node for node in ast.walk(tree) if isinstance(node, (ast.stmt,))]
-    for node in sorted(nodes, key=lambda node: node.lineno):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            read_assignments(imported(node, module), places, seen)
-            continue
-        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-        for target in targets:
-            variable = target.value if isinstance(target, ast.Subscript) else target
-            if isinstance(variable, ast.Name) and variable.id.isupper():
-                places[variable.id] = (os.path.abspath(path), node.lineno)
-
-
-def imported(node: ast.ImportFrom, module: Any) -> str:
-    """Give the absolute name of the module that is imported from."""
-    if not node.level:
-        return node.module or ""
-    parts = (module.__package__ or "").split(".")
-    parts = parts[: len(parts) - node.level + 1]
-    return ".".join([*parts, node.module] if node.module else parts)
+# === Texts ===
 
 
 def blank(match: re.Match[str]) -> str:
@@ -576,6 +543,37 @@ def media_rights(project: Project) -> Iterator[Found]:
     if root and os.path.isdir(root) and not os.access(root, os.W_OK | os.X_OK):
         message = "MEDIA_ROOT %s cannot be written by user %s: uploads will be 500" % (root, user())
         yield project.found("D213", "MEDIA_ROOT", message, "give the folder to that user")
+
+
+@rule("D215", "D216", "D217")
+def connections(project: Project) -> Iterator[Found]:
+    """Count the connections that threads have to a database."""
+    if project.workers is None or project.threads is None:
+        raise Skip("how many workers there are is known by `daemun check` only")
+    most = {"postgresql": 97, "postgis": 97, "mysql": 151}
+    for alias, database in project.settings.DATABASES.items():
+        kind = str(database.get("ENGINE") or "").rpartition(".")[2]
+        if kind not in most:
+            continue
+        pool = (database.get("OPTIONS") or {}).get("pool")
+        if pool:
+            if database.get("CONN_MAX_AGE", 0) != 0:
+                message = "the database %r has a pool and CONN_MAX_AGE: Django refuses to connect" % alias
+                yield project.found("D217", "DATABASES", message, "remove CONN_MAX_AGE: the pool keeps connections")
+            # psycopg's pool has four where nothing else is said.
+            size = (pool.get("max_size") or pool.get("min_size") or 4) if isinstance(pool, dict) else 4
+            if size < project.threads:
+                message = "a process has %d threads, and its pool of the database %r %d connections: the others wait"
+                mend = '"pool": {"max_size": %d}' % project.threads
+                yield project.found("D215", "DATABASES", message % (project.threads, alias, size), mend)
+            count = project.workers // project.threads * size
+        else:
+            count = project.workers
+        if count > most[kind]:
+            kept = "" if pool or database.get("CONN_MAX_AGE", 0) == 0 else ", and CONN_MAX_AGE keeps them open"
+            message = "the workers have up to %d connections to the database %r%s; it allows %d where nothing is set"
+            mend = "fewer processes or threads, a pooler such as pgbouncer, or a higher max_connections"
+            yield project.found("D216", "DATABASES", message % (count, alias, kept, most[kind]), mend)
 
 
 def user() -> str:

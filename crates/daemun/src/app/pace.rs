@@ -27,10 +27,22 @@ const LONGEST_SILENCE: Duration = Duration::from_millis(5);
 /// longer (`HOLD` in the shim), and it expects the next to take as long as the slowest of the last.
 const WRITES_AT_ONCE: f32 = 500.0;
 
+/// What [`AHEAD`] is while more waits than all threads will soon come to: enough for the answers that a worker then holds
+/// back (`HOLD_CROWDED` in the shim) and those that it works on while they are taken away.
+const AHEAD_CROWDED: f32 = 5_000.0;
+
+/// Requests that wait for each thread from which on the application counts as crowded.
+const CROWD: usize = 2;
+
+/// Answers that take as long as this, in microseconds, are worth writing together in a crowd: of faster ones many go
+/// together anyway, and beside slower ones a wake-up costs nothing.
+const WORTH_GATHERING: std::ops::Range<f32> = 300.0..1_900.0;
+
 /// The running average of one application's answers, in microseconds.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     average: Option<f32>,
+    crowded: bool,
 }
 
 impl Pace {
@@ -41,8 +53,24 @@ impl Pace {
         *average += (clipped - *average) / 32.0;
     }
 
+    /// So many requests wait for so many threads.
+    pub(super) fn note_queue(&mut self, waiting: usize, threads: usize) {
+        self.crowded = waiting > 0
+            && waiting >= CROWD * threads
+            && self.average.is_some_and(|average| WORTH_GATHERING.contains(&average));
+    }
+
+    /// Whether so much waits that answers should be written several at a time: whoever waits behind many others gains
+    /// more by the time that this saves than an answer loses that waits for one or two more.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded
+    }
+
     /// How long a thread may be silent before it is taken to be blocked: some answers' time.
     pub(super) fn silence(&self) -> Duration {
+        if self.crowded {
+            return LONGEST_SILENCE;
+        }
         let usual = self.average.unwrap_or_default();
         Duration::from_micros((3.0 * usual) as u64).clamp(SILENCE, LONGEST_SILENCE)
     }
@@ -55,6 +83,7 @@ impl Pace {
     /// Requests that may be on their way to one thread: 1 unless answers are fast.
     pub(super) fn depth(&self) -> usize {
         match self.average {
+            Some(average) if self.crowded => ((AHEAD_CROWDED / average.max(1.0)) as usize).clamp(1, SLOTS),
             Some(average) if average < FAST => ((AHEAD / average.max(1.0)) as usize).clamp(1, SLOTS),
             _ => 1,
         }
@@ -64,6 +93,24 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crowd_gets_more_ahead_where_answers_are_neither_fast_nor_slow() {
+        let mut pace = Pace::default();
+        pace.record(800);
+        pace.note_queue(1, 1);
+        assert_eq!((pace.is_crowded(), pace.depth()), (false, 2), "one waits");
+        pace.note_queue(2, 1);
+        assert_eq!((pace.is_crowded(), pace.depth(), pace.silence()), (true, 6, LONGEST_SILENCE));
+        pace.note_queue(2, 2);
+        assert!(!pace.is_crowded(), "one for each thread");
+        for microseconds in [20, 5_000] {
+            let mut pace = Pace::default();
+            pace.record(microseconds);
+            pace.note_queue(100, 1);
+            assert!(!pace.is_crowded(), "{microseconds}");
+        }
+    }
 
     #[test]
     fn only_a_fast_application_gets_requests_ahead() {

@@ -144,6 +144,7 @@ impl Worker {
         &mut self,
         index: usize,
         exchange: Arc<Exchange>,
+        crowded: bool,
         now: Instant,
     ) -> Result<Option<Waker>, Arc<Exchange>> {
         let Self { lanes, page, serial, .. } = self;
@@ -159,7 +160,7 @@ impl Worker {
             lane.heard = now;
         }
         let was_empty = lane.out.bytes.is_empty();
-        lane.out.put_request(id, &exchange, body);
+        lane.out.put_request(id, &exchange, crowded, body);
         exchange.sent_to(Place { serial: *serial, thread: index as u16, id }, now);
         lane.slots[slot] =
             Some(Slot { exchange, id, sent: now, state: SlotState::Held, is_slow: false, brought: now, untaken: 0 });
@@ -265,7 +266,7 @@ impl Lane {
 
 impl Outgoing {
     /// Appends a request; `file` is its own open of a spooled body.
-    fn put_request(&mut self, id: u32, exchange: &Exchange, file: Option<OwnedFd>) {
+    fn put_request(&mut self, id: u32, exchange: &Exchange, crowded: bool, file: Option<OwnedFd>) {
         let (body, inline): (RequestBody, &[u8]) = match &exchange.body {
             Payload::None => (RequestBody::None, &[]),
             Payload::Inline(bytes) => (RequestBody::Inline, bytes),
@@ -276,7 +277,7 @@ impl Outgoing {
         if let Some(descriptor) = file {
             self.descriptors.push((self.bytes.len(), descriptor));
         }
-        frame::put_request(&mut self.bytes, id, &exchange.environment, body, inline);
+        frame::put_request(&mut self.bytes, id, crowded, &exchange.environment, body, inline);
     }
 }
 

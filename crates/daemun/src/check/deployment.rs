@@ -31,7 +31,7 @@ pub(super) fn check(
         examination.add(finding);
     }
     let project = Project { configuration, app, answer };
-    examination.run(&["D203", "D206", "D207", "D208"]);
+    examination.run(&["D203", "D206", "D207", "D208", "D214"]);
     if !info.debug && !info.allowed_hosts.is_empty() {
         project.hosts(&info.allowed_hosts, examination);
     }
@@ -91,8 +91,7 @@ impl Project<'_> {
     }
 
     fn proxy_header(&self, examination: &mut Examination) {
-        let header = self.answer.settings.get("SECURE_PROXY_SSL_HEADER").and_then(|value| value.get(0));
-        let Some(name) = header.and_then(Value::as_str).filter(|name| *name != FORWARDED) else { return };
+        let Some(name) = self.proxy_field().filter(|name| *name != FORWARDED) else { return };
         let message = format!(
             "SECURE_PROXY_SSL_HEADER is {name}, which daemun passes on as it came: any client can say it came over https"
         );
@@ -100,13 +99,41 @@ impl Project<'_> {
         examination.add(self.found("D206", "SECURE_PROXY_SSL_HEADER", message, mend));
     }
 
+    /// The field that says Django how a client came, as Django writes it.
+    fn proxy_field(&self) -> Option<&str> {
+        self.answer.settings.get("SECURE_PROXY_SSL_HEADER").and_then(|value| value.get(0)).and_then(Value::as_str)
+    }
+
+    /// Https that is expected, and that Django will never see.
+    fn unseen(&self, middleware: &str, examination: &mut Examination) {
+        let secure = |setting, needed| (middleware.contains(needed) && self.is_true(setting)).then_some(setting);
+        let expected = self
+            .proxy_field()
+            .map(|_| "SECURE_PROXY_SSL_HEADER")
+            .or_else(|| secure("SESSION_COOKIE_SECURE", "SessionMiddleware"))
+            .or_else(|| secure("CSRF_COOKIE_SECURE", "CsrfViewMiddleware"));
+        let Some(setting) = expected else { return };
+        let message = format!(
+            "{setting} expects https, but no listener is https and no proxy is trusted: Django takes every request for \
+             http, and forms that come over https are 403"
+        );
+        let mend = "name the proxy that ends TLS, trusted_proxies = [\"127.0.0.1/32\"] in [server], or listen on https";
+        examination.add(self.found("D214", setting, message, mend));
+    }
+
     fn redirects(&self, examination: &mut Examination) {
         let server = &self.configuration.server;
         let middleware = self.answer.settings.get("MIDDLEWARE").map(ToString::to_string).unwrap_or_default();
         let may_be_https = !server.trusted_proxies.is_empty()
             // Peers on Unix sockets are trusted; of a socket that was inherited nothing is known.
-            || server.listeners.iter().any(|listener| listener.tls || !matches!(listener.address, Address::Tcp(_)));
-        if self.is_true("SECURE_SSL_REDIRECT") && middleware.contains("SecurityMiddleware") && !may_be_https {
+            || server.listeners.iter().any(|listener| listener.tls || !matches!(listener.address, Address::Tcp(_)))
+            // A field that daemun passes on as it came, which is told by itself.
+            || self.proxy_field().is_some_and(|name| name != FORWARDED);
+        let redirects = self.is_true("SECURE_SSL_REDIRECT") && middleware.contains("SecurityMiddleware");
+        if !redirects && !may_be_https {
+            self.unseen(&middleware, examination);
+        }
+        if redirects && !may_be_https {
             let message = "SECURE_SSL_REDIRECT is True, but no listener is https and no proxy is trusted: every page \
                            redirects to itself for ever";
             let mend =

@@ -25,7 +25,7 @@ use crate::config::{ConfigError, Configuration, Environment, Place};
 use crate::supervisor::identity;
 
 /// Rules that every import of an application decides.
-const IMPORT: &[&str] = &["D002", "D205"];
+const IMPORT: &[&str] = &["D002", "D005", "D006", "D007", "D008", "D205"];
 
 /// Warnings of the configuration that stand for themselves.
 const CONFIGURED: &[&str] = &["D001", "D003", "D004", "D404", "D405"];

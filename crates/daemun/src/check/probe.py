@@ -5,9 +5,12 @@ a descriptor with JSON: the shim, whose `describe_` functions say what `serve` w
 projects. One JSON object goes to OUT.
 """
 
+import glob
 import json
 import os
+import signal
 import sys
+import tempfile
 import threading
 import traceback
 import types
@@ -17,29 +20,72 @@ def main():
     directory = sys.argv[2]
     orders, out, lifeline = [int(word) for word in sys.argv[3:6]]
     del sys.argv[1:]
-    sys.path[0] = directory
     with open(orders, encoding="utf-8") as file:
         orders = json.load(file)
-    for descriptor in (out, lifeline):
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=watch, args=(lifeline,), daemon=True).start()
+    begin(directory, out, lifeline)  # noqa: F821 - of asked.py
+    printed = tempfile.TemporaryFile()
     # What the project prints while it is imported must not stand between what programs read.
-    os.dup2(2, 1)
+    os.dup2(printed.fileno(), 1)
     try:
         answer = ask(orders, directory)
     except BaseException as error:
         answer = {"error": tell(error, directory)}
-    data = json.dumps(answer, default=str).encode("utf-8")
-    while data:
-        data = data[os.write(out, data) :]
-    sys.stderr.flush()
-    # Threads that the project started are no reason to wait.
-    os._exit(0)
+    answer["findings"] = [*environment_of_another(), *left_by_the_import(), *told_by(printed)] + answer.get(
+        "findings", []
+    )
+    end(out, answer)  # noqa: F821 - of asked.py
 
 
-def watch(lifeline):
-    os.read(lifeline, 1)
-    os._exit(1)
+def environment_of_another():
+    """Packages of a virtual environment that lie where this interpreter does not look."""
+    if not os.path.exists(os.path.join(sys.prefix, "pyvenv.cfg")):
+        return
+    folders = {}
+    for folder in glob.glob(os.path.join(sys.prefix, "lib", "python3.*", "site-packages")):
+        names = {name.partition("-")[0] for name in os.listdir(folder)}
+        folders[os.path.basename(os.path.dirname(folder))] = names - {"pip", "setuptools", "wheel", "__pycache__"}
+    own = "python%d.%d" % sys.version_info[:2]
+    others = sorted(name for name, packages in folders.items() if packages and name != own)
+    if others and not folders.get(own):
+        message = "the virtual environment %s has the packages of %s, and its interpreter is Python %d.%d"
+        yield {
+            "code": "D005",
+            "message": message % ((sys.prefix, others[0].replace("python", "Python ")) + tuple(sys.version_info[:2])),
+            "mend": "python3 -m venv --clear %s, and install the requirements again" % sys.prefix,
+            "file": os.path.join(sys.prefix, "pyvenv.cfg"),
+        }
+
+
+def left_by_the_import():
+    """Threads and processes that run after the import."""
+    own = (threading.main_thread(), threading.current_thread())
+    threads = [thread.name for thread in threading.enumerate() if thread not in own and thread.name != WATCH]  # noqa: F821 - of asked.py
+    if threads:
+        message = "the import starts threads, which no fork keeps: " + ", ".join(sorted(threads)[:3])
+        yield {"code": "D007", "message": message, "mend": "start them with the first request, or in a hook"}
+    try:
+        with open("/proc/self/task/%d/children" % os.getpid()) as file:
+            children = file.read().split()
+    except OSError:
+        children = []
+    for child in children:
+        # This was no start: they are of no use to anybody.
+        os.kill(int(child), signal.SIGTERM)
+    if children:
+        message = "the import starts %d %s, which each worker starts again, and nobody ends"
+        message %= (len(children), "process" if len(children) == 1 else "processes")
+        yield {"code": "D008", "message": message, "mend": "start them where they are used"}
+
+
+def told_by(printed):
+    """What stands in standard output, which the log gets as well."""
+    sys.stdout.flush()
+    printed.seek(0)
+    text = printed.read(65536).decode("utf-8", "replace")
+    sys.stderr.write(text)
+    if text.strip():
+        message = "the application prints while it is imported: %r" % text.strip().splitlines()[0][:100]
+        yield {"code": "D006", "message": message, "mend": "use logging, or remove it"}
 
 
 def ask(orders, directory):
@@ -66,8 +112,9 @@ def ask(orders, directory):
             except Exception as error:
                 answer.setdefault("unknown", "%s: %s" % (type(error).__name__, error))
     answer["django"] = described or None
+    module("daemun_places", orders["places"])
     rules = module("daemun_rules", orders["rules"])
-    project = rules.Project(directory, orders["workers"])
+    project = rules.Project(directory, orders["workers"], orders["threads"])
     answer.update(rules.examine(project))
     answer["places"] = {name: {"file": file, "line": line} for name, (file, line) in project.places.items()}
     answer["settings"] = {name: plain(getattr(settings, name, None)) for name in orders["settings"]}

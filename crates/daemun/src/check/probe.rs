@@ -14,10 +14,13 @@ use crate::codes::{self, Finding};
 use crate::process::Account;
 
 /// What its interpreter runs.
-const PROGRAM: &str = include_str!("probe.py");
+const PROGRAM: &str = concat!(include_str!("../app/asked.py"), include_str!("probe.py"));
 
 /// The rules of Django projects; the Python package brings the same file.
 const RULES: &str = include_str!("../../../../python/daemun/django/rules.py");
+
+/// What they are told by where settings were assigned.
+const PLACES: &str = include_str!("../../../../python/daemun/django/places.py");
 
 /// Settings that the rules of [`deployment`](super::deployment) look at.
 const SETTINGS: &[&str] = &[
@@ -77,7 +80,7 @@ struct Found {
 /// Asks one application; what its rules found is told, and the rest of its answer given.
 pub(super) fn ask(app: &AppSettings, account: Option<&Account>, examination: &mut Examination) -> Option<Answer> {
     let django: Vec<&str> = codes::all().map(|code| code.id).filter(|id| is_django(id) && *id != "D205").collect();
-    let answer = match question(app, account) {
+    let mut answer = match question(app, account) {
         Ok(answer) => answer,
         Err(error) => {
             if app.django {
@@ -89,6 +92,12 @@ pub(super) fn ask(app: &AppSettings, account: Option<&Account>, examination: &mu
         }
     };
     examination.run(IMPORT);
+    for found in std::mem::take(&mut answer.findings) {
+        let mut finding = Finding::new(&found.code, found.message);
+        finding.mend = found.mend;
+        (finding.file, finding.line) = (found.file, found.line);
+        examination.add(finding);
+    }
     if let Some(error) = answer.error {
         examination.add(failure(app, error));
         if app.django {
@@ -99,12 +108,6 @@ pub(super) fn ask(app: &AppSettings, account: Option<&Account>, examination: &mu
     examination.run(&answer.ran);
     for (code, reason) in &answer.skipped {
         examination.skip(&[code], reason);
-    }
-    for found in &answer.findings {
-        let mut finding = Finding::new(&found.code, found.message.clone());
-        finding.mend.clone_from(&found.mend);
-        (finding.file, finding.line) = (found.file.clone(), found.line);
-        examination.add(finding);
     }
     Some(answer)
 }
@@ -131,8 +134,10 @@ fn question(app: &AppSettings, account: Option<&Account>) -> Result<Answer, Stri
     let orders = json!({
         "shim": SHIM,
         "rules": RULES,
+        "places": PLACES,
         "callables": callables,
         "workers": u64::from(app.processes) * u64::from(app.threads),
+        "threads": app.threads,
         "settings": SETTINGS,
     });
     let memory = rustix::fs::memfd_create("daemun-check", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;

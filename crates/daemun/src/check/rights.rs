@@ -33,11 +33,15 @@ pub fn closed_to_the_front(configuration: &Configuration) -> Vec<String> {
         }
         _ => Vec::new(),
     };
+    let sheets = configuration.routes.iter().filter_map(|route| {
+        let xslt = route.filters.xslt.as_ref()?;
+        Some(format!("{}: {}", xslt.origin, closed(&xslt.value.root)?))
+    });
     let sent = configuration.apps.iter().flat_map(|app| app.sendfile.iter().map(move |(_, path)| (&app.name, path)));
     let sent = sent.filter_map(|(app, path)| Some(format!("`sendfile` of [app.{app}]: {}", closed(path)?)));
     let sent_for_programs =
         sent_for_programs(configuration).filter_map(|(origin, path)| Some(format!("{origin}: {}", closed(path)?)));
-    routes.flat_map(told).chain(sent).chain(sent_for_programs).collect()
+    routes.flat_map(told).chain(sheets).chain(sent).chain(sent_for_programs).collect()
 }
 
 /// The folders that CGI programs may have files sent from, with the places of their routes.

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::{CheckArguments, CollectArguments, ExplainArguments, HelpArguments};
+use super::{CheckArguments, CollectArguments, ExplainArguments, HelpArguments, SchemaArguments};
 use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
@@ -29,6 +29,8 @@ pub enum Command {
     Check(Box<CheckArguments>),
     /// Tell of a command, or of the code of a mistake.
     Help(HelpArguments),
+    /// JSON Schema of daemun.toml, for editors, or of what a command prints with --json.
+    Schema(SchemaArguments),
     /// Which way a request takes, and why: listener, site, route, filters, handler. Starts nothing.
     Explain(Box<ExplainArguments>),
     /// How the running server is.
@@ -128,28 +130,12 @@ pub struct InitArguments {
     pub targets: Vec<String>,
 }
 
-/// `daemun serve`.
+/// What `serve`, `collect` and `explain` are told of a project in the same words.
 #[derive(Args, Clone, Debug, Default)]
-pub struct ServeArguments {
-    /// daemun.toml, project folder, module file, module:callable or module:factory(); several with a mount:
-    /// /=shop.wsgi:application /wiki=wiki:app. Without one, what there is in the current folder.
-    #[arg(value_name = "TARGET")]
-    pub targets: Vec<String>,
+pub struct ProjectArguments {
     /// Configuration file, instead of a target.
     #[arg(long, value_name = "FILE")]
     pub config: Option<String>,
-    /// PORT, HOST:PORT (IPv6 in brackets), https://HOST:PORT, unix:PATH or fd:N; repeatable, replaces those of the file.
-    #[arg(long, value_name = "ADDR")]
-    pub listen: Vec<String>,
-    /// Port on 127.0.0.1, as --listen PORT.
-    #[arg(short, long, value_name = "PORT")]
-    pub port: Option<String>,
-    /// Worker processes of each application; auto is one for each core.
-    #[arg(short = 'w', long, visible_alias = "workers", value_name = "N|auto")]
-    pub processes: Option<String>,
-    /// Threads in each process.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<String>,
     /// Interpreter or virtual environment of the application.
     #[arg(long, value_name = "PATH")]
     pub python: Option<String>,
@@ -162,6 +148,30 @@ pub struct ServeArguments {
     /// File of K=V lines; repeatable.
     #[arg(long, value_name = "FILE")]
     pub env_file: Vec<String>,
+}
+
+/// `daemun serve`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct ServeArguments {
+    /// daemun.toml, project folder, module file, module:callable or module:factory(); several with a mount:
+    /// /=shop.wsgi:application /wiki=wiki:app. Without one, what there is in the current folder.
+    #[arg(value_name = "TARGET")]
+    pub targets: Vec<String>,
+    /// Which project, and its surroundings.
+    #[command(flatten)]
+    pub project: ProjectArguments,
+    /// PORT, HOST:PORT (IPv6 in brackets), https://HOST:PORT, unix:PATH or fd:N; repeatable, replaces those of the file.
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Vec<String>,
+    /// Port on 127.0.0.1, as --listen PORT.
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Worker processes of each application; auto is one for each core.
+    #[arg(short = 'w', long, visible_alias = "workers", value_name = "N|auto")]
+    pub processes: Option<String>,
+    /// Threads in each process.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
     /// Folder whose files are sent below a path; repeatable, added to the file's routes.
     #[arg(long = "static", value_name = "URL=DIR")]
     pub statics: Vec<String>,
@@ -198,6 +208,16 @@ pub struct ServeArguments {
     /// File with its key, in PEM; without it the key is in the same file.
     #[arg(long, value_name = "FILE")]
     pub tls_key: Option<String>,
+    /// Name that a certificate is asked for from an authority (ACME), and renewed in time; repeatable. Without --listen:
+    /// ports 80 and 443, and plain requests are sent to https.
+    #[arg(long, value_name = "NAME")]
+    pub domain: Vec<String>,
+    /// Where the authority may write to.
+    #[arg(long, value_name = "ADDRESS")]
+    pub acme_email: Option<String>,
+    /// Directory of the authority, instead of that of Let's Encrypt; `staging` is the one that it has for trials.
+    #[arg(long, value_name = "staging|URL")]
+    pub acme_directory: Option<String>,
     /// File for the process id.
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<String>,
@@ -233,6 +253,9 @@ pub struct DevArguments {
     /// Have pages of the application load themselves anew after a change.
     #[arg(long)]
     pub refresh: bool,
+    /// Serve https, with a certificate that is made here where the file has no other.
+    #[arg(long)]
+    pub https: bool,
 }
 
 /// The variables that stand for options.
@@ -258,6 +281,9 @@ const VARIABLES: &[&str] = &[
     "DAEMUN_LOG_LEVEL",
     "DAEMUN_TLS_CERT",
     "DAEMUN_TLS_KEY",
+    "DAEMUN_DOMAIN",
+    "DAEMUN_ACME_EMAIL",
+    "DAEMUN_ACME_DIRECTORY",
     "DAEMUN_PID_FILE",
     "DAEMUN_COLLECT",
     "DAEMUN_MONITOR",
@@ -304,7 +330,7 @@ impl ServeArguments {
             }
             given.iter().map(|value| Wish::new(value, option)).collect()
         };
-        let config = match &self.config {
+        let config = match &self.project.config {
             // A target is more than a variable.
             None if !self.targets.is_empty() => None,
             given => one(given, "--config", "DAEMUN_CONFIG"),
@@ -321,10 +347,10 @@ impl ServeArguments {
             listen,
             processes: one(&self.processes, "--processes", "DAEMUN_PROCESSES").or_else(|| variable("DAEMUN_WORKERS")),
             threads: one(&self.threads, "--threads", "DAEMUN_THREADS"),
-            python: one(&self.python, "--python", "DAEMUN_PYTHON"),
-            directory: one(&self.directory, "--directory", "DAEMUN_DIRECTORY"),
-            env: several(&self.env, "--env", ""),
-            env_files: several(&self.env_file, "--env-file", "DAEMUN_ENV_FILE"),
+            python: one(&self.project.python, "--python", "DAEMUN_PYTHON"),
+            directory: one(&self.project.directory, "--directory", "DAEMUN_DIRECTORY"),
+            env: several(&self.project.env, "--env", ""),
+            env_files: several(&self.project.env_file, "--env-file", "DAEMUN_ENV_FILE"),
             statics: several(&self.statics, "--static", "DAEMUN_STATIC"),
             scripts: several(&self.scripts, "--cgi", "DAEMUN_CGI"),
             proxies: several(&self.proxies, "--proxy", "DAEMUN_PROXY"),
@@ -337,6 +363,10 @@ impl ServeArguments {
             log_level: one(&self.log_level, "--log-level", "DAEMUN_LOG_LEVEL"),
             tls_cert: one(&self.tls_cert, "--tls-cert", "DAEMUN_TLS_CERT"),
             tls_key: one(&self.tls_key, "--tls-key", "DAEMUN_TLS_KEY"),
+            domains: several(&self.domain, "--domain", "DAEMUN_DOMAIN"),
+            acme_email: one(&self.acme_email, "--acme-email", "DAEMUN_ACME_EMAIL"),
+            acme_directory: one(&self.acme_directory, "--acme-directory", "DAEMUN_ACME_DIRECTORY"),
+            https: false,
             pid_file: one(&self.pid_file, "--pid-file", "DAEMUN_PID_FILE"),
             monitor: several(&self.monitor, "--monitor", "DAEMUN_MONITOR"),
             health: several(&self.health, "--health", "DAEMUN_HEALTH"),

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ServeArguments, USAGE, configure};
+use super::{ProjectArguments, ServeArguments, USAGE, configure};
 use crate::config::{self, Environment};
 use crate::django::collect::{self, Bar, Options, Order};
 use crate::supervisor::identity;
@@ -18,21 +18,9 @@ pub struct CollectArguments {
     /// no project, and where they go.
     #[arg(value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// Configuration file, instead of a target.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<String>,
-    /// Interpreter or virtual environment of the application.
-    #[arg(long, value_name = "PATH")]
-    pub python: Option<String>,
-    /// Working folder and first place of sys.path.
-    #[arg(long, value_name = "DIR")]
-    pub directory: Option<String>,
-    /// Environment variable of the application; repeatable.
-    #[arg(long, value_name = "K=V")]
-    pub env: Vec<String>,
-    /// File of K=V lines; repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<String>,
+    /// Which project, and its surroundings.
+    #[command(flatten)]
+    pub project: ProjectArguments,
     /// User of the application when started as root.
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
@@ -161,11 +149,7 @@ impl CollectArguments {
     fn as_serve(&self) -> ServeArguments {
         ServeArguments {
             targets: self.targets.clone(),
-            config: self.config.clone(),
-            python: self.python.clone(),
-            directory: self.directory.clone(),
-            env: self.env.clone(),
-            env_file: self.env_file.clone(),
+            project: self.project.clone(),
             user: self.user.clone(),
             group: self.group.clone(),
             ..ServeArguments::default()

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{ServeArguments, USAGE, configure};
+use super::{ProjectArguments, ServeArguments, USAGE, configure, operate};
 use crate::config::Environment;
 use crate::explain::{Explainer, Question, Style, ask_projects, table_text, text};
 
@@ -38,24 +38,12 @@ pub struct ExplainArguments {
     /// What is served, as for `serve`: daemun.toml, project folder, module file or module:callable; repeatable.
     #[arg(long = "target", value_name = "TARGET")]
     pub targets: Vec<String>,
-    /// Configuration file, instead of a target.
-    #[arg(long, value_name = "FILE")]
-    pub config: Option<String>,
+    /// Which project, and its surroundings.
+    #[command(flatten)]
+    pub project: ProjectArguments,
     /// Where `serve` would listen; repeatable, replaces those of the file.
     #[arg(long, value_name = "ADDR")]
     pub listen: Vec<String>,
-    /// Interpreter or virtual environment of the application.
-    #[arg(long, value_name = "PATH")]
-    pub python: Option<String>,
-    /// Working folder and first place of sys.path.
-    #[arg(long, value_name = "DIR")]
-    pub directory: Option<String>,
-    /// Environment variable of the application; repeatable.
-    #[arg(long, value_name = "K=V")]
-    pub env: Vec<String>,
-    /// File of K=V lines; repeatable.
-    #[arg(long, value_name = "FILE")]
-    pub env_file: Vec<String>,
     /// Folder whose files are sent below a path, as for `serve`; repeatable.
     #[arg(long = "static", value_name = "URL=DIR")]
     pub statics: Vec<String>,
@@ -93,7 +81,13 @@ impl ExplainArguments {
     fn explainer(&self, environment: &Environment) -> Result<Explainer, String> {
         let mut configuration = configure(&self.as_serve(), environment).map_err(|error| error.to_string())?;
         let unknown = ask_projects(&mut configuration);
-        Explainer::new(configuration, unknown).map_err(|error| format!("daemun: explain: {error}"))
+        // Only a server that runs has heard of others.
+        let running = if configuration.upstreams.is_empty() {
+            Err(String::new())
+        } else {
+            operate::running(&configuration, environment).map(Box::new).map_err(|error| error.to_string())
+        };
+        Explainer::new(configuration, unknown, running).map_err(|error| format!("daemun: explain: {error}"))
     }
 
     fn single(&self, explainer: &Explainer, environment: &Environment) -> Result<String, String> {
@@ -135,12 +129,8 @@ impl ExplainArguments {
     fn as_serve(&self) -> ServeArguments {
         ServeArguments {
             targets: self.targets.clone(),
-            config: self.config.clone(),
+            project: self.project.clone(),
             listen: self.listen.clone(),
-            python: self.python.clone(),
-            directory: self.directory.clone(),
-            env: self.env.clone(),
-            env_file: self.env_file.clone(),
             statics: self.statics.clone(),
             scripts: self.scripts.clone(),
             ..ServeArguments::default()

@@ -11,6 +11,7 @@ mod help;
 mod init;
 mod operate;
 mod report;
+mod schema;
 mod words;
 
 use std::ffi::OsString;
@@ -18,16 +19,17 @@ use std::fmt;
 
 use clap::Parser;
 
-use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, Place};
+use crate::config::{self, ConfigError, ConfigFault, Configuration, Environment, Place, Wishes};
 use crate::process::Account;
 use crate::process::account::find_group;
 
-pub use arguments::{Arguments, Command, DevArguments, ServeArguments};
+pub use arguments::{Arguments, Command, DevArguments, ProjectArguments, ServeArguments};
 pub use check::CheckArguments;
 pub use collect::CollectArguments;
 pub use explain::ExplainArguments;
 pub use help::HelpArguments;
 pub use operate::run as operate;
+pub use schema::{SchemaArguments, SchemaOf};
 
 /// Exit code of wrong usage and of a configuration that cannot be used.
 pub const USAGE: u8 = 2;
@@ -51,7 +53,11 @@ pub fn parse<T: Into<OsString> + Clone>(words: impl IntoIterator<Item = T>) -> R
 
 /// What `serve` is to do, from options, environment, files and what is found. Called again for each reload.
 pub fn configure(arguments: &ServeArguments, environment: &Environment) -> Result<Configuration, ConfigError> {
-    let mut configuration = config::gather(&arguments.wishes(environment), environment)?;
+    configure_wishes(&arguments.wishes(environment), environment)
+}
+
+fn configure_wishes(wishes: &Wishes, environment: &Environment) -> Result<Configuration, ConfigError> {
+    let mut configuration = config::gather(wishes, environment)?;
     configuration.warnings.extend(arguments::misspelt(environment));
     check_accounts(&configuration)?;
     Ok(configuration)
@@ -62,7 +68,8 @@ pub fn configure_development(
     arguments: &DevArguments,
     environment: &Environment,
 ) -> Result<Configuration, ConfigError> {
-    let mut configuration = configure(&arguments.serve, environment)?;
+    let wishes = Wishes { https: arguments.https, ..arguments.serve.wishes(environment) };
+    let mut configuration = configure_wishes(&wishes, environment)?;
     config::develop(&mut configuration, &arguments.wishes(environment), environment);
     Ok(configuration)
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::arguments::{Command, Place, StatusArguments};
 use super::{init, report};
-use crate::config::{self, Environment, Wish, Wishes};
+use crate::config::{self, Configuration, Environment, Wish, Wishes};
 use crate::control::client::{AskError, Conversation};
 use crate::control::message::Status;
 use crate::control::place::{self, Surroundings};
@@ -31,6 +31,7 @@ pub fn run(command: &Command, environment: &Environment) -> ExitCode {
         | Command::Collect(_)
         | Command::Check(_)
         | Command::Explain(_)
+        | Command::Schema(_)
         | Command::Help(_) => return ExitCode::FAILURE,
         Command::Reload(arguments) => (&arguments.place, Wanted::Reload { apps: arguments.apps.clone() }),
         Command::Stacks(arguments) => (&arguments.place, Wanted::Stacks { app: arguments.app.clone() }),
@@ -144,6 +145,16 @@ fn ask_status(places: &[PathBuf]) -> Result<Status, AskError> {
         _ => "the server ended before it had answered".to_owned(),
     };
     Err(AskError::Io(conversation.path().to_path_buf(), std::io::Error::other(reason)))
+}
+
+/// How the server is that runs with this configuration.
+pub(super) fn running(configuration: &Configuration, environment: &Environment) -> Result<Status, AskError> {
+    let control = environment.variable("DAEMUN_CONTROL").map(|path| environment.absolute(path));
+    let mut places: Vec<PathBuf> = control.or_else(|| configuration.server.control.clone()).into_iter().collect();
+    if places.is_empty() {
+        places = of_key(&configuration.key, environment);
+    }
+    ask_status(&places)
 }
 
 /// Where the server's socket may be.

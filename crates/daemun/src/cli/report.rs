@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::control::message::{AppStatus, Status};
+use crate::control::message::{AppStatus, CertificateStatus, ServerStatus, Status};
+
+/// The last second that an HTTP date can tell, that of the year 9999.
+const LAST_DATE: u64 = 253_402_300_799;
 
 /// A status as text; each line can be found by its first word.
 pub(super) fn text(status: &Status) -> String {
@@ -34,10 +37,30 @@ fn describe(out: &mut String, status: &Status) -> std::fmt::Result {
             writeln!(out, "log       {} lines of the access log were lost", traffic.lost_lines)?;
         }
     }
+    for certificate in &status.certificates {
+        let CertificateStatus { hosts, state, issuer, until, reason, .. } = certificate;
+        let hosts = if hosts.is_empty() { "all other names".to_owned() } else { hosts.join(", ") };
+        write!(out, "tls       {hosts}: {state}")?;
+        if let Some(until) = until.and_then(|until| u64::try_from(until).ok()) {
+            let until = std::time::UNIX_EPOCH + std::time::Duration::from_secs(until.min(LAST_DATE));
+            write!(out, ", by {issuer}, until {}", httpdate::fmt_http_date(until))?;
+        }
+        if let Some(reason) = reason {
+            write!(out, "; {reason}")?;
+        }
+        writeln!(out)?;
+    }
     let front = &status.front;
     writeln!(out, "front     pid {} for {}, started again {} times", front.pid, self::age(front.age), front.restarts)?;
     for (name, app) in &status.apps {
         application(out, name, app)?;
+    }
+    for (name, servers) in &status.upstreams {
+        for ServerStatus { url, state, age, active, kept, requests, failures } in servers {
+            let heard = age.map_or("not heard of yet".to_owned(), |age| format!("heard of {} ago", self::age(age)));
+            write!(out, "upstream  {name}: {url} {state}, {heard}, {active} active, {kept} kept connections, ")?;
+            writeln!(out, "{requests} requests, {failures} failed")?;
+        }
     }
     if let Some(reload) = &status.last_reload {
         for line in reload.text.lines() {

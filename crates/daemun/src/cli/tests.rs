@@ -59,7 +59,7 @@ fn a_wrong_word_gets_the_right_one() {
     for (words, want) in [
         (&["runserver"][..], "there is no command `runserver`; use `daemun dev`"),
         (&["collectstatic"], "there is no command `collectstatic`; use `daemun collect`"),
-        (&["schema"], "`daemun schema` is not supported by this version"),
+        (&["import"], "`daemun import` is not supported by this version"),
         (&["shop:app"], "a command is missing before `shop:app`; use `daemun serve shop:app`"),
         (&["serve", "--bind", "0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),
         (&["serve", "--bind=0.0.0.0:80"], "there is no option `--bind`; use `--listen`"),
@@ -69,7 +69,7 @@ fn a_wrong_word_gets_the_right_one() {
             &["serve", "--reload"],
             "there is no option `--reload`: `daemun dev` reloads by itself, `daemun serve` when it is told to (HUP)",
         ),
-        (&["serve", "--domain", "a.example"], "`--domain` is not supported by this version"),
+        (&["serve", "--preload"], "`--preload` is not supported by this version"),
         (&["serve", "--settings=a.settings"], "there is no option `--settings`; use `--env DJANGO_SETTINGS_MODULE=…`"),
     ] {
         let refusal = parse(["daemun"].iter().chain(words).copied()).unwrap_err();

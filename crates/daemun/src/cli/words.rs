@@ -16,7 +16,7 @@ const COMMANDS: &[(&str, &str)] = &[
 ];
 
 /// Commands that a coming version will have.
-const LATER_COMMANDS: &[&str] = &["import", "compare", "schema"];
+const LATER_COMMANDS: &[&str] = &["import", "compare"];
 
 /// Options of gunicorn, uWSGI, Granian, waitress and Django, and what to write instead.
 const OPTIONS: &[(&str, &str)] = &[
@@ -88,22 +88,8 @@ const NEEDLESS: &[(&str, &str)] = &[
 ];
 
 /// Options that a coming version will have.
-const LATER_OPTIONS: &[&str] = &[
-    "--proxy",
-    "--domain",
-    "--acme-email",
-    "--acme-directory",
-    "--tls-cert",
-    "--tls-key",
-    "--certfile",
-    "--keyfile",
-    "--ssl-certificate",
-    "--ssl-keyfile",
-    "--ssl-certfile",
-    "--preload",
-    "--https",
-    "--debugger",
-];
+const LATER_OPTIONS: &[&str] =
+    &["--certfile", "--keyfile", "--ssl-certificate", "--ssl-keyfile", "--ssl-certfile", "--preload", "--debugger"];
 
 /// What to say instead of clap's own message, where the wrong word is known.
 pub(super) fn advice(error: &clap::Error) -> Option<String> {

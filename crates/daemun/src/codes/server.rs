@@ -37,6 +37,38 @@ pub(super) const GENERAL: &[Code] = &[
         example: "DAEMUN_LISTN=0.0.0.0:80",
         mend: "what the message says",
     },
+    Code {
+        id: "D005",
+        severity: Error,
+        title: "a virtual environment has the packages of another Python",
+        cause: "Its interpreter leads to a newer Python than the one it was made with, as after an upgrade of the system: packages lie in lib/python3.11, and Python 3.13 looks in lib/python3.13.",
+        example: ".venv/bin/python -> /usr/bin/python3   # 3.13 by now\n.venv/lib/python3.11/site-packages/django",
+        mend: "make it anew: python3 -m venv --clear .venv, and install the requirements again",
+    },
+    Code {
+        id: "D006",
+        severity: Note,
+        title: "the application prints while it is imported",
+        cause: "Whatever imports it prints that too: each start and reload writes it to the log, and `manage.py dumpdata > data.json` into the data.",
+        example: "print(\"settings loaded\")   # at the top of settings.py",
+        mend: "use logging, or remove it",
+    },
+    Code {
+        id: "D007",
+        severity: Note,
+        title: "the import starts threads",
+        cause: "Threads do not survive a fork: each worker has to import the application by itself, which costs memory and time, and with `preload = true` they are missing. Each worker has its own.",
+        example: "threading.Thread(target=refresh).start()   # at the top of a module",
+        mend: "start them with the first request, in a hook of [app.NAME] `hooks`, or in a program of their own",
+    },
+    Code {
+        id: "D008",
+        severity: Warning,
+        title: "the import starts processes",
+        cause: "Each worker starts them again, at each start and reload, `manage.py` commands too, and nobody ends them with it.",
+        example: "pool = multiprocessing.Pool(4)   # at the top of a module",
+        mend: "start them where they are used, or run them as a service of their own",
+    },
 ];
 
 /// D3…: CGI scripts.
@@ -204,5 +236,21 @@ pub(super) const SERVER: &[Code] = &[
         cause: "Balancers keep them for 60 s. Where this server closes first, a request may meet the closing: 502 now and then.",
         example: "trusted_proxies = [\"10.0.0.0/8\"]\nkeep_alive = \"15s\"",
         mend: "keep_alive = \"75s\"",
+    },
+    Code {
+        id: "D413",
+        severity: Warning,
+        title: "the state folder does not outlive a restart",
+        cause: "Account and certificates from an authority lie in memory, or in a container's own layer: the next start asks for them anew, and authorities give few (Let's Encrypt: five a week for the same names).",
+        example: "/var/lib/daemun lies on the own layer of a container (overlayfs)",
+        mend: "put a volume there: docker run -v daemun-state:/var/lib/daemun, or state = \"/a/volume\" in [server]",
+    },
+    Code {
+        id: "D414",
+        severity: Note,
+        title: "a certificate is self-made",
+        cause: "Nobody but this machine vouches for it, as `daemun dev --https` needs it: browsers warn of it once.",
+        example: "daemun dev --https",
+        mend: "nothing while developing; `acme` in [[tls]], or --domain, for the public",
     },
 ];

@@ -9,8 +9,9 @@ use super::fault::{ConfigFault, Place, Report};
 use super::interpreter::{Choice, Named};
 use super::section::{Entry, Keys, Section};
 use super::target::{self, Application, Looking, Target};
-use super::{static_route, units, variables};
+use super::{filters, static_route, units, variables};
 use crate::app::{AppSettings, InheritEnv, Mount, Preload};
+use crate::filter::{EarlyHints, Placed};
 
 /// The keys of `[app.NAME]`.
 pub(super) const KEYS: Keys = Keys {
@@ -40,6 +41,7 @@ pub(super) const KEYS: Keys = Keys {
         "user",
         "group",
         "sendfile",
+        "early_hints",
     ],
     later: &["asgi", "static", "watch"],
 };
@@ -63,6 +65,8 @@ pub(super) struct Draft {
     pub(super) processes: Option<u32>,
     /// The fewest processes, where they are started on demand.
     pub(super) min_processes: Option<u32>,
+    /// What its routes do about early hints.
+    pub(super) early_hints: Option<Placed<EarlyHints>>,
     /// What stands in for `directory` where nothing says it.
     pub(super) folder: PathBuf,
 }
@@ -111,6 +115,7 @@ impl Draft {
             python: None,
             processes: None,
             min_processes: None,
+            early_hints: None,
             folder,
         }
     }
@@ -130,6 +135,7 @@ impl Draft {
         draft.read_surroundings(section);
         draft.read_limits(section);
         draft.read_worker(section);
+        draft.early_hints = filters::early_hints(section);
         draft
     }
 

@@ -13,7 +13,8 @@ use crate::launcher::{Reuse, Sandbox};
 use crate::router::{HostPattern, PathPattern};
 use crate::static_files::Barred;
 
-const KEYS: Keys = Keys {
+/// The keys of `cgi`.
+pub(super) const KEYS: Keys = Keys {
     known: &[
         "root",
         "program",

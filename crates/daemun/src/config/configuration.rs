@@ -91,6 +91,8 @@ pub struct ServerSettings {
     pub health: Vec<ListenerSettings>,
     /// The control socket; `None`: derived from [`Configuration::key`].
     pub control: Option<PathBuf>,
+    /// Folder for what must be found again: accounts at authorities, certificates. `None` where there is no place for it.
+    pub state: Option<PathBuf>,
 }
 
 impl ServerSettings {

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme;
 use super::configuration::{Configuration, DevelopmentSettings};
 use super::environment::Environment;
 use crate::app::Development;
 use crate::telemetry::Format;
+use crate::tls::Source;
 use crate::watch::WatchSettings;
 
 /// How long anything may take while a person may be looking at it in a debugger: a week.
@@ -40,6 +42,13 @@ pub fn develop(configuration: &mut Configuration, wishes: &DevelopmentWishes, en
     server.grace = UNHURRIED;
     if !wishes.has_format && server.telemetry.access.format == Format::Combined {
         server.telemetry.access.format = Format::Readable { colours: wishes.colours };
+    }
+    // Who develops asks no authority: names of the public web do not lead to this machine.
+    for tls in configuration.tls.iter_mut().filter(|tls| matches!(tls.source, Source::Authority(_))) {
+        tls.source = Source::SelfMade;
+        if let Some(state) = &server.state {
+            acme::place(tls, state);
+        }
     }
     for app in &mut configuration.apps {
         app.development = Some(Development { refresh: wishes.refresh });

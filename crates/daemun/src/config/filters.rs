@@ -5,9 +5,20 @@ mod headers;
 mod requests;
 mod xslt;
 
-use super::section::{Entry, Section};
-use crate::filter::{AccessSettings, FilterSettings, Placed};
+use super::section::{Entry, Keys, Section};
+use crate::filter::{AccessSettings, EarlyHints, FilterSettings, Placed};
 use crate::router::PathPattern;
+
+/// The keys of those filters that are tables.
+pub(super) const KEYS: [(&str, Keys); 7] = [
+    ("rate_limit", requests::RATE_LIMIT),
+    ("basic_auth", requests::BASIC_AUTH),
+    ("rewrite", requests::REWRITE),
+    ("headers", headers::HEADERS),
+    ("cache", answers::CACHE),
+    ("xslt", xslt::XSLT),
+    ("compress", answers::COMPRESS),
+];
 
 /// Reads the filters of a table. `path` is what `strip_prefix = true` strips; a site has none.
 pub(super) fn read(section: &Section<'_>, path: Option<&PathPattern>) -> FilterSettings {
@@ -23,11 +34,17 @@ pub(super) fn read(section: &Section<'_>, path: Option<&PathPattern>) -> FilterS
         rewrite: entry("rewrite").and_then(|entry| placed(&entry, requests::rewrite(&entry))),
         strip_prefix: entry("strip_prefix").and_then(|entry| placed(&entry, requests::strip_prefix(&entry, path))),
         cache: entry("cache").and_then(|entry| placed(&entry, answers::cache(&entry))),
+        early_hints: early_hints(section),
         xslt: entry("xslt").and_then(|entry| placed(&entry, xslt::read(&entry, section, path))),
         compress: entry("compress").and_then(|entry| placed(&entry, answers::compress(&entry))),
         errors: entry("errors").and_then(|entry| placed(&entry, answers::errors(&entry))),
         server_timing: entry("server_timing").and_then(|entry| placed(&entry, entry.boolean())),
     }
+}
+
+/// `early_hints`, which an application has too.
+pub(super) fn early_hints(section: &Section<'_>) -> Option<Placed<EarlyHints>> {
+    section.entry("early_hints").and_then(|entry| placed(&entry, answers::early_hints(&entry)))
 }
 
 /// What was read, with its place.

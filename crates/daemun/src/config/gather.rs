@@ -10,15 +10,16 @@ use super::configuration::{Configuration, HandlerSettings, ServerSettings};
 use super::document::{Document, glob};
 use super::environment::Environment;
 use super::fault::{ConfigError, Place, Report};
-use super::section::{Entry, Keys, Section, Source};
+use super::section::{self, Entry, Keys, Section};
 use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
 use super::{app, cgi, route, server, site, static_route, tls, units, upstream};
 use crate::listener::{Address, ListenerSettings};
+use crate::tls::Source;
 
-const FILE: Keys = Keys {
+pub(super) const FILE: Keys = Keys {
     known: &["include", "server", "tls", "app", "upstream", "route", "site"],
-    later: &["monitor", "health", "cache", "control", "acme"],
+    later: &["monitor", "health", "cache", "control"],
 };
 /// Where keys belong that stand above the first table by mistake.
 const HOMES: [(&str, Keys); 5] = [
@@ -40,6 +41,10 @@ struct Draft {
     listens_secure: bool,
     /// Where `listen` was written.
     listen_place: Option<Place>,
+    /// Whether the default listeners are those of the public web, 80 and 443.
+    listens_publicly: bool,
+    /// Whether `redirect_https` was written.
+    says_redirect: bool,
     tls: Vec<tls::Draft>,
     apps: Vec<app::Draft>,
     upstreams: Vec<upstream::Draft>,
@@ -83,7 +88,7 @@ pub fn control_of(path: &Path, environment: &Environment) -> Option<std::path::P
     let unread = Report::default();
     let document = Document::load(path, &Place::named("control"), environment).ok()?;
     let table = document.parse(&unread);
-    let source = Source { document: &document, environment, report: &unread };
+    let source = section::Source { document: &document, environment, report: &unread };
     let server = Section::unchecked(source, table.get_ref()).entry("server")?;
     server.section("[server]", "a table", server::KEYS)?.entry("control")?.path()
 }
@@ -108,7 +113,7 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
     let table = main.parse(report);
     // After a mistake in the grammar some of it was perhaps not read: nothing else that is told would be sure.
     report.check()?;
-    let source = Source { document: &main, environment, report };
+    let source = section::Source { document: &main, environment, report };
     let mut included = Vec::new();
     if let Some(entry) = Section::file(source, table.get_ref(), FILE, &HOMES).entry("include") {
         for item in entry.items("a list of paths such as [\"sites/*.toml\"]").unwrap_or_default() {
@@ -126,8 +131,9 @@ fn read(path: &Path, told: &Place, environment: &Environment, report: &Report) -
     let tables: Vec<Spanned<DeTable<'_>>> = included.iter().map(|document| document.parse(&grammar)).collect();
     grammar.check()?;
     let mut files = vec![(source, table.get_ref())];
-    files
-        .extend(included.iter().zip(&tables).map(|(document, table)| (Source { document, ..source }, table.get_ref())));
+    files.extend(
+        included.iter().zip(&tables).map(|(document, table)| (section::Source { document, ..source }, table.get_ref())),
+    );
     for &(source, table) in &files[1..] {
         Section::file(source, table, INCLUDED, &HOMES);
     }
@@ -146,6 +152,8 @@ impl Draft {
             server,
             listens_secure: false,
             listen_place: None,
+            listens_publicly: false,
+            says_redirect: false,
             tls: Vec::new(),
             apps: Vec::new(),
             upstreams: Vec::new(),
@@ -155,7 +163,7 @@ impl Draft {
         }
     }
 
-    fn read(&mut self, files: &[(Source<'_>, &DeTable<'_>)]) {
+    fn read(&mut self, files: &[(section::Source<'_>, &DeTable<'_>)]) {
         let mut servers = Vec::new();
         let (mut site_routes, mut sites) = (Vec::new(), 0);
         for &(source, table) in files {
@@ -192,6 +200,7 @@ impl Draft {
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
             server::read(&section, &mut self.server);
             self.listen_place = section.entry("listen").map(|entry| entry.place());
+            self.says_redirect = section.entry("redirect_https").is_some();
         }
     }
 
@@ -237,6 +246,21 @@ impl Draft {
             self.tls.retain(|other| !other.settings.hosts.is_empty());
             self.tls.push(draft);
         }
+        let domains = wishes.domains(report);
+        if !domains.is_empty() {
+            // Who names a site and says nothing of where to listen means the public web, and https on it.
+            self.listens_publicly = true;
+            self.server.redirect_https |= !self.says_redirect;
+            self.tls.extend(domains);
+        }
+        wishes.apply_to_acme(&mut self.tls, report);
+        if wishes.https {
+            self.listens_secure = true;
+            self.server.listeners.iter_mut().for_each(|listener| listener.tls = true);
+            if self.tls.is_empty() {
+                self.tls.push(tls::Draft::wished(Vec::new(), Source::SelfMade, Place::named("--https")));
+            }
+        }
         if let [_, _, ..] = &self.apps[..] {
             for wish in [&wishes.directory, &wishes.python].into_iter().flatten() {
                 let message =
@@ -256,6 +280,7 @@ impl Draft {
 
     fn complete(mut self, environment: &Environment, report: Report) -> Result<Configuration, ConfigError> {
         self.listen_by_platform(environment, &report);
+        tls::keep(&mut self.tls, self.server.state.as_deref(), &report);
         tls::check(&self.tls, &self.server.listeners, self.listen_place.as_ref(), &report);
         let names: Vec<String> = self.apps.iter().map(|app| app.settings.name.clone()).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -263,6 +288,7 @@ impl Draft {
         if self.routes.is_empty() && report.check().is_ok() {
             report.fault(Place::named(&self.target), "nothing to serve: write an [app.NAME] or a [[route]]");
         }
+        self.hint_where_it_helps();
         cgi::find_document_roots(&mut self.routes);
         cgi::bar_scripts(&mut self.routes, environment, &report);
         route::check(&self.routes, &names, &report);
@@ -312,6 +338,22 @@ impl Draft {
         })
     }
 
+    /// What an application says of `early_hints` counts for its routes that say nothing. What is at hand at once, such as a
+    /// file, needs no hints, whatever its site says.
+    fn hint_where_it_helps(&mut self) {
+        for route in &mut self.routes {
+            let hints = &mut route.settings.filters.early_hints;
+            match &route.settings.handler {
+                HandlerSettings::App(name) if hints.is_none() => {
+                    let app = self.apps.iter().find(|app| app.settings.name == *name);
+                    hints.clone_from(&app.and_then(|app| app.early_hints.clone()));
+                }
+                HandlerSettings::App(_) | HandlerSettings::Upstream(_) | HandlerSettings::Cgi(_) => {}
+                _ => *hints = None,
+            }
+        }
+    }
+
     /// `PORT`, then the default, where neither an option nor the file says where to listen.
     fn listen_by_platform(&mut self, environment: &Environment, report: &Report) {
         let port = environment.variable("PORT").and_then(|text| match units::whole(text, 0, 65_535) {
@@ -327,6 +369,12 @@ impl Draft {
             // systemd's socket activation: a socket unit has said where.
             let inherited = |number| ListenerSettings::at(Address::Inherited(number));
             listeners.extend((FIRST_PASSED..FIRST_PASSED + passed).map(inherited));
+        } else if listeners.is_empty() && port.is_none() && self.listens_publicly {
+            let at = |port, tls| {
+                let address = Address::Tcp(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+                ListenerSettings { tls, ..ListenerSettings::at(address) }
+            };
+            listeners.extend([at(80, false), at(443, true)]);
         } else if listeners.is_empty() {
             let address = match port {
                 Some(port) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),

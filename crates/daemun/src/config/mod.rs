@@ -10,6 +10,7 @@
 //!
 //! Knows every room's settings. Must not know sockets, processes or the command line, and runs nothing.
 
+mod acme;
 mod app;
 mod cgi;
 mod condition;
@@ -22,6 +23,7 @@ mod filters;
 mod gather;
 mod interpreter;
 mod route;
+mod schema;
 mod section;
 mod server;
 mod site;
@@ -41,6 +43,7 @@ pub use development::{DevelopmentWishes, develop};
 pub use environment::Environment;
 pub use fault::{ConfigError, ConfigFault, Place};
 pub use gather::{control_of, gather};
+pub use schema::schema;
 pub use suggest::nearest;
 pub use units::{duration, size};
 pub use wishes::{Wish, Wishes};

@@ -37,6 +37,7 @@ pub(super) const KEYS: Keys = Keys {
         "strip_prefix",
         "cache",
         "compress",
+        "early_hints",
         "xslt",
         "errors",
         "server_timing",

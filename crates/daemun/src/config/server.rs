@@ -42,8 +42,9 @@ pub(super) const KEYS: Keys = Keys {
         "monitor",
         "health",
         "control",
+        "state",
     ],
-    later: &["state"],
+    later: &[],
 };
 
 const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol", "protocol"], later: &[] };
@@ -74,6 +75,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         control: None,
         redirect_https: false,
         hsts: None,
+        state: super::acme::state(environment),
     }
 }
 
@@ -89,6 +91,7 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
         set(place, found.map(|found| found.into_iter().map(|one| ListenerSettings { role, ..one }).collect()));
     }
     settings.control = section.entry("control").and_then(|entry| entry.path()).or(settings.control.take());
+    settings.state = section.entry("state").and_then(|entry| entry.path()).or(settings.state.take());
     let name = |key| section.entry(key).and_then(|entry| entry.name());
     settings.user = name("user").or(settings.user.take());
     settings.group = name("group").or(settings.group.take());

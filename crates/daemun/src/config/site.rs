@@ -28,6 +28,7 @@ pub(super) const KEYS: Keys = Keys {
         "request_buffering",
         "cache",
         "compress",
+        "early_hints",
         "errors",
         "server_timing",
     ],

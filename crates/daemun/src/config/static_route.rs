@@ -10,7 +10,8 @@ use crate::http::Fields;
 use crate::router::PathPattern;
 use crate::static_files::{Missing, Root, StaticSettings};
 
-const KEYS: Keys = Keys {
+/// The keys of `static`.
+pub(super) const KEYS: Keys = Keys {
     known: &[
         "root",
         "index",

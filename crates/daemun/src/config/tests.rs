@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
+mod acme;
 mod filters;
 
 use super::*;
@@ -60,7 +61,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[sever]", "daemun.toml:1:2: unknown key `sever`; did you mean `server`?"),
     (
         "[server]\ncolour = 1",
-        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `max_cgi_processes`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_connections_per_client`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file`, `redirect_https`, `hsts`, `trusted_proxies`, `monitor`, `health` or `control`",
+        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `max_cgi_processes`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_connections_per_client`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file`, `redirect_https`, `hsts`, `trusted_proxies`, `monitor`, `health`, `control` or `state`",
     ),
     (
         "processes = 2\nlisten = '80'",
@@ -112,7 +113,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[server]\nlisten = \"https://0.0.0.0:443\"\n[[route]]\nrespond = { status = 204 }",
-        "daemun.toml:2:10: https://0.0.0.0:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key",
+        "daemun.toml:2:10: https://0.0.0.0:443 needs a certificate: write [[tls]] with `cert` and `key` or `acme`, or give --tls-cert and --tls-key, or --domain",
     ),
     (
         "[server]\nlisten = \"https://example.com\"",
@@ -124,7 +125,7 @@ const FAULTS: &[(&str, &str)] = &[
     ),
     (
         "[[tls]]\nhosts = [\"a b\", \"A.example\", \"a.example\"]\nkey = \"k\"\nclient_certificates = \"require\"\nacme = {}",
-        "daemun.toml:2:10: `hosts` in [[tls]]: expected a name such as \"example.com\" or \"*.example.com\", found \"a b\"\ndaemun.toml:2:30: `hosts` in [[tls]]: `a.example` stands here twice\ndaemun.toml:5:1: `acme` in [[tls]] is not supported by this version",
+        "daemun.toml:2:10: `hosts` in [[tls]]: expected a name such as \"example.com\" or \"*.example.com\", found \"a b\"\ndaemun.toml:2:30: `hosts` in [[tls]]: `a.example` stands here twice\ndaemun.toml:3:7: `key` in [[tls]]: `acme` brings certificate and key: give the one or the other\ndaemun.toml:4:23: `client_certificates` in [[tls]]: it needs a `client_ca`: the file with the authorities of clients, in PEM",
     ),
     (
         "[server]\nlisten = [\"0.0.0.0:80\", { address = \"127.0.0.1:9000\", protocol = \"uwsgi\" }]",
@@ -176,7 +177,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[server]\n[server]", "daemun.toml:2:2: not TOML: duplicate key"),
     (
         "[[tls]]\n[upstream.a]\n[[site]]",
-        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM\ndaemun.toml:2:1: `a` in [upstream]: `servers` is missing: a list such as [\"http://10.0.0.5:8080\"]\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
+        "daemun.toml:1:1: a `cert` is missing: the file with the certificate, in PEM; or `acme`\ndaemun.toml:2:1: `a` in [upstream]: `servers` is missing: a list such as [\"http://10.0.0.5:8080\"]\ndaemun.toml:3:1: a site needs something that answers: a handler such as `app`, or a [[site.route]]",
     ),
     ("[app.shop]", "daemun.toml:1:1: [app.shop] needs one of `target`, `wsgi` and `mounts`, found none"),
     (
@@ -598,7 +599,7 @@ fn a_wrong_option_is_told_by_its_name() {
         --directory: there is no folder /T/none\n\
         --env: expected KEY=VALUE, found \"x\"\n\
         --env-file: cannot read none.env: No such file or directory (os error 2)\n\
-        --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key\n\
+        --listen: https://1.2.3.4:443 needs a certificate: write [[tls]] with `cert` and `key` or `acme`, or give --tls-cert and --tls-key, or --domain\n\
         --log-format: expected `combined`, `json` or a template such as \"$remote_addr $request $status\", found \"xml\"\n\
         --log-level: expected `error`, `warning`, `info` or `debug`, found \"loud\"\n\
         --max-requests: expected a number of at least 1, found \"0\"\n\

@@ -1,13 +1,16 @@
 //! `[[tls]]`: which certificate for which names.
 
+use std::path::{Path, PathBuf};
+
+use super::acme;
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section};
 use crate::listener::ListenerSettings;
-use crate::tls::{ClientCertificates, Material, TlsSettings, is_name};
+use crate::tls::{AcmeSettings, ClientCertificates, Material, Source, TlsSettings, is_name};
 
 /// The keys of `[[tls]]`.
 pub(super) const KEYS: Keys =
-    Keys { known: &["hosts", "cert", "key", "ocsp", "client_ca", "client_certificates"], later: &["acme"] };
+    Keys { known: &["hosts", "cert", "key", "ocsp", "client_ca", "client_certificates", "acme"], later: &[] };
 
 /// A table with the place that its faults are told at.
 #[derive(Clone, Debug)]
@@ -21,14 +24,23 @@ impl Draft {
     pub(super) fn read(section: &Section<'_>) -> Option<Self> {
         let path = |key| section.entry(key).and_then(|entry| entry.path());
         let hosts = section.entry("hosts").map_or(Some(Vec::new()), |entry| hosts(&entry));
-        let Some(entry) = section.entry("cert") else {
-            // One that is not supported was told already.
-            if section.entry("acme").is_none() {
-                section.fault("a `cert` is missing: the file with the certificate, in PEM");
+        let (entry, cert, source) = match (section.entry("cert"), section.entry("acme")) {
+            (Some(entry), None) => {
+                let cert = entry.path()?;
+                (entry, cert, Source::Files)
             }
-            return None;
+            (given, Some(entry)) => {
+                for other in given.iter().chain(&section.entry("key")).chain(&section.entry("ocsp")) {
+                    other.fault("`acme` brings certificate and key: give the one or the other");
+                }
+                let acme = acme::read(&entry)?;
+                (entry, PathBuf::new(), Source::Authority(acme))
+            }
+            (None, None) => {
+                section.fault("a `cert` is missing: the file with the certificate, in PEM; or `acme`");
+                return None;
+            }
         };
-        let cert = entry.path()?;
         let client_ca = path("client_ca");
         let asked = section.entry("client_certificates");
         if let (Some(entry), None) = (&asked, section.entry("client_ca")) {
@@ -43,9 +55,46 @@ impl Draft {
             ocsp: path("ocsp"),
             client_ca,
             client_certificates: client_certificates.unwrap_or(usual),
+            source,
             origin: section.place().to_string(),
         };
         Some(Self { settings, place: entry.place() })
+    }
+
+    /// One that nobody wrote a table for.
+    pub(super) fn wished(hosts: Vec<String>, source: Source, place: Place) -> Self {
+        let settings = TlsSettings {
+            hosts,
+            cert: PathBuf::new(),
+            key: PathBuf::new(),
+            ocsp: None,
+            client_ca: None,
+            client_certificates: ClientCertificates::Off,
+            source,
+            origin: place.to_string(),
+        };
+        Self { settings, place }
+    }
+
+    /// What is asked of an authority, where one is asked.
+    pub(super) fn acme(&mut self) -> Option<&mut AcmeSettings> {
+        match &mut self.settings.source {
+            Source::Authority(acme) => Some(acme),
+            Source::Files | Source::SelfMade => None,
+        }
+    }
+}
+
+/// Says where certificates are kept that are not put there by an operator.
+pub(super) fn keep(drafts: &mut [Draft], state: Option<&Path>, report: &Report) {
+    for draft in drafts.iter_mut().filter(|draft| draft.settings.source != Source::Files) {
+        match state {
+            Some(state) => acme::place(&mut draft.settings, state),
+            None => report.fault(
+                draft.place.clone(),
+                "there is no folder to keep the certificate in: set `state` in [server], or the variable HOME",
+            ),
+        }
     }
 }
 
@@ -81,7 +130,8 @@ pub(super) fn check(drafts: &[Draft], listeners: &[ListenerSettings], listen_pla
             let address = format!("https://{}", listener.address);
             let place = listen_place.cloned().unwrap_or_else(|| Place::named(&address));
             let message = format!(
-                "{address} needs a certificate: write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key"
+                "{address} needs a certificate: write [[tls]] with `cert` and `key` or `acme`, or give --tls-cert and \
+                 --tls-key, or --domain"
             );
             report.fault(place, message);
         }
@@ -102,6 +152,11 @@ pub(super) fn check(drafts: &[Draft], listeners: &[ListenerSettings], listen_pla
             } else {
                 seen.push((host, &draft.place));
             }
+        }
+        acme::check(draft, listeners, report);
+        // One that is asked for or made may not be there yet.
+        if draft.settings.source != Source::Files {
+            continue;
         }
         match Material::read(&draft.settings) {
             Ok(material) => material.warnings().into_iter().for_each(|warning| report.warn(warning)),

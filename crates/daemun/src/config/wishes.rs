@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme;
 use super::app::{self, read_env_file};
 use super::cgi;
 use super::configuration::{HandlerSettings, ServerSettings};
@@ -14,7 +15,7 @@ use super::static_route::folder;
 use super::{server, tls, units, upstream, variables};
 use crate::listener::{ListenerSettings, Role};
 use crate::telemetry::Sink;
-use crate::tls::{ClientCertificates, TlsSettings};
+use crate::tls::{AcmeSettings, ClientCertificates, Source, TlsSettings, is_name};
 
 /// The value of an option, and what gave it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -70,6 +71,14 @@ pub struct Wishes {
     pub tls_cert: Option<Wish>,
     /// File with its key.
     pub tls_key: Option<Wish>,
+    /// Names that an authority is asked for certificates for, one for each.
+    pub domains: Vec<Wish>,
+    /// Where the authority may write to.
+    pub acme_email: Option<Wish>,
+    /// `staging`, or the address of the authority's directory.
+    pub acme_directory: Option<Wish>,
+    /// Whether every listener is https, with a certificate that is made here where there is no other (`dev --https`).
+    pub https: bool,
     /// File for the supervisor's process id.
     pub pid_file: Option<Wish>,
     /// Where the monitor listens.
@@ -232,9 +241,42 @@ impl Wishes {
             ocsp: None,
             client_ca: None,
             client_certificates: ClientCertificates::Off,
+            source: Source::Files,
             origin: wish.origin.clone(),
         };
         Some(tls::Draft { settings, place: wish.place() })
+    }
+
+    /// The certificates of `--domain`: each name has its own, so that one that does not lead here yet holds up no other.
+    pub(super) fn domains(&self, report: &Report) -> Vec<tls::Draft> {
+        let read = |wish: &Wish| {
+            let name = wish.value.trim_end_matches('.').to_ascii_lowercase();
+            if !is_name(&name) {
+                let message = format!("expected a name such as \"example.com\", found {:?}", wish.value);
+                report.fault(wish.place(), message);
+                return None;
+            }
+            Some(tls::Draft::wished(vec![name], Source::Authority(AcmeSettings::new()), wish.place()))
+        };
+        self.domains.iter().filter_map(read).collect()
+    }
+
+    /// What `--acme-email` and `--acme-directory` say, for every certificate that an authority is asked for.
+    pub(super) fn apply_to_acme(&self, drafts: &mut [tls::Draft], report: &Report) {
+        let email = self.acme_email.as_ref().and_then(|wish| wish.read(report, acme::email));
+        let directory = self.acme_directory.as_ref().and_then(|wish| wish.read(report, acme::directory));
+        let mut asked = drafts.iter_mut().filter_map(tls::Draft::acme).peekable();
+        if asked.peek().is_none() {
+            for wish in [&self.acme_email, &self.acme_directory].into_iter().flatten() {
+                report.fault(wish.place(), "no authority is asked for a certificate: give --domain too");
+            }
+        }
+        for acme in asked {
+            acme.email = email.clone().or(acme.email.take());
+            if let Some(directory) = &directory {
+                acme.directory.clone_from(directory);
+            }
+        }
     }
 
     /// The upstreams of `--proxy`, each with its route.

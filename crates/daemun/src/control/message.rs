@@ -91,8 +91,14 @@ pub struct Status {
     pub front: FrontStatus,
     /// Applications by name.
     pub apps: BTreeMap<String, AppStatus>,
+    /// Servers of upstreams by the upstream's name; empty while the web server is being started.
+    #[serde(default)]
+    pub upstreams: BTreeMap<String, Vec<ServerStatus>>,
     /// What the web server has counted; missing while it is being started.
     pub traffic: Option<Traffic>,
+    /// What https listeners show.
+    #[serde(default)]
+    pub certificates: Vec<CertificateStatus>,
     /// How the last reload went.
     pub last_reload: Option<ReloadStatus>,
     /// What is not as it should be, in sentences. Empty: all is well.
@@ -108,6 +114,25 @@ pub struct FrontStatus {
     pub age: f64,
     /// How often it had to be started again.
     pub restarts: u64,
+}
+
+/// A certificate, or one that there should be.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct CertificateStatus {
+    /// Names that it is for; none: all that no other is for.
+    pub hosts: Vec<String>,
+    /// `files`, `authority` or `self-made`.
+    pub source: String,
+    /// `shown`, `missing`, or `asked for`.
+    pub state: String,
+    /// Who vouches for it.
+    pub issuer: String,
+    /// Until when it is valid, in seconds since 1970.
+    pub until: Option<i64>,
+    /// Why an authority has given none, or no newer one.
+    pub reason: Option<String>,
+    /// When the authority is asked next, in seconds since 1970.
+    pub next_try: Option<i64>,
 }
 
 /// An application.
@@ -155,6 +180,25 @@ pub struct WorkerStatus {
     pub leaving: bool,
     /// Resident memory in bytes.
     pub memory: Option<u64>,
+}
+
+/// A server of an upstream.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ServerStatus {
+    /// As it was written.
+    pub url: String,
+    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out) or `drained`.
+    pub state: String,
+    /// Seconds since it was last heard of, by an answer or by none when there should have been one; missing for never.
+    pub age: Option<f64>,
+    /// Requests that it has now.
+    pub active: usize,
+    /// Connections that are kept to it.
+    pub kept: usize,
+    /// Requests that it got.
+    pub requests: u64,
+    /// Those of them that failed.
+    pub failures: u64,
 }
 
 /// What was counted since the web server's process was started.

@@ -6,14 +6,11 @@ is decided here that the program could decide; what only Python can see is told:
 and the text of its patterns.
 """
 
-import ast
 import hashlib
 import inspect
-import json
 import os
 import re
 import sys
-import threading
 
 # The methods of Django's storages that `collect` does itself, by the fingerprint of their text (see `fingerprint`).
 # Every released series from 3.2 is here; a method whose text is not is left to Django's own command.
@@ -63,10 +60,7 @@ def main():
     module, directory, out, lifeline = sys.argv[1:5]
     out, lifeline = int(out), int(lifeline)
     del sys.argv[1:]
-    sys.path[0] = directory
-    for descriptor in (out, lifeline):
-        os.set_inheritable(descriptor, False)
-    threading.Thread(target=watch, args=(lifeline,), daemon=True).start()
+    begin(directory, out, lifeline)  # noqa: F821 - of asked.py
     # What the project prints while it is imported must not stand between what programs read.
     os.dup2(2, 1)
     __import__(module)
@@ -80,17 +74,7 @@ def main():
             answer.update(question())
         except Unknown as error:
             answer.setdefault("fallback", str(error))
-    data = json.dumps(answer, default=str).encode("utf-8")
-    while data:
-        data = data[os.write(out, data) :]
-    sys.stderr.flush()
-    # Threads that the project started are no reason to wait.
-    os._exit(0)
-
-
-def watch(lifeline):
-    os.read(lifeline, 1)
-    os._exit(1)
+    end(out, answer)  # noqa: F821 - of asked.py
 
 
 # === Settings ===
@@ -128,37 +112,9 @@ def plain(value):
 
 
 def ask_places():
-    """File and line of each setting's last assignment, through `from .base import *`."""
-    places = {}
-    name = os.environ.get("DJANGO_SETTINGS_MODULE")
-    if name:
-        read_assignments(name, places, set())
-    return {"places": places}
-
-
-def read_assignments(module_name, places, seen):
-    path = getattr(sys.modules.get(module_name), "__file__", None)
-    if path is None or path in seen:
-        return
-    seen.add(path)
-    try:
-        with open(path, "rb") as file:
-            tree = ast.parse(file.read())
-    except (OSError, SyntaxError, ValueError):
-        return
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names):
-            module = node.module or ""
-            if node.level:
-                package = sys.modules[module_name].__package__ or ""
-                parts = package.split(".")[: len(package.split(".")) - node.level + 1]
-                module = ".".join([*parts, module]) if module else ".".join(parts)
-            read_assignments(module, places, seen)
-        else:
-            for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
-                name = target.value if isinstance(target, ast.Subscript) else target
-                if isinstance(name, ast.Name) and name.id.isupper():
-                    places[name.id] = {"file": os.path.abspath(path), "line": node.lineno}
+    """File and line of each setting's last assignment."""
+    places = find_places()  # noqa: F821 - of places.py
+    return {"places": {name: {"file": file, "line": line} for name, (file, line) in places.items()}}
 
 
 def ask_checks():

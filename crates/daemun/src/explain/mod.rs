@@ -25,11 +25,13 @@ use std::sync::Arc;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::config::Configuration;
+use crate::control::message::Status;
+use crate::filter::is_transformed;
 use crate::handler::{Handler, HandlerError, Outcome};
-use crate::http::Status;
+use crate::http::{Method, Status as Code};
 use crate::router::{Rule, Rules, Verdict};
 use crate::server::front;
-use report::{Answer, Asked, EndedBy, FilterTold, ListenerTold, Other, RouteTold, Told};
+use report::{Answer, Asked, EndedBy, FilterTold, ListenerTold, Other, RouteTold, SeenTold, Told};
 use witness::{Event, Story};
 
 pub use project::ask as ask_projects;
@@ -47,11 +49,15 @@ pub struct Explainer {
     runtime: Runtime,
     /// What holds for every request.
     unknown: Vec<String>,
+    running: Running,
 }
+
+/// The server that runs with this configuration, as it tells of itself; or why there is nothing to be told.
+pub type Running = Result<Box<Status>, String>;
 
 impl Explainer {
     /// Builds what serves this configuration, with witnesses. `unknown` is what could not be found out.
-    pub fn new(configuration: Configuration, unknown: Vec<String>) -> io::Result<Self> {
+    pub fn new(configuration: Configuration, unknown: Vec<String>, running: Running) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let story = Arc::new(Story::default());
         let rules: Vec<Rule> = configuration.routes.iter().map(|route| route.rule.clone()).collect();
@@ -63,7 +69,7 @@ impl Explainer {
             let _inside = runtime.enter();
             witness::build(&configuration, &story)?
         };
-        Ok(Self { configuration, rules, handler, story, runtime, unknown })
+        Ok(Self { configuration, rules, handler, story, runtime, unknown, running })
     }
 
     /// Every route, in the order in which they are asked.
@@ -105,7 +111,7 @@ impl Explainer {
             Event::Asked(number) => Some(*number),
             _ => None,
         });
-        let reached = events.iter().rev().find_map(|event| match (event, asked) {
+        let mut reached = events.iter().rev().find_map(|event| match (event, asked) {
             (Event::Reached(number, what), Some(asked)) if *number == asked => Some((**what).clone()),
             _ => None,
         });
@@ -124,10 +130,12 @@ impl Explainer {
             Some(Event::Reached(..)) => EndedBy::Handler,
         };
         let is_known = !matches!(reached, Some(Told::Application(_) | Told::Program(_) | Told::Upstream(_)));
+        let is_xml = told.ended_by == EndedBy::Handler && self.is_transformed(asked, is_known, &outcome, told);
         told.answer = match outcome {
+            Ok(Outcome::Response(_)) if is_xml => Answer::default(),
             Ok(Outcome::Response(response)) if is_known || told.ended_by != EndedBy::Handler => Answer::of(&response),
             Ok(Outcome::Response(_)) => Answer::default(),
-            Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => Answer::of_status(Status::NOT_FOUND, String::new()),
+            Ok(Outcome::Decline(_) | Outcome::Redirect(_)) => Answer::of_status(Code::NOT_FOUND, String::new()),
             Err(error) => Answer::of_status(error.status, error.message),
         };
         if told.ended_by == EndedBy::Server && told.answer.message.is_none() {
@@ -136,17 +144,48 @@ impl Explainer {
         if told.ended_by == EndedBy::Filter {
             report::name_the_filter(told);
         }
-        if told.ended_by == EndedBy::Handler && told.answer.status.is_none() {
+        if let Some(Told::Upstream(upstream)) = &mut reached {
+            match self.seen(&upstream.name) {
+                Ok(seen) => upstream.seen = Some(seen),
+                Err(why) => told.unknown.push(format!("whether the servers of the upstream are well: {why}")),
+            }
+        }
+        if is_xml {
+            told.unknown.push("whether `xslt` can transform it, and what comes of that: it was not tried".to_owned());
+        }
+        if told.ended_by == EndedBy::Handler && told.answer.status.is_none() && !is_xml {
             told.unknown.push(match &reached {
                 Some(Told::Program(_)) => "what the program answers: it was not run".to_owned(),
                 Some(Told::Upstream(_)) => {
-                    "which server of the upstream answers, whether it is well, and what it says: none was asked"
-                        .to_owned()
+                    "which server of the upstream answers, and what it says: none was asked".to_owned()
                 }
                 _ => "what the application answers: it was not asked".to_owned(),
             });
         }
         told.target = reached;
+    }
+
+    /// Whether `xslt` of the route that was asked makes another answer of this one, which is a handler's own.
+    fn is_transformed(
+        &self,
+        asked: Option<usize>,
+        is_known: bool,
+        outcome: &Result<Outcome, HandlerError>,
+        told: &Explanation,
+    ) -> bool {
+        let Some(route) = asked.and_then(|number| self.configuration.routes.get(number)) else { return false };
+        let Ok(Outcome::Response(response)) = outcome else { return false };
+        let method = Method::from_name(told.request.method.as_bytes());
+        is_known && front::filters(&self.configuration, route).xslt.is_some() && is_transformed(response, method)
+    }
+
+    /// What is known of the servers of an upstream.
+    fn seen(&self, name: &str) -> Result<SeenTold, String> {
+        let status = self.running.as_ref().map_err(Clone::clone)?;
+        let servers = status.upstreams.get(name);
+        let servers =
+            servers.ok_or_else(|| format!("the server that is running (pid {}) does not know it", status.pid))?;
+        Ok(SeenTold { pid: status.pid, servers: servers.clone() })
     }
 
     /// Why each other route does not answer.

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::question::Prepared;
 use crate::config::Configuration;
+use crate::control::message::ServerStatus;
 use crate::filter::Described;
 use crate::http::{Response, Status};
 use crate::listener::Role;
@@ -178,10 +179,21 @@ pub struct UpstreamTold {
     pub health: Option<String>,
     /// The servers, with weight or rank.
     pub servers: Vec<String>,
+    /// How they were when a running server last heard of them; `None` where none is running.
+    pub seen: Option<SeenTold>,
     /// The path that they are asked for.
     pub path: String,
     /// What was taken off it.
     pub script_name: String,
+}
+
+/// What a running server knows of an upstream.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeenTold {
+    /// Its process id.
+    pub pid: u32,
+    /// Each server, with its state and how long ago it was heard of.
+    pub servers: Vec<ServerStatus>,
 }
 
 /// A CGI program.
@@ -284,6 +296,7 @@ impl UpstreamTold {
             sticky: settings.sticky.as_ref().map(|sticky| sticky.cookie.clone()),
             health: health.map(|health| format!("GET {} every {:?}", health.path, health.interval)),
             servers: servers.collect(),
+            seen: None,
             path: String::new(),
             script_name: String::new(),
         }

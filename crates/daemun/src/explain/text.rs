@@ -2,6 +2,7 @@
 
 use super::report::{EndedBy, Explanation, Told};
 use super::table::Table;
+use crate::control::message::ServerStatus;
 
 /// Columns of a line.
 const WIDTH: usize = 80;
@@ -154,6 +155,14 @@ fn show_target(page: &mut Page, target: &Told) {
                 page.entry(name, server);
                 name = "";
             }
+            if let Some(seen) = &upstream.seen {
+                let mut name = "last known";
+                for server in &seen.servers {
+                    page.entry(name, &how(server));
+                    name = "";
+                }
+                page.entry("", &format!("(so says the server that is running, pid {})", seen.pid));
+            }
             page.entry("path", &format!("{:?}, taken off it {:?}", upstream.path, upstream.script_name));
         }
         Told::Program(program) => {
@@ -168,6 +177,15 @@ fn show_target(page: &mut Page, target: &Told) {
         Told::NoProgram { root } => page.entry("program", &format!("none of this name below {}", root.display())),
         Told::Redirect { to, .. } => page.entry("to", to),
         Told::Respond { length, .. } => page.entry("body", &format!("{length} bytes")),
+    }
+}
+
+/// How a server was when it was last heard of.
+fn how(server: &ServerStatus) -> String {
+    let ServerStatus { url, state, age, requests, failures, .. } = server;
+    match age {
+        Some(age) => format!("{url} {state}, heard of {age:.1} s ago; {requests} requests, {failures} failed"),
+        None => format!("{url} {state}, not heard of yet"),
     }
 }
 

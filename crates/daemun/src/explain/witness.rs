@@ -65,7 +65,7 @@ pub(super) fn build(configuration: &Configuration, story: &Arc<Story>) -> io::Re
     let next = Arc::new(Router::new(routes).map_err(ties)?);
     let front_door = Arc::new(Passed { next, story: Arc::clone(story) });
     let server = &configuration.server;
-    Ok(front::behind_https_of(front_door, server, server.listeners.iter().map(|one| (one, &one.address))))
+    Ok(front::behind_https_of(front_door, server, server.listeners.iter().map(|one| (one, &one.address)), None))
 }
 
 /// The filters whose word does not depend on what other requests did.

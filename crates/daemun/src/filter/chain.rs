@@ -10,6 +10,7 @@ use super::access::AccessSettings;
 use super::basic_auth::BasicAuth;
 use super::cache::Caching;
 use super::compress::Compressing;
+use super::early_hints::{EarlyHints, Hinting};
 use super::errors::ErrorPages;
 use super::headers::HeaderSettings;
 use super::kept::Kept;
@@ -31,7 +32,7 @@ pub struct Filtered {
     rewrite: Option<Rewrite>,
     strip_prefix: Option<Bytes>,
     behind: Arc<Behind>,
-    /// The handler, behind `compress` and `cache`.
+    /// The handler, behind `early_hints`, `compress` and `cache`.
     next: Arc<dyn Handler>,
 }
 
@@ -65,6 +66,9 @@ impl Filtered {
             return Ok(handler);
         }
         let mut next = handler;
+        if settings.early_hints.as_ref().is_some_and(|hints| hints.value == EarlyHints::Learn) {
+            next = Arc::new(Hinting::new(next));
+        }
         if let Some(compress) = &settings.compress {
             next = Arc::new(Compressing::new(compress.value.clone(), next));
         }

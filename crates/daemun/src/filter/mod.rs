@@ -12,7 +12,8 @@
 //! 7. `strip_prefix`: a part of the path becomes `SCRIPT_NAME`.
 //! 8. `headers.request`: fields for the handler.
 //! 9. `cache`: perhaps the answer is at hand ([`cache`]).
-//! 10. The handler. Its answer comes back through `xslt` ([`xslt`]), `compress` ([`compress`]), so that what is cached is compressed once,
+//! 10. `early_hints`: what the page named last goes ahead of it ([`early_hints`]).
+//! 11. The handler. Its answer comes back through `xslt` ([`xslt`]), `early_hints`, which learns from it, `compress` ([`compress`]), so that what is cached is compressed once,
 //!     `cache`, `errors` ([`errors`]), `headers` and `server_timing`. An error that no handler answered gets `errors`,
 //!     `headers` and `server_timing` too.
 //!
@@ -24,6 +25,7 @@ mod basic_auth;
 mod cache;
 mod chain;
 mod compress;
+mod early_hints;
 mod errors;
 mod headers;
 mod kept;
@@ -38,6 +40,7 @@ pub use basic_auth::AuthSettings;
 pub use cache::CacheSettings;
 pub use chain::Filtered;
 pub use compress::CompressSettings;
+pub use early_hints::EarlyHints;
 pub use errors::{ErrorPage, ErrorPages};
 pub use headers::{CorsSettings, HeaderSettings};
 pub use kept::Kept;
@@ -45,4 +48,4 @@ pub use password::Password;
 pub use rate_limit::{Per, RateLimitSettings};
 pub use rewrite::{Rewrite, RewriteSettings};
 pub use settings::{Described, FilterSettings, Placed};
-pub use xslt::{Transforming, XsltSettings};
+pub use xslt::{Transforming, XsltSettings, is_transformed};

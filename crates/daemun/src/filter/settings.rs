@@ -8,6 +8,7 @@ use super::access::AccessSettings;
 use super::basic_auth::AuthSettings;
 use super::cache::CacheSettings;
 use super::compress::CompressSettings;
+use super::early_hints::EarlyHints;
 use super::errors::ErrorPages;
 use super::headers::HeaderSettings;
 use super::rate_limit::RateLimitSettings;
@@ -47,6 +48,8 @@ pub struct FilterSettings {
     pub strip_prefix: Option<Placed<String>>,
     /// `cache`: what is kept in memory.
     pub cache: Option<Placed<CacheSettings>>,
+    /// `early_hints`: whether what pages name is said ahead of them.
+    pub early_hints: Option<Placed<EarlyHints>>,
     /// `xslt`: what is transformed. It stands before the handler itself, and is put there by whoever makes that.
     pub xslt: Option<Placed<XsltSettings>>,
     /// `compress`: what is compressed.
@@ -80,6 +83,7 @@ impl FilterSettings {
             one("rewrite", self.rewrite.as_ref(), RewriteSettings::describe),
             one("strip_prefix", self.strip_prefix.as_ref(), |prefix| format!("{prefix} becomes SCRIPT_NAME")),
             one("cache", self.cache.as_ref(), CacheSettings::describe),
+            one("early_hints", self.early_hints.as_ref(), EarlyHints::describe),
             one("xslt", self.xslt.as_ref(), XsltSettings::describe),
             one("compress", self.compress.as_ref(), CompressSettings::describe),
             one("errors", self.errors.as_ref(), ErrorPages::describe),
@@ -106,6 +110,7 @@ impl FilterSettings {
             rewrite: self.rewrite.or(outer.rewrite),
             strip_prefix: self.strip_prefix.or(outer.strip_prefix),
             cache: self.cache.or(outer.cache),
+            early_hints: self.early_hints.or(outer.early_hints),
             xslt: self.xslt.or(outer.xslt),
             compress: self.compress.or(outer.compress),
             errors: self.errors.or(outer.errors),

@@ -7,6 +7,8 @@ pub struct Status(u16);
 impl Status {
     /// 100: Continue.
     pub const CONTINUE: Self = Self(100);
+    /// 103: Early Hints (RFC 8297).
+    pub const EARLY_HINTS: Self = Self(103);
     /// 200: OK.
     pub const OK: Self = Self(200);
     /// 204: No Content.

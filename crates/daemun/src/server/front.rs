@@ -1,5 +1,6 @@
 //! The front: one process with an event loop for each core. It serves what the supervisor's last plan says.
 
+mod challenges;
 mod development;
 mod handlers;
 mod https;
@@ -34,6 +35,7 @@ use crate::sys;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use crate::transformer;
+use challenges::Tokens;
 use listening::Listening;
 use sight::{Aside, Sight};
 use upstreams::Upstreams;
@@ -129,6 +131,8 @@ struct Front {
     aside: Aside,
     /// What https listeners show.
     certificates: Arc<ArcSwap<Certificates>>,
+    /// What authorities want to see by plain HTTP.
+    challenges: Tokens,
     tickets: Tickets,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
@@ -199,6 +203,7 @@ impl Front {
             sight,
             aside,
             certificates,
+            challenges: Tokens::default(),
             tickets: Tickets::default(),
             prepared: None,
             kept: Kept::default(),
@@ -231,7 +236,7 @@ impl Front {
         let (launcher, transformers) = (&self.launcher, &self.transformers);
         let means = handlers::Means { pools, groups, spool, kept, errors, launcher, transformers };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
-        let handler = handlers::behind_https(handler, &plan);
+        let handler = handlers::behind_https(handler, &plan, (&self.certificates, &self.challenges));
         let handler = match &plan.configuration.development {
             Some(_) => development::around(handler, self.changes.subscribe()),
             None => handler,
@@ -295,6 +300,11 @@ impl Front {
             }
             ToFront::Status(number, status) => self.sight.told(number, *status),
             ToFront::Certificates(materials) => self.show(&materials),
+            ToFront::Challenges(number, tokens) => {
+                let tokens = tokens.into_iter().map(|(token, text)| (token.into_bytes(), text.into())).collect();
+                self.challenges.store(Arc::new(tokens));
+                return supervisor.send(&FromFront::Shown(number), &[]).await.is_err();
+            }
             ToFront::Reopen(access, error) => self.reopen(access, error, descriptors),
             ToFront::Launcher => {
                 for socket in descriptors {
@@ -333,7 +343,8 @@ impl Front {
         let sockets = self.aside.update(&mut plan, sockets, &self.event_loops);
         self.listening.update(&plan.listeners, sockets, &self.event_loops, &self.context);
         let served = self.pools.iter().filter(|(name, _)| generations.contains_key(*name));
-        self.sight.serve(served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect());
+        let pools = served.map(|(name, app)| (name.clone(), Arc::clone(&app.pool))).collect();
+        self.sight.serve(pools, self.upstreams.groups());
         for settings in plan.configuration.apps {
             if let Some(app) = self.pools.get(&settings.name) {
                 let current = generations.get(&settings.name).copied().unwrap_or_default();

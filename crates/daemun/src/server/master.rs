@@ -9,6 +9,7 @@
 
 mod binding;
 mod certificates;
+mod certifying;
 mod change;
 mod children;
 mod collecting;
@@ -51,6 +52,7 @@ use crate::supervisor::{Backoff, Notify, RuntimeFolder};
 use crate::sys::{self, ChildSetup, Ended};
 use crate::telemetry::ErrorLogger;
 use certificates::Certificates;
+use certifying::Certifying;
 use change::Change;
 use collecting::NotCollected;
 use controlling::Desk;
@@ -107,6 +109,7 @@ struct Master {
     /// What https listeners show.
     certificates: Certificates,
     watches_certificates: bool,
+    certifying: Certifying,
     /// Whether the first change has come through.
     serving: bool,
     logs: Logs,
@@ -254,6 +257,7 @@ impl Master {
             configuration,
             certificates: Certificates::default(),
             watches_certificates: false,
+            certifying: Certifying::default(),
             serving: false,
             logs,
             errors,
@@ -338,6 +342,9 @@ impl Master {
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::WordsDeadline(name, serial) => self.told_of_end(&name, serial),
             Event::LookForCertificates => self.look_for_certificates().await,
+            Event::Certify(timer) => self.certify_timer(timer).await,
+            Event::Certifier(errand, message) => self.certifier_said(errand, message).await,
+            Event::ErrandOverdue(errand) => self.errand_overdue(errand).await,
             Event::LookForRoots => self.look_for_roots().await,
             Event::LookAtWorkers => self.look_at_workers().await,
             Event::Unfit(generation, why) => return self.unfit(generation, &why),
@@ -393,7 +400,16 @@ impl Master {
         let changing = self.change.iter().flat_map(Change::pids);
         let old = self.old.iter().flat_map(Old::pids);
         let transformers = self.transforming.pids();
-        for pid in old.chain(transformers).chain(workers).chain(zygotes).chain(changing).chain([self.front.pid]) {
+        let certifiers = self.certifying.pids().to_vec();
+        for pid in certifiers
+            .into_iter()
+            .chain(old)
+            .chain(transformers)
+            .chain(workers)
+            .chain(zygotes)
+            .chain(changing)
+            .chain([self.front.pid])
+        {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
         }

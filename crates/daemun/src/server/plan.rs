@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::{Admission, Broken, PoolFigures, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
-use crate::control::message::{Status, Traffic};
+use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::listener::{Address, Bound, ListenerSettings};
 use crate::static_files::StaticSettings;
 use crate::tls::Material;
@@ -49,6 +49,8 @@ pub(super) enum ToFront {
     Report(u64),
     /// Show these from now on.
     Certificates(Vec<Material>),
+    /// Answer these tokens with these texts to an authority that asks for them, and no others; the number comes back.
+    Challenges(u64, Vec<(String, String)>),
     /// Write logs to these from now on: access log, then error log, each where it is a file.
     Reopen(bool, bool),
 }
@@ -60,6 +62,8 @@ pub(super) enum FromFront {
     Serving,
     /// It cannot be: the old goes on.
     Refused(String),
+    /// What an authority wants to see is shown: certificates too that were told before.
+    Shown(u64),
     /// How is all that the front does not know? The number comes back.
     StatusWanted(u64),
     /// The answer to [`ToFront::Report`].
@@ -73,6 +77,7 @@ pub(super) enum FromFront {
 pub(super) struct FrontReport {
     pub(super) traffic: Traffic,
     pub(super) pools: BTreeMap<String, PoolFigures>,
+    pub(super) upstreams: BTreeMap<String, Vec<ServerStatus>>,
 }
 
 /// Everything the front needs. Descriptors come in this order: access log and error log, each where it is a file or

@@ -1,6 +1,6 @@
 //! What was found a moment ago, so that a hot file costs no system call.
 //!
-//! An answer is used for a second without looking at the disk. Then one request looks, and until it is back the others
+//! An answer is used for a second without looking at the disk, that nothing is there for a tenth of one. Then one request looks, and until it is back the others
 //! go on with what is there: a slow disk delays one client, and never sends a crowd after the same file. Three kinds of
 //! things are bounded apart, so that a flood of unknown names cannot push a file out.
 
@@ -16,6 +16,10 @@ use super::entry::Entry;
 /// Milliseconds for which the disk is not looked at: short enough that a deployment shows at once, long enough that a
 /// file asked for thousands of times a second is opened once.
 const FRESH: u64 = 1000;
+
+/// The same for a name that leads to nothing: what is being uploaded, made or put in the place of something else is there
+/// the next moment, and whoever waits for it asks again at once. A flood after one such name looks ten times a second.
+const FRESH_ABSENCE: u64 = 100;
 
 /// Bytes of small files in memory, for each static route.
 const MEMORY: usize = 16 * 1024 * 1024;
@@ -83,7 +87,8 @@ impl Cache {
         let shelves = self.shelves.read().unwrap_or_else(PoisonError::into_inner);
         let slot = shelves.slots.get(name)?;
         let checked = slot.checked.load(Ordering::Relaxed);
-        let is_mine = now >= checked + FRESH
+        let fresh = if matches!(slot.sought, Sought::Absent) { FRESH_ABSENCE } else { FRESH };
+        let is_mine = now >= checked + fresh
             && slot.checked.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_mine {
             return None;
@@ -214,13 +219,22 @@ mod tests {
     fn what_was_found_is_used_for_a_second_and_then_one_looks_again() {
         let cache = Cache::new();
         let now = Instant::now();
-        cache.remember(b"a", &Sought::Absent, now);
+        cache.remember(b"a", &Sought::Folder, now);
         assert!(cache.recall(b"a", now + Duration::from_millis(900)).is_some());
         let later = now + Duration::from_millis(1100);
         assert!(cache.recall(b"a", later).is_none(), "the first one looks");
         assert!(cache.recall(b"a", later).is_some(), "the others do not wait for it");
         cache.forget(b"a");
         assert!(cache.recall(b"a", later).is_none());
+    }
+
+    #[test]
+    fn what_is_not_there_is_looked_for_again_in_a_moment() {
+        let cache = Cache::new();
+        let now = Instant::now();
+        cache.remember(b"a", &Sought::Absent, now);
+        assert!(cache.recall(b"a", now + Duration::from_millis(90)).is_some());
+        assert!(cache.recall(b"a", now + Duration::from_millis(110)).is_none());
     }
 
     #[test]

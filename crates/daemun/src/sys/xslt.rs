@@ -19,9 +19,9 @@ type EntityLoader = unsafe extern "C" fn(*const c_char, *const c_char, Pointer) 
 /// Reads a file that a stylesheet names: its path begins with `/`.
 pub type Loader = Box<dyn FnMut(&str) -> Option<Vec<u8>>>;
 
-/// `NOENT`, `NONET` and `NOCDATA` of libxml2's `xmlParserOption`: entities of the document itself are put in place, no
-/// DTD is loaded, and the bounds on depth and expansion stay.
-const PARSE: c_int = 1 << 1 | 1 << 11 | 1 << 14;
+/// `NOENT`, `DTDATTR`, `NONET` and `NOCDATA` of libxml2's `xmlParserOption`: entities and attributes that the document's own
+/// DTD declares are put in place, and the bounds on depth and expansion stay. A DTD outside is asked for and not given.
+const PARSE: c_int = 1 << 1 | 1 << 3 | 1 << 11 | 1 << 14;
 
 /// What errors and messages of one job may say.
 const MESSAGES: usize = 64 * 1024;
@@ -412,7 +412,7 @@ unsafe extern "C" fn load_document(
         callbacks.expected = Some(expected);
         Some(callbacks.default)
     });
-    // SAFETY: the library's own loader with its own arguments, but no options that load a DTD.
+    // SAFETY: the library's own loader with its own arguments, and our options.
     default.map_or(null_mut(), |default| unsafe { default(uri, dictionary, PARSE, context, kind) })
 }
 

@@ -15,7 +15,7 @@ use rustls::sign::SingleCertAndKey;
 use super::{ClientCertificates, Material};
 
 /// The protocol by which an authority asks whether a name is ours (RFC 8737).
-const CHALLENGE: &[u8] = b"acme-tls/1";
+const CHALLENGE: &[u8] = super::PROOF_PROTOCOL;
 
 /// The protocols that are spoken behind TLS, best first (RFC 7301).
 const PROTOCOLS: [&[u8]; 3] = [b"h2", b"http/1.1", b"http/1.0"];
@@ -97,6 +97,12 @@ impl Certificates {
         let name = name.strip_suffix('.').unwrap_or(name);
         let below = || self.below.get(name.split_once('.')?.1);
         self.exact.get(name).or_else(below).copied().unwrap_or(self.default)
+    }
+
+    /// Whether there is a certificate for this very name.
+    pub fn has(&self, name: &str) -> bool {
+        let below = || name.split_once('.').is_some_and(|(_, domain)| self.below.contains_key(domain));
+        self.exact.contains_key(name) || below()
     }
 
     /// Whether clients of this certificate are asked for theirs.

@@ -25,6 +25,12 @@ const OBJECT: u8 = 0x06;
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const VERSION: u8 = 0xa0;
+const EXTENSIONS: u8 = 0xa3;
+const OCTETS: u8 = 0x04;
+const KEY_IDENTIFIER: u8 = 0x80;
+
+/// The extension that names the authority's key: 2.5.29.35.
+const AUTHORITY_KEY: &[u8] = &[0x55, 0x1d, 0x23];
 
 impl Facts {
     /// Reads a certificate in DER; `None` where it is none.
@@ -43,6 +49,49 @@ impl Facts {
         let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
         let subject = name(signed.take(SEQUENCE)?)?;
         Some(Self { serial, issuer, subject, not_before, not_after })
+    }
+}
+
+/// What an authority calls a certificate by when it is asked when to renew it (RFC 9773, section 4.1).
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct RenewalId {
+    /// The identifier of the authority's key.
+    pub authority_key: Vec<u8>,
+    /// The serial number as it is encoded.
+    pub serial: Vec<u8>,
+}
+
+impl RenewalId {
+    /// Reads a certificate in DER; `None` where it is none, or does not name its authority's key.
+    pub fn read(der: &[u8]) -> Option<Self> {
+        let mut certificate = Der(Der(der).take(SEQUENCE)?);
+        let mut signed = Der(certificate.take(SEQUENCE)?);
+        if signed.0.first() == Some(&VERSION) {
+            signed.take(VERSION)?;
+        }
+        let serial = signed.take(INTEGER)?.to_vec();
+        // Algorithm, issuer, validity, subject, key; then what is marked as extensions.
+        for _ in 0..5 {
+            signed.take(SEQUENCE)?;
+        }
+        let mut extensions = loop {
+            match signed.next()? {
+                (EXTENSIONS, content) => break Der(Der(content).take(SEQUENCE)?),
+                _ => {}
+            }
+        };
+        loop {
+            let mut extension = Der(extensions.take(SEQUENCE)?);
+            if extension.take(OBJECT)? != AUTHORITY_KEY {
+                continue;
+            }
+            let mut value = extension.next()?;
+            if value.0 != OCTETS {
+                value = extension.next()?;
+            }
+            let authority_key = Der(Der(value.1).take(SEQUENCE)?).take(KEY_IDENTIFIER)?.to_vec();
+            return Some(Self { authority_key, serial });
+        }
     }
 }
 

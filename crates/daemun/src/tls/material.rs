@@ -147,28 +147,42 @@ impl Material {
             let told = if is_over { "has expired: it was valid until" } else { "is valid until" };
             warnings.push(format!("{}: the certificate {told} {until} only [D403]", self.origin));
         }
-        let Ok(parsed) = ParsedCertificate::try_from(&first) else { return warnings };
-        for host in &self.hosts {
-            // A wildcard covers one label.
-            let asked = host.replacen('*', "any", 1);
-            let covered = ServerName::try_from(asked.as_str())
-                .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok());
-            if !covered {
-                warnings.push(format!(
-                    "{}: the certificate does not name {host}: browsers will refuse it [D411]",
-                    self.origin
-                ));
-            }
+        for host in self.uncovered() {
+            warnings
+                .push(format!("{}: the certificate does not name {host}: browsers will refuse it [D411]", self.origin));
         }
         warnings
+    }
+
+    /// Names that the certificate should hold and does not.
+    pub fn uncovered(&self) -> Vec<&str> {
+        let Some(first) = self.certificates().and_then(|chain| chain.into_iter().next()) else { return Vec::new() };
+        let Ok(parsed) = ParsedCertificate::try_from(&first) else { return Vec::new() };
+        let is_covered = |host: &str| {
+            // A wildcard covers one label.
+            let asked = host.replacen('*', "any", 1);
+            ServerName::try_from(asked.as_str())
+                .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
+        };
+        self.hosts.iter().map(String::as_str).filter(|host| !is_covered(host)).collect()
+    }
+
+    /// What the certificate says of itself.
+    pub fn facts(&self) -> Option<Facts> {
+        Facts::read(self.certificates()?.first()?)
     }
 
     /// Certificate and key together, found to belong together.
     pub(super) fn certified(&self, provider: &Arc<CryptoProvider>) -> Result<CertifiedKey, rustls::Error> {
         let chain = self.certificates().unwrap_or_default();
         let key = self.private_key().ok_or_else(|| rustls::Error::General("no key".to_owned()))?;
-        // Checks that they belong together.
-        let mut certified = CertifiedKey::from_der(chain, key, provider)?;
+        let mut certified = if self.is_challenge {
+            // Its critical extension (RFC 8737) is one that nobody but an authority reads: it is not looked into.
+            CertifiedKey::new(chain, provider.key_provider.load_private_key(key)?)
+        } else {
+            // Checks that they belong together.
+            CertifiedKey::from_der(chain, key, provider)?
+        };
         certified.ocsp = Some(self.ocsp.clone()).filter(|ocsp| !ocsp.is_empty());
         Ok(certified)
     }

@@ -50,15 +50,15 @@ fn certificate(der: &CertificateDer<'_>) -> Option<Box<ShownCertificate>> {
         issuer: facts.issuer,
         serial: facts.serial,
         fingerprint,
-        pem: pem(der),
+        pem: pem("CERTIFICATE", der),
     }))
 }
 
 /// RFC 7468: lines of 64 characters.
-fn pem(der: &[u8]) -> String {
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(der.len() * 3 / 2 + 64);
-    text.push_str("-----BEGIN CERTIFICATE-----");
+    text.push_str(&format!("-----BEGIN {label}-----"));
     for (number, triple) in der.chunks(3).enumerate() {
         if number % 16 == 0 {
             text.push('\n');
@@ -70,7 +70,7 @@ fn pem(der: &[u8]) -> String {
             text.push(if is_there { char::from(DIGITS[index as usize]) } else { '=' });
         }
     }
-    text.push_str("\n-----END CERTIFICATE-----\n");
+    text.push_str(&format!("\n-----END {label}-----\n"));
     text
 }
 
@@ -80,7 +80,9 @@ mod tests {
 
     #[test]
     fn a_certificate_is_written_in_lines_of_64() {
-        let body = |der: &[u8]| pem(der).lines().filter(|line| !line.starts_with('-')).collect::<Vec<_>>().join(" ");
+        let body = |der: &[u8]| {
+            pem("CERTIFICATE", der).lines().filter(|line| !line.starts_with('-')).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(body(b"f"), "Zg==");
         assert_eq!(body(b"fo"), "Zm8=");
         assert_eq!(body(b"foo"), "Zm9v");

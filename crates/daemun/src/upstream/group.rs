@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
@@ -72,12 +72,14 @@ pub enum NoServer {
 }
 
 /// How a server is, for `daemun status`.
-#[derive(Clone, Debug, Eq, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServerStatus {
     /// The server as it was written.
     pub url: String,
     /// `up`, `down`, `ejected`, `probing` or `drained`.
     pub state: &'static str,
+    /// How long ago it was last heard of, by an answer or by none when there should have been one; `None` for never.
+    pub age: Option<Duration>,
     /// Requests that it has now.
     pub active: usize,
     /// Connections that are kept to it.
@@ -138,7 +140,7 @@ impl Group {
         let now = self.serving.load();
         for server in &before.servers {
             if !now.servers.iter().any(|other| Arc::ptr_eq(&other.state, &server.state)) {
-                server.state.sweep(std::time::Duration::ZERO);
+                server.state.sweep(Duration::ZERO);
             }
         }
         for server in &now.servers {
@@ -212,6 +214,7 @@ impl Group {
             ServerStatus {
                 url: server.settings.url.clone(),
                 state: told,
+                age: state.age(),
                 active: state.active.load(Ordering::Relaxed),
                 kept: state.kept(),
                 requests: state.requests.load(Ordering::Relaxed),
@@ -228,7 +231,7 @@ impl Group {
         for server in &meant {
             server.state.is_drained.store(is_drained, Ordering::Relaxed);
             if is_drained {
-                server.state.sweep(std::time::Duration::ZERO);
+                server.state.sweep(Duration::ZERO);
             }
         }
         self.freed.notify_waiters();
@@ -246,7 +249,7 @@ impl Group {
         match change {
             Change::None => {}
             Change::Ejected(time) => {
-                server.state.sweep(std::time::Duration::ZERO);
+                server.state.sweep(Duration::ZERO);
                 (self.tell)(&format!("upstream {name}: {url} gets nothing for {} s: it failed", time.as_secs_f32()));
             }
             Change::Back => {

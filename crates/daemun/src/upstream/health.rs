@@ -80,6 +80,7 @@ impl Group {
     fn judge(&self, server: &Server, health: &HealthSettings, record: &mut Record, result: Result<(), String>) {
         let (name, url) = (self.name(), server.name());
         let is_well = server.state.is_well.load(Ordering::Relaxed);
+        server.state.hear();
         match result {
             Ok(()) => {
                 (record.right, record.wrong) = (record.right.saturating_add(1), 0);

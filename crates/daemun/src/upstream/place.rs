@@ -108,6 +108,7 @@ impl Place {
     /// The server has answered.
     pub fn succeed(&mut self) {
         self.is_concluded = true;
+        self.server.state.hear();
         let change = lock(&self.server.state.circuit).succeed();
         if change != Change::None {
             self.group.report(&self.server, change);
@@ -117,6 +118,7 @@ impl Place {
     /// It has not.
     pub fn fail(&mut self) {
         self.is_concluded = true;
+        self.server.state.hear();
         self.server.state.failures.fetch_add(1, Ordering::Relaxed);
         let settings = &self.serving.settings;
         let change = lock(&self.server.state.circuit).fail(Instant::now(), settings.failures, settings.eject);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::circuit::Circuit;
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) circuit: Mutex<Circuit>,
     /// When it came or came back, for a slow start.
     since: Mutex<Option<Instant>>,
+    /// When it was last heard of, by an answer or by none: milliseconds after `BEGIN`, and one; 0 for never.
+    heard: AtomicU64,
     /// Requests and failures since the start.
     pub(super) requests: AtomicU64,
     pub(super) failures: AtomicU64,
@@ -47,6 +49,9 @@ struct Idle {
     connection: Connection,
     since: Instant,
 }
+
+/// What times are counted from.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 thread_local! {
     static SHARD: Cell<usize> = {
@@ -112,6 +117,7 @@ impl State {
             is_well: AtomicBool::new(true),
             circuit: Mutex::new(Circuit::Closed { failures: 0 }),
             since: Mutex::new(joins.then(Instant::now)),
+            heard: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
@@ -122,6 +128,17 @@ impl State {
     /// It is asked again.
     pub(super) fn came_back(&self) {
         *lock(&self.since) = Some(Instant::now());
+    }
+
+    /// It has answered, or has not when it should have.
+    pub(super) fn hear(&self) {
+        self.heard.store(BEGIN.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// How long ago it was heard of.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let heard = self.heard.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(BEGIN.elapsed().saturating_sub(Duration::from_millis(heard)))
     }
 
     /// A kept connection that is as its last answer left it. The youngest: the others grow old enough to be closed.

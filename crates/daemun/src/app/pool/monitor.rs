@@ -199,7 +199,9 @@ impl State {
     /// long before the next look, so both sides cannot have missed each other.
     fn take_back(&mut self, now: Instant) {
         let free = |worker: &Worker| !worker.retiring && worker.lane_for(&self.pace, now).is_some();
-        if !self.workers.iter().any(free) {
+        // While others wait, it is their turn before it is that of those; a thread alone would only get them again.
+        let others_wait = !self.queue.is_empty() && self.workers.iter().map(Worker::threads).sum::<usize>() > 1;
+        if !others_wait && !self.workers.iter().any(free) {
             return;
         }
         let mut moved = Vec::new();

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::State;
 use crate::app::exchange::{Event, Exchange, Failure};
+use crate::app::worker::Worker;
 
 /// Requests by which a worker on another event loop must be less loaded before it is preferred to a local one: crossing
 /// costs two wake-ups between threads.
@@ -34,7 +35,13 @@ impl State {
             return Err(Failure::QueueFull);
         }
         self.queue.push_back(Arc::clone(exchange));
+        self.note_queue();
         Ok(())
+    }
+
+    fn note_queue(&mut self) {
+        let threads = self.workers.iter().filter(|worker| !worker.retiring).map(Worker::threads).sum();
+        self.pace.note_queue(self.queue.len(), threads);
     }
 
     /// Sends what waits, as far as there is room.
@@ -42,6 +49,7 @@ impl State {
         if self.held {
             return;
         }
+        self.note_queue();
         if !self.suspects.is_empty() {
             self.dispatch_suspects(now, wakers);
         }
@@ -72,7 +80,7 @@ impl State {
         now: Instant,
         wakers: &mut Vec<Waker>,
     ) {
-        match self.workers[worker].send(lane, exchange, now) {
+        match self.workers[worker].send(lane, exchange, self.pace.is_crowded(), now) {
             Ok(waker) => wakers.extend(waker),
             Err(exchange) => exchange.post(Event::Failed(Failure::Resources), wakers),
         }

@@ -1,11 +1,12 @@
 //! Filters that change or keep answers.
 
 use super::super::section::{Entry, Keys};
-use crate::filter::{CacheSettings, CompressSettings, ErrorPage, ErrorPages};
+use crate::filter::{CacheSettings, CompressSettings, EarlyHints, ErrorPage, ErrorPages};
 use crate::http::Coding;
 
-const COMPRESS: Keys = Keys { known: &["codings", "level", "least", "types"], later: &[] };
-const CACHE: Keys = Keys { known: &["max", "max_object", "ttl", "stale", "authorization", "set_cookie"], later: &[] };
+pub(super) const COMPRESS: Keys = Keys { known: &["codings", "level", "least", "types"], later: &[] };
+pub(super) const CACHE: Keys =
+    Keys { known: &["max", "max_object", "ttl", "stale", "authorization", "set_cookie"], later: &[] };
 
 /// Bytes of a page of `errors`: it is kept in memory.
 const MOST_PAGE: u64 = 1 << 20;
@@ -56,6 +57,15 @@ pub(super) fn cache(entry: &Entry<'_>) -> Option<CacheSettings> {
         stale: section.entry("stale").map_or(Some(default.stale), |entry| entry.duration())?,
         authorization: flag("authorization")?,
         set_cookie: flag("set_cookie")?,
+    })
+}
+
+/// `"learn"`, or `"off"` where a site or an application says otherwise.
+pub(super) fn early_hints(entry: &Entry<'_>) -> Option<EarlyHints> {
+    entry.parse("\"learn\" or \"off\"", |text| match text {
+        "learn" => Ok(EarlyHints::Learn),
+        "off" => Ok(EarlyHints::Off),
+        _ => Err(format!("expected \"learn\" or \"off\", found {text:?}")),
     })
 }
 

@@ -4,7 +4,7 @@ use super::super::section::{Entry, Keys, Section};
 use crate::filter::{CorsSettings, HeaderSettings};
 use crate::http::Fields;
 
-const HEADERS: Keys = Keys { known: &["set", "add", "remove", "security", "cors", "request"], later: &[] };
+pub(super) const HEADERS: Keys = Keys { known: &["set", "add", "remove", "security", "cors", "request"], later: &[] };
 const CORS: Keys = Keys { known: &["origins", "methods", "headers", "expose", "credentials", "max_age"], later: &[] };
 const REQUEST: Keys = Keys { known: &["set", "remove"], later: &[] };
 

@@ -9,9 +9,9 @@ use super::super::units;
 use crate::filter::{AuthSettings, Password, Per, RateLimitSettings, Rewrite, RewriteSettings};
 use crate::router::PathPattern;
 
-const RATE_LIMIT: Keys = Keys { known: &["per", "rate", "burst"], later: &[] };
-const BASIC_AUTH: Keys = Keys { known: &["file", "users", "realm"], later: &[] };
-const REWRITE: Keys = Keys { known: &["pattern", "to"], later: &[] };
+pub(super) const RATE_LIMIT: Keys = Keys { known: &["per", "rate", "burst"], later: &[] };
+pub(super) const BASIC_AUTH: Keys = Keys { known: &["file", "users", "realm"], later: &[] };
+pub(super) const REWRITE: Keys = Keys { known: &["pattern", "to"], later: &[] };
 
 /// Bytes of a file of passwords.
 const MOST_PASSWORDS: u64 = 1 << 20;

@@ -7,7 +7,8 @@ use super::super::section::{Entry, Keys, Section};
 use crate::filter::XsltSettings;
 use crate::router::PathPattern;
 
-const XSLT: Keys = Keys { known: &["stylesheet", "root", "params", "on_error", "max_size", "timeout"], later: &[] };
+pub(super) const XSLT: Keys =
+    Keys { known: &["stylesheet", "root", "params", "on_error", "max_size", "timeout"], later: &[] };
 
 /// A feed of ten thousand entries.
 const MAX_SIZE: u64 = 8 << 20;

@@ -11,7 +11,11 @@ use super::CollectError;
 use crate::app::{AppSettings, collect};
 
 /// What its interpreter runs.
-const PROGRAM: &str = include_str!("../ask.py");
+const PROGRAM: &str = concat!(
+    include_str!("../../app/asked.py"),
+    include_str!("../../../../../python/daemun/django/places.py"),
+    include_str!("../ask.py")
+);
 
 /// Longest answer that is read: a project with ten thousands of settings and folders.
 const LONGEST: u64 = 64 * 1024 * 1024;

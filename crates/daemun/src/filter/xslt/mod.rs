@@ -143,7 +143,8 @@ impl Transforming {
             Err(Ungathered::TooLong(body)) => {
                 let message = format!("it is longer than {} bytes", self.settings.max_size);
                 response.body = body;
-                return self.failed(response, &Failure::Wrong(message), asked);
+                self.tell_of_pass(&message, asked);
+                return self.failed(response, &Failure::Wrong(message), asked, None);
             }
         };
         let named = prolog::stylesheet(&document);
@@ -169,7 +170,8 @@ impl Transforming {
             }
             Err(failure) => {
                 response.body = ResponseBody::Full(document);
-                self.failed(response, &failure, asked)
+                self.tell_of_pass(&failure, asked);
+                self.failed(response, &failure, asked, Some(&sheet))
             }
         }
     }
@@ -212,7 +214,9 @@ impl Transforming {
                 }
             }
             Err(failure) => {
-                for line in failure.to_string().lines() {
+                // Where the request fails, its first line is told with the request.
+                let told = usize::from(!self.settings.passes_on_error);
+                for line in failure.to_string().lines().skip(told) {
                     self.errors.error(format_args!("xslt: {} by {}: {line}", asked.path, sheet.path));
                 }
             }
@@ -225,7 +229,7 @@ impl Transforming {
     fn dressed(&self, mut response: Response, done: &Transformation, asked: &Asked) -> Result<Response, HandlerError> {
         let page = match &done.result {
             Ok(page) => page,
-            Err(failure) => return self.failed(response, failure, asked),
+            Err(failure) => return self.failed(response, failure, asked, Some(&done.sheet)),
         };
         // What these say is true of the document, and not of what was made of it.
         for name in ["Last-Modified", "Accept-Ranges", "Content-MD5", "Content-Digest", "Repr-Digest", "Digest"] {
@@ -244,8 +248,21 @@ impl Transforming {
         Ok(response)
     }
 
+    /// Tells why a document passes that nobody tried to transform.
+    fn tell_of_pass(&self, why: &dyn std::fmt::Display, asked: &Asked) {
+        if self.settings.passes_on_error {
+            self.errors.warning(format_args!("xslt: {} passes as it is: {why}", asked.path));
+        }
+    }
+
     /// The untransformed document, or an error.
-    fn failed(&self, mut response: Response, failure: &Failure, asked: &Asked) -> Result<Response, HandlerError> {
+    fn failed(
+        &self,
+        mut response: Response,
+        failure: &Failure,
+        asked: &Asked,
+        sheet: Option<&Arc<Sheet>>,
+    ) -> Result<Response, HandlerError> {
         if self.settings.passes_on_error {
             if asked.head.method() == Method::Head
                 && let ResponseBody::Full(bytes) = &response.body
@@ -254,7 +271,9 @@ impl Transforming {
             }
             return Ok(response);
         }
-        let message = format!("xslt: {}: {}", asked.path, failure.to_string().lines().next().unwrap_or_default());
+        let by = sheet.map_or_else(String::new, |sheet| format!(" by {}", sheet.path));
+        let why = failure.to_string();
+        let message = format!("xslt: {}{by}: {}", asked.path, why.lines().next().unwrap_or_default());
         let status =
             if let Failure::Busy(_) = failure { Status::SERVICE_UNAVAILABLE } else { Status::INTERNAL_SERVER_ERROR };
         let error = HandlerError::new(status, Fault::Server, message);
@@ -299,6 +318,12 @@ fn copy(request: &Request) -> Request {
         interim: request.interim.clone(),
         notes: request.notes.clone(),
     }
+}
+
+/// Whether another answer stands in the place of this one of a handler, if all is well.
+pub fn is_transformed(response: &Response, method: Method) -> bool {
+    let is_asking = matches!(method, Method::Get | Method::Head);
+    is_asking && (must_ask_again(response, method) || (response.status == Status::OK && is_xml(response)))
 }
 
 /// Whether the answer is, or stands for, XML that is not there as a whole.

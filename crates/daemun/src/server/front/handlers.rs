@@ -1,13 +1,15 @@
 //! Handlers and router of a configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use tokio::sync::Semaphore;
 
-use super::https::Https;
+use super::challenges::{Challenges, Tokens};
+use super::https::{Coming, Https};
 use super::upstreams::Groups;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
@@ -26,6 +28,7 @@ use crate::server::plan::Plan;
 use crate::static_files::{SendFiles, SendRoots, StaticFiles};
 use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
+use crate::tls::{Certificates, Source};
 use crate::transformer;
 
 /// What handlers use that outlives a configuration.
@@ -176,9 +179,20 @@ impl Handler for Counted {
 }
 
 /// The same behind what `redirect_https` and `hsts` ask for.
-pub(super) fn behind_https(handler: Arc<dyn Handler>, plan: &Plan) -> Arc<dyn Handler> {
+pub(super) fn behind_https(
+    handler: Arc<dyn Handler>,
+    plan: &Plan,
+    (certificates, challenges): (&Arc<ArcSwap<Certificates>>, &Tokens),
+) -> Arc<dyn Handler> {
     let ports = plan.listeners.iter().map(|(settings, address, _)| (settings, address));
-    behind_https_of(handler, &plan.configuration.server, ports)
+    let asked = plan.configuration.tls.iter().filter(|tls| matches!(tls.source, Source::Authority(_)));
+    let names: HashSet<String> = asked.flat_map(|tls| tls.hosts.iter().cloned()).collect();
+    if names.is_empty() {
+        return behind_https_of(handler, &plan.configuration.server, ports, None);
+    }
+    let coming = Coming { names, certificates: Arc::clone(certificates) };
+    let handler = behind_https_of(handler, &plan.configuration.server, ports, Some(coming));
+    Challenges::wrap(handler, Arc::clone(challenges))
 }
 
 /// The same for listeners with the addresses that they came to be at.
@@ -186,6 +200,7 @@ pub(crate) fn behind_https_of<'a>(
     handler: Arc<dyn Handler>,
     server: &ServerSettings,
     listeners: impl Iterator<Item = (&'a ListenerSettings, &'a Address)>,
+    coming: Option<Coming>,
 ) -> Arc<dyn Handler> {
     let ports = listeners.filter(|(settings, _)| settings.tls);
     let mut ports = ports.filter_map(|(_, address)| match address {
@@ -196,7 +211,8 @@ pub(crate) fn behind_https_of<'a>(
     let first = ports.next().unwrap_or(443);
     let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
     let trusted = TrustedProxies::new(server.trusted_proxies.clone());
-    Https::wrap(handler, server.redirect_https.then_some(port), server.hsts.as_deref(), trusted)
+    let redirect = server.redirect_https.then_some(port).map(|port| (port, coming));
+    Https::wrap(handler, redirect, server.hsts.as_deref(), trusted)
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.

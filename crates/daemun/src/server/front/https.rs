@@ -1,20 +1,37 @@
 //! What `redirect_https` and `hsts` ask for, around everything else that answers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use super::challenges::PLACE;
 use crate::handler::{Answering, Handler, Outcome};
 use crate::http::{Fields, Request, RequestHead, Response, Scheme, Status, TrustedProxies};
+use crate::tls::Certificates;
 
-/// Where an authority asks whether a name is ours (RFC 8555, section 8.3): over plain HTTP.
-const CHALLENGES: &[u8] = b"/.well-known/acme-challenge/";
+/// Names whose certificates an authority is asked for.
+pub(crate) struct Coming {
+    pub(super) names: HashSet<String>,
+    /// What is shown now.
+    pub(super) certificates: Arc<ArcSwap<Certificates>>,
+}
+
+impl Coming {
+    /// Whether https would fail for this host: there is nothing to show it yet.
+    fn lacks(&self, host: &str) -> bool {
+        let certificates = self.certificates.load();
+        let name = host.to_ascii_lowercase();
+        certificates.is_empty() || (self.names.contains(&name) && !certificates.has(&name))
+    }
+}
 
 /// Sends plain requests to https, and tells browsers to stay there.
 pub(super) struct Https {
     next: Arc<dyn Handler>,
     /// The port of the https listener where requests are sent there; 0: the usual one.
-    redirect: Option<u16>,
+    redirect: Option<(u16, Option<Coming>)>,
     hsts: Option<Bytes>,
     trusted: TrustedProxies,
 }
@@ -23,7 +40,7 @@ impl Https {
     /// Around `next`, or `next` itself where nothing is asked for.
     pub(super) fn wrap(
         next: Arc<dyn Handler>,
-        redirect: Option<u16>,
+        redirect: Option<(u16, Option<Coming>)>,
         hsts: Option<&str>,
         trusted: TrustedProxies,
     ) -> Arc<dyn Handler> {
@@ -44,9 +61,10 @@ impl Https {
 impl Handler for Https {
     fn handle(&self, request: Request) -> Answering<'_> {
         let is_secure = self.is_secure(&request);
-        if let (Some(port), false) = (self.redirect, is_secure)
-            && !request.path.as_bytes().starts_with(CHALLENGES)
-            && let Some(location) = location(&request.head, port)
+        if let (Some((port, coming)), false) = (&self.redirect, is_secure)
+            && !request.path.as_bytes().starts_with(PLACE)
+            && !coming.as_ref().is_some_and(|coming| coming.lacks(request.head.host()))
+            && let Some(location) = location(&request.head, *port)
         {
             let fields = Fields::new().with("Location", location);
             let response = Response::new(Status::PERMANENT_REDIRECT).with_fields(fields);

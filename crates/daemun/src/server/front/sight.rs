@@ -11,14 +11,16 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
 use super::listening::Listening;
+use super::upstreams::Groups;
 use crate::app::Pool;
 use crate::connection::{Context, Limits, Phase};
-use crate::control::message::{Status, Traffic};
+use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::listener::Role;
 use crate::monitor::{Monitor, Sources, Telling};
 use crate::server::plan::{FrontReport, Plan};
 use crate::telemetry::{AccessLogger, ErrorLogger, metrics};
 use crate::tls::Certificates;
+use crate::upstream::Group;
 
 /// How long the supervisor may take to tell what it knows; without it the last known is told.
 const STATUS_DEADLINE: Duration = Duration::from_millis(500);
@@ -28,6 +30,7 @@ pub(super) struct Sight {
     /// The context of the clients' listeners.
     context: Arc<Context>,
     pools: Mutex<BTreeMap<String, Arc<Pool>>>,
+    groups: Mutex<Groups>,
     /// Who waits for the supervisor's word, by number.
     asked: Mutex<HashMap<u64, oneshot::Sender<Status>>>,
     next: AtomicU64,
@@ -41,6 +44,7 @@ impl Sight {
         Arc::new(Self {
             context,
             pools: Mutex::default(),
+            groups: Mutex::default(),
             asked: Mutex::default(),
             next: AtomicU64::new(0),
             last: Mutex::default(),
@@ -48,9 +52,10 @@ impl Sight {
         })
     }
 
-    /// These applications are served from now on.
-    pub(super) fn serve(&self, pools: BTreeMap<String, Arc<Pool>>) {
+    /// These applications and upstreams are served from now on.
+    pub(super) fn serve(&self, pools: BTreeMap<String, Arc<Pool>>, groups: Groups) {
         *lock(&self.pools) = pools;
+        *lock(&self.groups) = groups;
     }
 
     /// What the supervisor does not know.
@@ -72,7 +77,8 @@ impl Sight {
             }
         }
         let pools = lock(&self.pools).iter().map(|(name, pool)| (name.clone(), pool.figures())).collect();
-        FrontReport { traffic, pools }
+        let upstreams = lock(&self.groups).iter().map(|(name, group)| (name.clone(), servers(group))).collect();
+        FrontReport { traffic, pools, upstreams }
     }
 
     /// The supervisor has answered.
@@ -120,8 +126,8 @@ impl Sources for Sight {
     fn status(&self) -> Telling<'_> {
         Box::pin(async {
             let mut status = self.word().await;
-            let FrontReport { traffic, pools } = self.report();
-            status.traffic = Some(traffic);
+            let FrontReport { traffic, pools, upstreams } = self.report();
+            (status.traffic, status.upstreams) = (Some(traffic), upstreams);
             for (name, pool) in pools {
                 let app = status.apps.entry(name).or_default();
                 (app.queued, app.busy, app.idle, app.replays) = (pool.queued, pool.busy, pool.idle, pool.replays);
@@ -129,6 +135,20 @@ impl Sources for Sight {
             status
         })
     }
+}
+
+/// How the servers of an upstream are.
+fn servers(group: &Group) -> Vec<ServerStatus> {
+    let told = |server: crate::upstream::ServerStatus| ServerStatus {
+        url: server.url,
+        state: server.state.to_owned(),
+        age: server.age.map(|age| age.as_secs_f64()),
+        active: server.active,
+        kept: server.kept,
+        requests: server.requests,
+        failures: server.failures,
+    };
+    group.status().into_iter().map(told).collect()
 }
 
 /// The listeners for health and monitor, apart from those of clients: they are answered while the others drain, and

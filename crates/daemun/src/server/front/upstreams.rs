@@ -54,6 +54,11 @@ impl Upstreams {
         }
     }
 
+    /// What is being served.
+    pub(super) fn groups(&self) -> Groups {
+        self.groups.clone()
+    }
+
     /// Has a server get nothing new until the next reload; how many servers were meant.
     pub(super) fn drain(&self, upstream: &str, server: &str) -> usize {
         self.groups.get(upstream).map_or(0, |group| group.drain(server, true))

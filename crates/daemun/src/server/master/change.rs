@@ -8,7 +8,7 @@ use super::binding::Fresh;
 use super::certificates::Certificates;
 use super::events::Event;
 use super::stacks::Stacks;
-use super::{App, Lifeline, Master, Phase, lines, scaling};
+use super::{App, Lifeline, Master, Phase, certificates, certifying, lines, scaling};
 use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
 use crate::codes::Finding;
 use crate::config::Configuration;
@@ -128,13 +128,15 @@ impl Master {
 
     /// Begins a change: binds, and starts to import; of the applications only those that are named, where some are.
     pub(super) async fn begin(&mut self, configuration: Configuration, only: &[String]) -> Result<(), String> {
-        let certificates = Certificates::read(&configuration.tls)?;
+        certifying::prepare(&configuration)?;
+        let certificates = Certificates::read(&configuration)?;
         let bound = self.bind_new(&configuration)?;
         // Never used again, so that late news of a change that was given up is not taken for this one's.
         self.changes += 1;
         let number = self.changes;
         let mut change =
             Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
+        change.configuration.warnings.extend(certificates::warnings(&change.configuration));
         self.prepare_programs(&mut change.configuration).await?;
         self.prepare_spawned(&mut change.configuration)?;
         self.check_transformers(&change.configuration)?;

@@ -93,11 +93,13 @@ impl Master {
             if self.desk.is_draining {
                 self.tell_front(ToFront::AskForClose).await;
             }
+            self.show_proofs().await;
         }
     }
 
     fn child_ended(&mut self, ended: Ended) {
-        if self.launcher_ended(ended) || self.transformer_ended(ended) || self.spawned_ended(ended) {
+        let is_another = self.transformer_ended(ended) || self.certifier_ended(ended) || self.spawned_ended(ended);
+        if is_another || self.launcher_ended(ended) {
             return;
         }
         let names: Vec<String> = self.apps.keys().cloned().collect();
@@ -131,8 +133,8 @@ impl Master {
             }
             if ended.pid == self.front.pid {
                 self.front_ended(ended);
-            } else if !self.launcher_ended(ended) && !self.spawned_ended(ended) {
-                self.transformer_ended(ended);
+            } else if !self.launcher_ended(ended) && !self.transformer_ended(ended) && !self.certifier_ended(ended) {
+                self.spawned_ended(ended);
             }
         }
         None
@@ -344,6 +346,10 @@ impl Master {
             }
             Some(FromFront::StatusWanted(number)) => {
                 self.later(Duration::ZERO, Event::StatusWanted(number));
+                false
+            }
+            Some(FromFront::Shown(errand)) => {
+                self.proofs_shown(errand).await;
                 false
             }
             Some(FromFront::Serving) => {

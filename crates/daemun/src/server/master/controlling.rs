@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::events::Event;
 use super::{App, Master, Phase, lines};
-use crate::control::message::{AppStatus, FrontStatus, ReloadStatus, Status, WorkerStatus};
+use crate::control::message::{AppStatus, FrontStatus, ReloadStatus, ServerStatus, Status, WorkerStatus};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Asked, Command, Listening, Reply};
 use crate::listener::Role;
@@ -285,7 +285,8 @@ impl Master {
         let Some(reply) = self.desk.reports.remove(&number) else { return };
         let mut status = self.status();
         if let Some(report) = report {
-            status.traffic = Some(report.traffic);
+            (status.traffic, status.upstreams) = (Some(report.traffic), report.upstreams);
+            status.degraded.extend(without_servers(&status));
             for (name, pool) in report.pools {
                 let Some(app) = status.apps.get_mut(&name) else { continue };
                 (app.queued, app.busy, app.idle, app.replays) = (pool.queued, pool.busy, pool.idle, pool.replays);
@@ -336,8 +337,10 @@ impl Master {
                 restarts: self.front.epoch,
             },
             apps,
+            upstreams: BTreeMap::new(),
             traffic: None,
             last_reload: self.desk.last_reload.clone(),
+            certificates: self.certificates_status(),
             degraded: Vec::new(),
         };
         status.degraded = degraded(&status);
@@ -407,10 +410,26 @@ fn degraded(status: &Status) -> Vec<String> {
             _ => {}
         }
     }
+    for certificate in &status.certificates {
+        let hosts = certificate.hosts.join(", ");
+        match (certificate.until, &certificate.reason) {
+            (None, None) => found.push(format!("no certificate for {hosts} yet: it is being asked for")),
+            (None, Some(reason)) => found.push(format!("no certificate for {hosts}: {reason}")),
+            (Some(_), Some(reason)) => found.push(format!("the certificate for {hosts} was not renewed: {reason}")),
+            (Some(_), None) => {}
+        }
+    }
     if let Some(reload) = status.last_reload.as_ref().filter(|reload| !reload.succeeded) {
         found.push(format!("the last reload was refused: {}", reload.text.lines().next().unwrap_or_default()));
     }
     found
+}
+
+/// Upstreams of which nobody can be asked.
+fn without_servers(status: &Status) -> Vec<String> {
+    let is_out = |server: &ServerStatus| matches!(server.state.as_str(), "down" | "ejected");
+    let empty = status.upstreams.iter().filter(|(_, servers)| !servers.is_empty() && servers.iter().all(is_out));
+    empty.map(|(name, _)| format!("upstream {name}: none of its servers is well")).collect()
 }
 
 /// 128 bits that nobody can guess.

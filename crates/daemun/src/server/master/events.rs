@@ -7,6 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::app::ZygoteMessage;
+use crate::certifier::FromCertifier;
 use crate::control::Asked;
 use crate::server::plan::FromFront;
 use crate::watch::Notice;
@@ -76,6 +77,12 @@ pub(super) enum Event {
     StatusWanted(u64),
     /// Certificates may have been replaced.
     LookForCertificates,
+    /// A certificate may be due, if this is still the timer that counts.
+    Certify(u64),
+    /// The certifier with this errand said something, or (`None`) is gone.
+    Certifier(u64, Option<FromCertifier>),
+    /// This errand should be over.
+    ErrandOverdue(u64),
     /// Workers may be too old, too large or too many.
     LookAtWorkers,
     /// A worker of a change under way, of this generation, has found itself unfit to serve, for this reason.

@@ -30,7 +30,7 @@ impl Master {
             bound: &bound,
             token: &self.desk.token,
             worker_sockets: worker_sockets.map(|app| app.socket.as_fd()).collect(),
-            certificates: certificates.materials(),
+            certificates: certificates.materials(&self.certifying),
         };
         let transforms = transforming::is_needed(configuration);
         let packed = plan::pack(configuration.clone(), &openings).map_err(|error| error.to_string())?;
@@ -144,6 +144,7 @@ impl Master {
             self.renew_launcher().await;
             self.errors.info(format_args!("reloaded"));
         }
+        self.plan_certificates().await;
         self.reload_ended(Ok(()));
         self.pages_changed().await;
         if std::mem::take(&mut self.again) {

@@ -1,0 +1,80 @@
+"""What waits in a crowd is answered several at a time; nothing is held behind a call that lasts."""
+
+from __future__ import annotations
+
+import selectors
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from gate import Gate
+from server import DEADLINE, Server
+from wire import Wire
+
+WARM = 40
+
+# Neither fast nor slow: answers that the front has written together while many others wait.
+APP = """\
+import time
+from gate import hold
+
+calls = 0
+
+def application(environ, start_response):
+    global calls
+    calls += 1
+    end = time.perf_counter() + 0.0006
+    while time.perf_counter() < end:
+        pass
+    if environ["PATH_INFO"] == "/held":
+        with open("before", "w") as file:
+            file.write(str(calls - 1))
+        hold()
+    body = environ["QUERY_STRING"].encode()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+@pytest.mark.parametrize("accelerator", ["true", "false"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_finished_answers_of_a_crowd_do_not_wait_for_a_call_that_lasts(
+    tmp_path: Path, gate: Gate, accelerator: str, threads: int
+) -> None:
+    (tmp_path / "gate.py").write_text(Gate.MODULE)
+    (tmp_path / "crowd.py").write_text(APP)
+    (tmp_path / "daemun.toml").write_text(
+        f'[app.crowd]\nwsgi = "crowd:application"\nthreads = {threads}\nprocesses = 1\naccelerator = {accelerator}\n'
+    )
+    with Server(cwd=tmp_path, env=gate.env) as server:
+        for _ in range(WARM):
+            assert server.get("/?warm").text == "warm"
+        crowd = [Wire(server.port) for _ in range(40)]
+        paths = [f"/{'held' if number == 20 else ''}?{number}" for number in range(len(crowd))]
+        for connection, path in zip(crowd, paths, strict=True):
+            connection.send(f"GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n".encode())
+        gate.entered()
+        # A thread alone has finished those that it was called for before; a second one takes all the others.
+        before = int((tmp_path / "before").read_text()) - WARM
+        with selectors.DefaultSelector() as waiting:
+            for number, connection in enumerate(crowd):
+                waiting.register(connection.socket, selectors.EVENT_READ, number)
+            answered = set()
+            while len(answered) < (before if threads == 1 else len(crowd) - 1):
+                ready = waiting.select(DEADLINE)
+                assert ready, f"{len(answered)} of {before} that were finished have their answer"
+                for key, _ in ready:
+                    waiting.unregister(key.fileobj)
+                    answers(crowd[key.data], key.data)
+                    answered.add(key.data)
+        gate.open()
+        for number in set(range(len(crowd))) - answered:
+            answers(crowd[number], number)
+
+
+def answers(connection: Wire, number: int) -> None:
+    """Read the answer of this request."""
+    with closing(connection.socket):
+        answer = connection.reply()
+        assert answer is not None
+        assert (answer.status, answer.body) == (200, str(number).encode())
