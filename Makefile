@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/collect.py bench/comparison bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect chromium peers acme bench
+	@scripts/require rust lint venv collect chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
@@ -60,9 +60,18 @@ test-python: build ## the shim's tests and the tests of the whole program
 	$(PYTHON) -m pytest
 
 .PHONY: acceptance
-acceptance: require-test ## what takes minutes: Wagtail in a browser, every Python, reloads under load, slow clients
+acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a browser, every Python, reloads under load, slow clients
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
+
+.PHONY: require-acceptance
+require-acceptance:
+	@scripts/require cgi-sites
+
+.PHONY: compare-cgi
+compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md
+	@scripts/require venv cgi-peers
+	$(PYTHON) tests/system/compare_cgi.py
 
 .PHONY: bench
 bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md

@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 from comparison import report, rounds
 from comparison.load import LoadError
 from comparison.scenarios import FILES, RESTS, SCENARIOS, WSGI_SERVERS, WrongAnswerError, write_files
-from comparison.servers import COMMANDS, ServerError, Setting
+from comparison.servers import APPLICATIONS, COMMANDS, ServerError, Setting
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parent / ".bench" / "venv"
@@ -172,9 +172,25 @@ class Run:
                 raise WrongAnswerError(f"{name}: errors under load: {wrong}")
             print(f"right: {', '.join(names)}", flush=True)
         else:
-            peer = self.options.peer or ("granian" if scenario.application else "nginx")
+            usual = "apache" if scenario.script else "granian" if scenario.application else "nginx"
+            peer = self.options.peer or usual
             print(report.rates(figures, peer), flush=True)
             print("load average " + " ".join(f"{value:.1f}" for value in os.getloadavg()), flush=True)
+
+
+def write_scripts(place: Path, scripts: list[str]) -> None:
+    """Compile or copy the CGI programs that are asked for."""
+    place.mkdir()
+    for name in {script for script in scripts if script}:
+        source = APPLICATIONS / "cgi" / name
+        if source.suffix == ".c":
+            compiler = shutil.which("cc")
+            if compiler is None:
+                raise UsageError("cc is not there; run:  apt-get install gcc libc6-dev")
+            # Linked statically: what the loader does with libraries is a quarter of such a program, and no server's.
+            subprocess.run([compiler, "-O2", "-static", "-o", str(place / source.stem), str(source)], check=True)
+        else:
+            shutil.copy(source, place)
 
 
 @contextlib.contextmanager
@@ -200,10 +216,12 @@ def main() -> None:
         raise UsageError(f"{options.daemun} is not there; run:  cargo build --release")
     with folder() as place:
         write_files(place / "files")
+        write_scripts(place / "scripts", [SCENARIOS[name].script for name in names if name in SCENARIOS])
         setting = Setting(
             daemun=options.daemun.resolve(),
             venv=venv(options.venv),
             files=place / "files",
+            scripts=place / "scripts",
             loops=options.loops,
             workers=options.workers,
             threads=options.threads,

@@ -126,6 +126,46 @@ def spent(before: list[Process], after: list[Process], named: dict[int, str]) ->
     )
 
 
+class Group:
+    """A control group of one server: knows the time of all that ever ran in it, waited for or not."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @classmethod
+    def new(cls, name: str) -> Group | None:
+        """Make one below our own; None where the kernel has none (cgroup 2) or we may not."""
+        mounts = (line.split() for line in Path("/proc/mounts").read_text("utf-8").splitlines())
+        mount = next((Path(words[1]) for words in mounts if words[2] == "cgroup2"), None)
+        own = next(
+            (line[4:] for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines() if line.startswith("0::/")),
+            None,
+        )
+        if mount is None or own is None:
+            return None
+        folder = mount / own / f"daemun-bench-{name}"
+        try:
+            folder.mkdir()
+        except OSError:
+            return None
+        return cls(folder)
+
+    def entering(self, command: list[str]) -> list[str]:
+        """Give the command that enters the group and then becomes `command`."""
+        return ["/bin/sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self._folder / "cgroup.procs"), *command]
+
+    def spent(self) -> tuple[float, float]:
+        """Seconds of user and of system time so far."""
+        lines = (line.split() for line in (self._folder / "cpu.stat").read_text("ascii").splitlines())
+        known = {name: int(value) / 1e6 for name, value in lines}
+        return known["user_usec"], known["system_usec"]
+
+    def remove(self) -> None:
+        """Take it away; one in which something still runs stays."""
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+
 def proportional_kib(pid: int) -> int | None:
     """Proportional set size in KiB; None where it may not be read (another user's process)."""
     try:

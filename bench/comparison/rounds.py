@@ -77,12 +77,13 @@ def rates(
 
 def _load(server: Server, scenario: Scenario, lua: Path, seconds: float, connections: int) -> load.Load:
     url = f"http://127.0.0.1:{server.port}{scenario.request.path}"
-    return load.run(url, lua, seconds=seconds, connections=connections)
+    return load.run(url, lua, seconds=seconds, connections=scenario.connections or connections)
 
 
 def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
     before = server.tree()
     slept = processes.sleeps(before)
+    grouped = server.group.spent() if server.group else (0.0, 0.0)
     seen = _load(server, scenario, lua, plan.seconds, plan.connections)
     after = server.tree()
     if not after:
@@ -91,6 +92,9 @@ def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
         raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
     slept = processes.sleeps(after) - slept
     spent = processes.spent(before, after, processes.roles(after))
+    if server.group:
+        user, system = (now - then for now, then in zip(server.group.spent(), grouped, strict=True))
+        spent = processes.Spent(user=user, system=system, by_role=spent.by_role)
 
     def each(seconds: float) -> float:
         return seconds * 1e6 / seen.requests

@@ -22,6 +22,7 @@ BROWSER = {
 BODY = b"0123456789" * 10_000
 WSGI_SERVERS = ("daemun", "granian", "gunicorn")
 STATIC_SERVERS = ("daemun", "nginx")
+CGI_SERVERS = ("daemun", "apache", "lighttpd")
 # An answer that has not come by then never will.
 DEADLINE = 20.0
 
@@ -55,6 +56,10 @@ class Scenario:
     contains: bytes = b""
     # Whether the application's own cost is measured by its side.
     bare: bool = False
+    # A CGI program in bench/applications/cgi.
+    script: str = ""
+    # How many ask at once, where that is not what was asked for.
+    connections: int = 0
 
     def check(self, port: int) -> None:
         """Ask twice on one connection; complain unless both answers are right."""
@@ -103,6 +108,11 @@ def _static(name: str, says: str, file: str) -> Scenario:
     return Scenario(name, says, Request(path=f"/{file}"), STATIC_SERVERS, body=file_of(FILES[file]))
 
 
+def _cgi(name: str, says: str, script: str, path: str, body: bytes, servers: tuple[str, ...]) -> Scenario:
+    # As many as keep the processors busy: with 64, most of what is measured is programs in each other's way.
+    return Scenario(name, says, Request(path=path), servers, body=body, script=script, connections=8)
+
+
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
@@ -133,6 +143,15 @@ SCENARIOS = {
         _wsgi("stream1m", "1 MiB from WSGI in 16 chunks, no length", "plain:stream", b"0123456789abcdef" * 65536),
         _static("static1k", "a file of 1 KiB", "1k.txt"),
         _static("static100k", "a file of 100 KiB", "100k.txt"),
+        _cgi("cgi-c", "13 bytes from a CGI program in C", "hello.c", "/cgi-bin/hello", b"Hello, World!", CGI_SERVERS),
+        _cgi(
+            "cgi-python",
+            'a CGI script in Python; daemun-fork is the same with `reuse = "fork"`',
+            "hello.py",
+            "/cgi-bin/hello.py?name=you",
+            b'{"greeting": "Hello, you!", "since": "2026-01-01T00:00:00"}',
+            (*CGI_SERVERS, "daemun-fork"),
+        ),
     )
 }
 # Not rates: these have their own measure in `rounds`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import processes
@@ -35,6 +36,8 @@ class Setting:
     daemun: Path
     venv: Path
     files: Path
+    # The folder of the CGI programs.
+    scripts: Path
     loops: int = 1
     workers: int = 1
     threads: int = 1
@@ -48,6 +51,8 @@ class Place:
     scenario: Scenario
     port: int
     folder: Path
+    # Whether a warm interpreter forks for each request.
+    reuse: bool = False
 
 
 def daemun(setting: Setting, place: Place) -> list[str]:
@@ -68,6 +73,9 @@ def daemun(setting: Setting, place: Place) -> list[str]:
             f"processes = {setting.workers}",
             f"threads = {setting.threads}",
         ]
+    elif place.scenario.script:
+        reuse = f', reuse = "fork", warm = {json.dumps(WARM)}' if place.reuse else ""
+        lines += ["[[route]]", 'path = "/cgi-bin/*"', f'cgi = {{ root = "{setting.scripts}"{reuse} }}']
     else:
         lines += ["[[route]]", 'path = "/*"', f'static = {{ root = "{setting.files}" }}']
     file = place.folder / "daemun.toml"
@@ -143,11 +151,92 @@ def nginx(setting: Setting, place: Place) -> list[str]:
     return [program, "-e", f"{place.folder}/error.log", "-c", str(file)]
 
 
+def daemun_fork(setting: Setting, place: Place) -> list[str]:
+    """For Python scripts, with an interpreter that is started once."""
+    return daemun(setting, replace(place, reuse=True))
+
+
+APACHE = """
+ServerName localhost
+ServerRoot {folder}
+DefaultRuntimeDir {folder}
+Listen 127.0.0.1:{port}
+PidFile {folder}/apache.pid
+ErrorLog {folder}/error.log
+{modules}
+{user}
+StartServers 1
+ServerLimit 1
+ThreadsPerChild 64
+MaxRequestWorkers 64
+KeepAlive On
+MaxKeepAliveRequests 0
+ScriptSock {folder}/cgid
+ScriptAlias /cgi-bin/ {scripts}/
+<Directory {scripts}>
+    Require all granted
+</Directory>
+{log}
+"""
+APACHE_MODULES = ["mpm_event", "authz_core", "alias", "cgid", "unixd"]
+
+
+def apache(setting: Setting, place: Place) -> list[str]:
+    """With mod_cgid, whose process forks for each request; nothing loaded that CGI does not need."""
+    folder = Path("/usr/lib/apache2/modules")
+    modules = [f"LoadModule {name}_module {folder}/mod_{name}.so" for name in APACHE_MODULES]
+    # Debian has compiled some of them in.
+    modules = [line for line in modules if Path(line.rpartition(" ")[2]).exists()]
+    file = place.folder / "apache.conf"
+    text = APACHE.format(
+        folder=place.folder,
+        port=place.port,
+        scripts=setting.scripts,
+        modules="\n".join(modules),
+        user="User daemon\nGroup daemon" if os.geteuid() == 0 else "",
+        log=f"CustomLog {place.folder}/access.log %h" if setting.logs else "",
+    )
+    file.write_text(text, "utf-8")
+    program = shutil.which("apache2") or shutil.which("httpd") or "/usr/sbin/apache2"
+    return [program, "-DFOREGROUND", "-f", str(file)]
+
+
+LIGHTTPD = """
+server.bind = "127.0.0.1"
+server.port = {port}
+server.document-root = "{scripts}"
+server.errorlog = "{folder}/error.log"
+server.max-keep-alive-requests = 1000000000
+server.modules = ( "mod_alias", "mod_cgi" )
+{log}
+alias.url = ( "/cgi-bin/" => "{scripts}/" )
+$HTTP["url"] =~ "^/cgi-bin/" {{ cgi.assign = ( "" => "" ) }}
+"""
+
+
+def lighttpd(setting: Setting, place: Place) -> list[str]:
+    """With mod_cgi; it forks by itself."""
+    log = (
+        f'server.modules += ( "mod_accesslog" )\naccesslog.filename = "{place.folder}/access.log"'
+        if setting.logs
+        else ""
+    )
+    file = place.folder / "lighttpd.conf"
+    file.write_text(LIGHTTPD.format(folder=place.folder, port=place.port, scripts=setting.scripts, log=log), "utf-8")
+    return [shutil.which("lighttpd") or "/usr/sbin/lighttpd", "-D", "-f", str(file)]
+
+
+# What the Python script imports.
+WARM = ["datetime", "html", "json", "urllib.parse"]
+
 COMMANDS: dict[str, Callable[[Setting, Place], list[str]]] = {
     "daemun": daemun,
     "granian": granian,
     "gunicorn": gunicorn,
     "nginx": nginx,
+    "apache": apache,
+    "lighttpd": lighttpd,
+    "daemun-fork": daemun_fork,
 }
 
 
@@ -165,7 +254,11 @@ class Server:
         self.name = name
         self.port = free_port()
         self._output = folder / "output.log"
+        # Programs that nobody waits for are in nobody's sum: their time is known to a group alone.
+        self.group = processes.Group.new(f"{os.getpid()}-{self.port}") if scenario.script else None
         command = COMMANDS[name](setting, Place(scenario, self.port, folder))
+        if self.group:
+            command = self.group.entering(command)
         with self._output.open("wb") as output:
             self.began = time.monotonic()
             try:
@@ -221,6 +314,8 @@ class Server:
         if not processes.wait_gone(all_of_it, 2.0):
             processes.end(all_of_it, signal.SIGKILL)
             processes.wait_gone(all_of_it, 2.0)
+        if self.group:
+            self.group.remove()
 
 
 def free_port() -> int:

@@ -75,7 +75,7 @@ class Engine:
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             begun = time.perf_counter()
             command = [self.command, *first, style, "source.xml", *last]
-            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=errors, preexec_fn=bound)
+            process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=errors, preexec_fn=bound)  # noqa: PLW1509
             pid, status, used = 0, 0, resource.getrusage(resource.RUSAGE_SELF)
             while not pid:
                 pid, status, used = os.wait4(process.pid, os.WNOHANG)
@@ -108,10 +108,7 @@ def judge(engine: Engine, case: Case, folder: Path) -> None:
     """Run one case and count it."""
     options = ("--stringparam", "given", GIVEN) if engine.is_proc else ()
     ran = engine.run(folder, *options)
-    if case.expected is None:
-        right = ran.code > 0
-    else:
-        right = ran.code == 0 and same(ran.output, case.expected)
+    right = ran.code > 0 if case.expected is None else ran.code == 0 and same(ran.output, case.expected)
     if right:
         engine.right[case.section] += 1
     else:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from comparison import load, processes  # noqa: E402
-from comparison.scenarios import Request  # noqa: E402
-from comparison.servers import free_port  # noqa: E402
+from comparison import load, processes
+from comparison.scenarios import Request
+from comparison.servers import free_port
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "feed" / "public"
 ITEM = """    <item>

@@ -9,7 +9,7 @@ import sys
 import pytest
 from server import BINARY, DEADLINE, ROOT
 
-SCENARIOS = "hello,hello11,django,post100k,stream1m,static1k,static100k,start"
+SCENARIOS = "hello,hello11,django,post100k,stream1m,static1k,static100k,cgi-c,cgi-python,start"
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not there; run:  scripts/require bench")

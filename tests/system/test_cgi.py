@@ -332,8 +332,6 @@ def test_one_program_answers_a_whole_path(tmp_path: Path) -> None:
 def test_static_files_never_send_what_lies_below_a_cgi_root(tmp_path: Path) -> None:
     # The front has a user of its own where the tests run as root, and enters only what all may enter.
     tmp_path = tmp_path / "site"
-    # The front has a user of its own where the tests run as root, and enters only what all may enter.
-    tmp_path = tmp_path / "site"
     script(tmp_path, "env.cgi", "echo SOURCE")
     (tmp_path / "page.php").write_text("SOURCE")
     (tmp_path / "a.css").write_text("style")
@@ -358,3 +356,34 @@ def test_an_option_names_a_folder_of_scripts(tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     with Server("site", "--cgi", "/cgi-bin=cgi-bin", cwd=tmp_path) as server:
         assert server.get("/cgi-bin/st.cgi").status == 201
+
+
+def test_listings_do_not_name_what_a_cgi_route_runs(tmp_path: Path) -> None:
+    # The front has a user of its own where the tests run as root, and enters only what all may enter.
+    tmp_path = tmp_path / "site"
+    script(tmp_path, "env.cgi", "echo SOURCE")
+    (tmp_path / "page.php").write_text("SOURCE")
+    (tmp_path / "a.css").write_text("style")
+    more = '[[route]]\npath = "/files/*"\nstatic = { root = ".", listing = true }\n'
+    more += '[[route]]\npath = "*.php"\ncgi = { root = ".", interpreters = { ".php" = "sh" } }\n'
+    (tmp_path / "daemun.toml").write_text(CONFIGURATION.format(settings="", more=more))
+    with Server(cwd=tmp_path) as server:
+        listing = server.get("/files/").text
+        assert "a.css" in listing
+        assert "page.php" not in listing
+        assert "cgi-bin" not in listing
+        assert server.get("/files/cgi-bin/").status == 404
+
+
+def test_a_site_may_be_a_folder_of_scripts_or_one_program(tmp_path: Path) -> None:
+    script(tmp_path, "env.cgi", ENVIRONMENT)
+    program = tmp_path / "cgi-bin" / "env.cgi"
+    (tmp_path / "daemun.toml").write_text(
+        '[[site]]\nhosts = ["a.test"]\ncgi = { root = "cgi-bin" }\n'
+        f'[[site]]\nhosts = ["b.test"]\ncgi = {{ program = "{program}" }}\n'
+    )
+    with Server(cwd=tmp_path) as server:
+        found = environment(server, "/env.cgi/a", {"Host": "a.test"})
+        assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("/env.cgi", "/a")
+        found = environment(server, "/any/thing", {"Host": "b.test"})
+        assert (found["SCRIPT_NAME"], found["PATH_INFO"]) == ("", "/any/thing")

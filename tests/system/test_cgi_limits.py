@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import ctypes
 import functools
 import http.client
 import os
@@ -156,7 +157,25 @@ def test_a_process_that_is_left_behind_holds_up_no_answer_and_ends_with_its_requ
         until(lambda: is_gone(pid), "what was left behind goes on")
 
 
-def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_own(tmp_path: Path) -> None:
+def test_a_daemon_that_a_script_begins_outlives_it_and_holds_up_no_answer(tmp_path: Path) -> None:
+    text = "setsid sh -c 'echo $$ > pid; exec sleep 1000' >/dev/null 2>&1 </dev/null &"
+    script(
+        tmp_path, "daemon.cgi", f"printf 'Content-Type: text/plain\\n\\ndone'\n{text}\nwhile [ ! -s pid ]; do :; done"
+    )
+    (tmp_path / "cgi-bin").chmod(0o777)
+    with serve(tmp_path) as server:
+        assert server.get("/cgi-bin/daemon.cgi").text == "done"
+        pid = int((tmp_path / "cgi-bin" / "pid").read_text())
+        until(lambda: children(role(server, "launcher")) == [], "the script goes on")
+        try:
+            assert not is_gone(pid), "who begins a session of its own asks for that"
+        finally:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_script_gets_three_descriptors_default_signals_and_a_group_of_its_own_without_a_terminal(
+    tmp_path: Path,
+) -> None:
     script(
         tmp_path,
         "look.cgi",
@@ -167,7 +186,8 @@ def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_ow
         while read -r line; do
             case $line in SigIgn*|SigBlk*|NoNewPrivs*) echo "$line" ;; esac
         done < /proc/$$/status
-        cut -d' ' -f5,6 /proc/$$/stat
+        echo "$$ $(cut -d' ' -f5,6,7 /proc/$$/stat)"
+        (: < /dev/tty) 2>/dev/null && echo "a terminal"
         """,
     )
     with serve(tmp_path) as server:
@@ -178,8 +198,9 @@ def test_a_script_gets_three_descriptors_default_signals_and_a_session_of_its_ow
     assert "SigIgn:\t0000000000000000" in lines
     assert "SigBlk:\t0000000000000000" in lines
     assert "NoNewPrivs:\t1" in lines
-    group, session = lines[-1].split()
-    assert group == session
+    pid, group, session, terminal = lines[-1].split()
+    assert (group, terminal) == (pid, "0")
+    assert int(session) != os.getsid(0), "of the launcher, which has no terminal"
 
 
 def test_limits_of_a_route_hold_for_its_programs(tmp_path: Path) -> None:
@@ -187,6 +208,38 @@ def test_limits_of_a_route_hold_for_its_programs(tmp_path: Path) -> None:
     limits = ', limits = { cpu = "7s", memory = "512MiB", files = 64, file_size = "1MiB" }'
     with serve(tmp_path, limits) as server:
         assert server.get("/cgi-bin/limits.cgi").text.split() == ["7", "64", "524288", "2048"]
+
+
+def has_landlock() -> bool:
+    """Ask the kernel for the version of its sandbox (`landlock_create_ruleset` with its version flag)."""
+    return int(ctypes.CDLL(None).syscall(444, None, 0, 1)) > 0
+
+
+def test_a_sandbox_leaves_a_program_its_folder_the_system_and_what_is_named(tmp_path: Path) -> None:
+    script(
+        tmp_path,
+        "look.cgi",
+        f"""
+        printf 'Content-Type: text/plain\\n\\n'
+        cat beside.txt
+        cat {tmp_path}/secret.txt {tmp_path}/read/a.txt 2>/dev/null
+        (echo x > written.txt) 2>/dev/null && echo "written beside"
+        (echo x > {tmp_path}/write/a.txt) 2>/dev/null && echo "written where it may"
+        test -r /etc/passwd && echo "the system is there"
+        """,
+    )
+    (tmp_path / "cgi-bin" / "beside.txt").write_text("beside\n")
+    (tmp_path / "secret.txt").write_text("secret\n")
+    for name in ("read", "write"):
+        (tmp_path / name).mkdir(mode=0o777)
+    (tmp_path / "read" / "a.txt").write_text("named\n")
+    with serve(tmp_path, f', sandbox = {{ read = ["{tmp_path}/read"], write = ["{tmp_path}/write"] }}') as server:
+        answer = server.get("/cgi-bin/look.cgi")
+        if has_landlock():
+            assert answer.text.splitlines() == ["beside", "named", "written where it may", "the system is there"]
+        else:
+            assert answer.status == 500
+            server.wait_for("sandbox of a CGI route cannot be made, and nothing runs there")
 
 
 def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path) -> None:
@@ -202,12 +255,12 @@ def test_many_at_once_wait_for_a_place_while_others_are_answered(tmp_path: Path)
     )
     (tmp_path / "cgi-bin" / "running").mkdir(mode=0o777)
     more = '[[route]]\npath = "/quick"\nrespond = { body = "quick" }'
-    with serve(tmp_path, ", max_processes = 4", more) as server, concurrent.futures.ThreadPoolExecutor(60) as pool:
-        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(60)]
+    with serve(tmp_path, ", max_processes = 16", more) as server, concurrent.futures.ThreadPoolExecutor(200) as pool:
+        answers = [pool.submit(server.get, "/cgi-bin/count.cgi") for _ in range(200)]
         assert server.get("/quick").text == "quick"
         seen = [answer.result() for answer in answers]
     assert {answer.status for answer in seen} == {200}
-    assert max(int(answer.text) for answer in seen) <= 4
+    assert max(int(answer.text) for answer in seen) <= 16
 
 
 def test_a_queue_that_is_full_or_too_slow_is_503_with_a_time_to_come_back(tmp_path: Path) -> None:

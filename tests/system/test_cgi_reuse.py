@@ -25,7 +25,7 @@ PROBE = """
         "name": __name__, "file": __file__, "argv": sys.argv, "cwd": os.getcwd(), "stdin": sys.stdin.read(),
         "path": sys.path[0], "main": sys.modules["__main__"].of_main(), "method": os.environ["REQUEST_METHOD"],
         "environ": sorted(os.environ), "descriptors": sorted(os.listdir("/proc/self/fd"))[:3],
-        "session": os.getsid(0) == os.getpid(), "parent": os.getppid(),
+        "group": os.getpgid(0) == os.getpid(), "parent": os.getppid(),
         "decimal": "decimal" in sys.modules, "cpu": resource.getrlimit(resource.RLIMIT_CPU)[0],
     }))
     if query == "x=exit":

@@ -19,6 +19,13 @@ def test_the_site_of_files() -> None:
         assert "User-agent" in server.get("/robots.txt").text
 
 
+def test_the_scripts_of_cgi() -> None:
+    with Server(cwd=EXAMPLES / "cgi") as server:
+        assert "the query is: name=Ada" in server.get("/cgi-bin/hello?name=Ada").text
+        assert "<h1>Hello, &lt;Ada&gt;!</h1>" in server.get("/py/hello.py?name=<Ada>").text
+        assert server.get("/").headers["Location"].endswith("/cgi-bin/hello")
+
+
 def test_hello_flask() -> None:
     with Server("app:app", cwd=EXAMPLES / "hello-flask") as server:
         assert "Hello from Flask" in server.get("/").text

@@ -15,6 +15,7 @@ import pytest
 from conftest import Startproject
 from schema import faults
 from server import BINARY, DEADLINE, ROOT, Server, environment
+from upstreams import Upstream, unused_port
 
 Told = dict[str, Any]
 Headers = dict[str, str]
@@ -107,17 +108,20 @@ static = { root = "files", missing = "next", index = ["index.html"] }
 path = "*.css"
 static = { root = "files/css" }
 
-[[site]]
-hosts = ["feeds.example"]
+[[route]]
+host = "feeds.example"
+path = "/*"
 static = { root = "files" }
 xslt = true
 
-[[site.route]]
+[[route]]
+host = "feeds.example"
 path = "/made/*"
 app = "wiki"
 xslt = { stylesheet = "files/feed.xsl", on_error = "pass" }
 
-[[site.route]]
+[[route]]
+host = "feeds.example"
 path = "/run/*"
 cgi = { root = "cgi" }
 xslt = { stylesheet = "files/feed.xsl" }
@@ -391,6 +395,31 @@ def test_client_headers_and_method_decide(everything: Path) -> None:
     said = told("-X", "DELETE", "http://shop.example/api/a", cwd=everything)
     assert {"asks for: header x-beta = yes*", "is for the methods GET, POST"} <= {one["why"] for one in said["others"]}
     assert any("rate_limit" in line for line in said["unknown"])
+
+
+def test_the_last_known_of_an_upstream_is_told_while_a_server_runs(tmp_path: Path) -> None:
+    with Upstream() as good, unused_port() as port:
+        bad = f"http://127.0.0.1:{port}"
+        (tmp_path / "daemun.toml").write_text(
+            f'[upstream.back]\nservers = ["{good.url}", "{bad}"]\nbalance = "round-robin"\nfailures = 1\n'
+            'eject = "1h"\n[[route]]\nupstream = "back"\n'
+        )
+        alone = told("/", cwd=tmp_path)
+        assert alone["target"]["seen"] is None
+        assert any("no server is running here" in line for line in alone["unknown"])
+        with Server("daemun.toml", cwd=tmp_path) as server:
+            before = told("/", cwd=tmp_path)["target"]["seen"]["servers"]
+            assert {one["age"] for one in before} == {None}
+            for _ in range(4):
+                assert server.get("/").status == 200
+            seen = told("/", cwd=tmp_path)["target"]["seen"]
+            states = {one["url"]: (one["state"], one["failures"]) for one in seen["servers"]}
+            assert states == {good.url: ("up", 0), bad: ("ejected", 1)}
+            assert all(one["age"] >= 0 for one in seen["servers"])
+            picture = explain("/", cwd=tmp_path)
+            assert f"pid {server.pid}" in picture
+            assert re.search(r"ejected,\s+heard\s+of", picture)
+            assert max(map(len, picture.splitlines())) <= 80
 
 
 def test_all_routes_are_shown_with_what_hides_them(everything: Path) -> None:

@@ -18,11 +18,11 @@ static = {{ root = "public" }}
 xslt = {{ params = {{ given = "{GIVEN}" }} }}
 """
 # The sections that say how a stylesheet is to be carried out.
-SECTIONS = """
-    2.1 2.2 2.3 2.4 2.5 2.6.1 2.6.2 3 3.1 3.2 3.3 3.4 4 5.1 5.2 5.3 5.4 5.5 5.6 5.7 5.8 6 7.1.1 7.1.2 7.1.3 7.1.4 7.2
-    7.3 7.4 7.5 7.6.1 7.6.2 7.7 7.7.1 8 9.1 9.2 10 11.1 11.2 11.3 11.4 11.5 11.6 12.1 12.2 12.3 12.4 13 14.1 14.2 15
-    16 16.1 16.2 16.3 16.4
-""".split()
+SECTIONS = (
+    "2.1 2.2 2.3 2.4 2.5 2.6.1 2.6.2 3 3.1 3.2 3.3 3.4 4 5.1 5.2 5.3 5.4 5.5 5.6 5.7 5.8 6 7.1.1 7.1.2 7.1.3 7.1.4 "
+    "7.2 7.3 7.4 7.5 7.6.1 7.6.2 7.7 7.7.1 8 9.1 9.2 10 11.1 11.2 11.3 11.4 11.5 11.6 12.1 12.2 12.3 12.4 13 14.1 "
+    "14.2 15 16 16.1 16.2 16.3 16.4"
+)
 MODULES = ["common", "math", "sets", "strings", "date", "functions", "dynamic"]
 
 
@@ -66,7 +66,7 @@ def test_a_case(server: Server, folder: Path, case: Case) -> None:
 
 
 def test_each_section_has_cases() -> None:
-    assert {case.section for case in CASES} == {*SECTIONS, *(f"EXSLT {module}" for module in MODULES)}
+    assert {case.section for case in CASES} == {*SECTIONS.split(), *(f"EXSLT {module}" for module in MODULES)}
     assert len(CASES) >= 160
     assert len({case.title for case in CASES}) == len(CASES)
 

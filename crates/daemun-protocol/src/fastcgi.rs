@@ -4,6 +4,8 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+use crate::pairs::Pair;
+
 /// The only version (section 3.3).
 pub const VERSION: u8 = 1;
 
@@ -172,7 +174,7 @@ pub fn put_end(out: &mut impl BufMut, id: u16, status: u32, ending: Ending) {
 }
 
 /// Appends the environment of a request: all its pairs, and the end of the stream.
-pub fn put_params<'a>(out: &mut impl BufMut, id: u16, pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+pub fn put_params<'a>(out: &mut impl BufMut, id: u16, pairs: impl Iterator<Item = Pair<'a>>) {
     let mut text = BytesMut::with_capacity(2048);
     for (name, value) in pairs {
         put_pair(&mut text, name, value);
@@ -216,7 +218,7 @@ pub fn put_pair(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
 }
 
 /// The names and values in `content`, which is all of a stream.
-pub fn parse_pairs(mut content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+pub fn parse_pairs(mut content: &[u8]) -> Result<Vec<Pair<'_>>, Malformed> {
     let mut pairs = Vec::new();
     while !content.is_empty() {
         let (name, value) = (take_length(&mut content)?, take_length(&mut content)?);
@@ -332,7 +334,7 @@ mod tests {
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
                 // Small numbers, so that many records are whole.
-                bytes.push(if seed & 3 == 0 { seed as u8 } else { (seed >> 8) as u8 % 12 });
+                bytes.push(if seed % 4 == 0 { seed as u8 } else { (seed >> 8) as u8 % 12 });
             }
             let mut input = BytesMut::from(&bytes[..]);
             while let Ok(Some(record)) = take_record(&mut input) {

@@ -1,17 +1,20 @@
 //! Names and values in one piece of memory, each ended by a NUL: how the environment of a request is made, kept and
 //! handed on inside daemun, and how SCGI sends it.
 
+/// A name and its value.
+pub type Pair<'a> = (&'a [u8], &'a [u8]);
+
 /// The pairs of `text`. A last name without a value is none.
 pub fn pairs(text: &[u8]) -> Pairs<'_> {
     Pairs(text)
 }
 
 /// An iterator over names and values.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pairs<'a>(&'a [u8]);
 
 impl<'a> Iterator for Pairs<'a> {
-    type Item = (&'a [u8], &'a [u8]);
+    type Item = Pair<'a>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let name = memchr::memchr(0, self.0)?;

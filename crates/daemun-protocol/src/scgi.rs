@@ -5,7 +5,7 @@
 
 use bytes::BufMut;
 
-use crate::pairs::pairs;
+use crate::pairs::{Pair, pairs};
 
 /// A head that was read to its end.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -77,7 +77,7 @@ pub fn parse_head(bytes: &[u8], most: usize) -> Result<Option<Head<'_>>, Malform
 
 /// Appends the head of a request with a body of `length` bytes and these pairs; what they say of `CONTENT_LENGTH` and
 /// `SCGI` is left out.
-pub fn put_head<'a>(out: &mut impl BufMut, length: u64, others: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
+pub fn put_head<'a>(out: &mut impl BufMut, length: u64, others: impl Iterator<Item = Pair<'a>>) {
     let mut text = Vec::with_capacity(2048);
     text.extend_from_slice(format!("CONTENT_LENGTH\0{length}\0SCGI\x001\0").as_bytes());
     for (name, value) in others.filter(|(name, _)| !matches!(*name, b"CONTENT_LENGTH" | b"SCGI")) {

@@ -5,6 +5,8 @@
 
 use bytes::{Buf, BufMut};
 
+use crate::pairs::Pair;
+
 /// Bytes before the pairs.
 pub const HEADER: usize = 4;
 
@@ -48,7 +50,7 @@ pub fn parse_packet(bytes: &[u8]) -> Option<Packet<'_>> {
 }
 
 /// The names and values in the content of a packet.
-pub fn parse_pairs(mut content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed> {
+pub fn parse_pairs(mut content: &[u8]) -> Result<Vec<Pair<'_>>, Malformed> {
     let mut pairs = Vec::new();
     while !content.is_empty() {
         let name = take(&mut content)?;
@@ -61,7 +63,7 @@ pub fn parse_pairs(mut content: &[u8]) -> Result<Vec<(&[u8], &[u8])>, Malformed>
 pub fn put_packet<'a>(
     out: &mut impl BufMut,
     modifier1: u8,
-    pairs: impl Iterator<Item = (&'a [u8], &'a [u8])>,
+    pairs: impl Iterator<Item = Pair<'a>>,
 ) -> Result<(), TooLong> {
     let mut content = Vec::with_capacity(2048);
     for part in pairs.flat_map(|(name, value)| [name, value]) {
@@ -122,7 +124,7 @@ mod tests {
                 seed ^= seed << 13;
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
-                bytes.push(if seed & 3 == 0 { seed as u8 } else { (seed >> 8) as u8 % 5 });
+                bytes.push(if seed % 4 == 0 { seed as u8 } else { (seed >> 8) as u8 % 5 });
             }
             if let Some(packet) = parse_packet(&bytes) {
                 assert!(packet.length <= bytes.len());

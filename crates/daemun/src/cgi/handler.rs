@@ -98,7 +98,7 @@ impl Cgi {
                 if sends_file {
                     return Ok(Outcome::Response(named(document, process, timing)));
                 }
-                let response = respond(document, process, name, request.head.method());
+                let response = respond(document, process, name, request.head.method()).await;
                 Ok(Outcome::Response(Response { timing, ..response }))
             }
             Head::Local { path, query } => {
@@ -248,13 +248,15 @@ fn named(document: Document, mut process: Process, timing: Timing) -> Response {
     Response { status, reason, fields, body: ResponseBody::Empty, timing }
 }
 
-fn respond(document: Document, mut process: Process, name: String, method: Method) -> Response {
+async fn respond(document: Document, mut process: Process, name: String, method: Method) -> Response {
     let Document { status, reason, fields, content_length, is_chunked } = document;
     let body = if method == Method::Head || status.is_bodiless() {
         // A program that does more than answer comes to its end.
         process.buffer.clear();
         process.finish_alone();
         content_length.map_or_else(|| ResponseBody::Stream(Box::pin(Untold)), ResponseBody::LengthOnly)
+    } else if content_length.is_none() && !is_chunked && process.settle().await {
+        ResponseBody::Full(process.buffer.split().freeze())
     } else {
         ResponseBody::Stream(Box::pin(OutputBody::new(process, name, content_length, is_chunked)))
     };

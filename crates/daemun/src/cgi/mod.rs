@@ -4,7 +4,7 @@
 //! 2. [`handler`](Cgi): the body is spooled, so that its length is known and no program waits for a slow client.
 //! 3. A place among the route's processes, or a short queue, or 503.
 //! 4. [`invocation`]: arguments and environment, from nothing but the request and what is configured.
-//! 5. [`process`]: started by the [`launcher`](crate::launcher); standard error goes to the log.
+//! 5. [`process`]: started by the [`launcher`](crate::launcher); standard error goes to the log ([`complaints`]).
 //! 6. [`answer`]: the head of its output becomes a response, a local redirect, or a line in the log that quotes what
 //!    stood there instead; the rest is streamed as the client takes it.
 //!
@@ -12,6 +12,7 @@
 
 mod answer;
 mod body;
+mod complaints;
 pub mod faults;
 mod handler;
 mod input;

@@ -1,4 +1,4 @@
-//! A program while it runs: its output, its end, its deadlines, and its standard error on the way to the log.
+//! A program while it runs: its output, its end, its deadlines.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,10 +10,9 @@ use bytes::BytesMut;
 use rustix::pipe::PipeFlags;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep};
 
-use crate::gateway::Complaints;
+use super::complaints::Complaints;
 use crate::launcher::{Ending, LaunchError, Running};
 use crate::telemetry::ErrorLogger;
 
@@ -23,9 +22,17 @@ const READ: usize = 64 * 1024;
 /// Bytes that are read at first.
 const FIRST_READ: usize = 4096;
 
+/// How long the beginning of an answer without a length waits for its rest: most are over by then, and are sent at once
+/// and with their length. Nobody sees that little of a delay.
+const SETTLING: Duration = Duration::from_millis(5);
+
 /// How long after the program's end output is waited for that others hold open, and how long after the end of its
 /// output the program may take to end. Nobody waits longer for a page because of a process that was left behind.
-const LINGER: Duration = Duration::from_millis(500);
+pub(super) const LINGER: Duration = Duration::from_millis(500);
+
+/// How long a program runs before its standard error is attended to while it runs; of one that is done sooner it is
+/// read at its end, which costs a quarter of it.
+const ATTENTION: Duration = Duration::from_millis(20);
 
 /// Why no more output comes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -85,15 +92,17 @@ pub(super) struct Process {
     output: pipe::Receiver,
     /// Output that was read and not yet taken.
     pub(super) buffer: BytesMut,
-    has_begun: bool,
     is_closed: bool,
     ended: Option<Ending>,
+    /// Whether the last piece filled the room that there was for it.
+    was_full: bool,
     idle: Duration,
     last: Instant,
     end: Instant,
     alarm: Pin<Box<Sleep>>,
-    /// Ends the reading of standard error when the request is over.
-    _listening: oneshot::Sender<()>,
+    /// When its standard error is attended to.
+    attention: Instant,
+    complaints: Complaints,
 }
 
 impl Process {
@@ -106,22 +115,20 @@ impl Process {
         deadlines: Deadlines,
         log: (ErrorLogger, String),
     ) -> io::Result<Self> {
-        let (listening, over) = oneshot::channel();
-        let error = pipe::Receiver::from_owned_fd_unchecked(error)?;
-        tokio::spawn(log_lines(error, Complaints::new(log.0, log.1), over));
         let now = Instant::now();
         Ok(Self {
             running,
             output: pipe::Receiver::from_owned_fd_unchecked(output)?,
             buffer: BytesMut::new(),
-            has_begun: false,
             is_closed: false,
             ended: None,
+            was_full: false,
             idle: deadlines.idle,
             last: now,
             end: now + deadlines.total,
-            alarm: Box::pin(tokio::time::sleep_until(now + deadlines.idle.min(deadlines.total))),
-            _listening: listening,
+            alarm: Box::pin(tokio::time::sleep_until(now + ATTENTION.min(deadlines.idle).min(deadlines.total))),
+            attention: now + ATTENTION,
+            complaints: Complaints::new(error, log),
         })
     }
 
@@ -129,7 +136,8 @@ impl Process {
     pub(super) fn set_idle(&mut self, idle: Duration) {
         self.idle = idle;
         self.last = Instant::now();
-        let next = self.deadline();
+        let deadline = self.deadline();
+        let next = if self.complaints.are_waiting() { self.attention.min(deadline) } else { deadline };
         self.alarm.as_mut().reset(next);
     }
 
@@ -169,6 +177,7 @@ impl Process {
             }
             ready!(self.alarm.as_mut().poll(context));
             let now = Instant::now();
+            self.complaints.attend();
             if now < self.deadline() {
                 let next = self.deadline();
                 self.alarm.as_mut().reset(next);
@@ -179,6 +188,20 @@ impl Process {
                 return Poll::Ready(Output::Late(if now >= self.end { Silence::Total } else { Silence::Idle }));
             }
         }
+    }
+
+    /// Waits a moment for the rest of a short answer; whether all of it is in the buffer and the program ended well.
+    pub(super) async fn settle(&mut self) -> bool {
+        let rest = async {
+            loop {
+                match self.read().await {
+                    Output::More if self.buffer.len() <= FIRST_READ => {}
+                    Output::End(Some(Ending { code: Some(_), .. })) => return true,
+                    _ => return false,
+                }
+            }
+        };
+        tokio::time::timeout(SETTLING, rest).await.unwrap_or(false)
     }
 
     /// Whether its end is known: then nothing is left to wait for.
@@ -217,41 +240,18 @@ impl Process {
 
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<usize> {
         // The head and all of most answers fit into a page; what does not comes in large pieces.
-        self.buffer.reserve(if self.has_begun { READ } else { FIRST_READ });
+        self.buffer.reserve(if self.was_full { READ } else { FIRST_READ });
+        let room = self.buffer.capacity() - self.buffer.len();
         let read = std::pin::pin!(self.output.read_buf(&mut self.buffer));
         // A pipe that cannot be read has no more to give than one that was closed.
         let read = ready!(read.poll(context)).unwrap_or(0);
-        self.has_begun = true;
+        self.was_full = read == room;
         Poll::Ready(read)
     }
 
     fn poll_ending(&mut self, context: &mut Context<'_>) -> Poll<Result<Ending, LaunchError>> {
         let ending = std::pin::pin!(self.running.ending());
         ending.poll(context)
-    }
-}
-
-/// Writes standard error to the log, line by line, up to a cap; what comes after it is read and dropped, so that the
-/// program goes on.
-async fn log_lines(mut error: pipe::Receiver, mut complaints: Complaints, mut over: oneshot::Receiver<()>) {
-    let mut is_over = false;
-    let mut buffer = BytesMut::with_capacity(4096);
-    loop {
-        buffer.clear();
-        let read = tokio::select! {
-            biased;
-            read = error.read_buf(&mut buffer) => read.unwrap_or(0),
-            _ = &mut over, if !is_over => {
-                is_over = true;
-                continue;
-            }
-            // What was written before the end is here by now.
-            () = tokio::time::sleep(LINGER), if is_over => 0,
-        };
-        if read == 0 {
-            break;
-        }
-        complaints.push(&buffer);
     }
 }
 

@@ -70,7 +70,7 @@ fn one(settings: &CgiSettings, script: &Path, examination: &mut Examination) {
     }
     if writes_no_header(script) {
         let message =
-            format!("{} names no Content-Type, Location or Status: without one its answer is 502", script.display());
+            format!("{} names no Content-Type, Location or Status: without one its answer is 500", script.display());
         let finding = Finding::new("D308", message).at(script.display().to_string(), None);
         examination.add(finding.mend("begin its output with: printf 'Content-Type: text/plain\\r\\n\\r\\n'"));
     }

@@ -133,7 +133,7 @@ pub(super) const SCRIPTS: &[Code] = &[
         id: "D308",
         severity: Warning,
         title: "a CGI script seems to write no header",
-        cause: "Output begins with a header, Content-Type, Location or Status, and an empty line; otherwise: 502. Only shell scripts are looked at, for which no other file can write it.",
+        cause: "Output begins with a header, Content-Type, Location or Status, and an empty line; otherwise: 500. Only shell scripts are looked at, for which no other file can write it.",
         example: "#!/bin/sh\necho hello",
         mend: "first of all: printf 'Content-Type: text/plain\\r\\n\\r\\n'",
     },

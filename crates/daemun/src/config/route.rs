@@ -174,6 +174,8 @@ fn warn_of_shadows(routes: &[Draft], report: &Report) {
     let rules: Vec<&Rule> = routes.iter().map(|route| &route.settings.rule).collect();
     let declines = |at: usize| match &routes[at].settings.handler {
         HandlerSettings::Static(settings) => settings.missing == Missing::Next,
+        // Where there is no script of that name; one program answers everything.
+        HandlerSettings::Cgi(settings) => settings.script_root().is_some(),
         // It only leads to the host that is served.
         HandlerSettings::Redirect { to, .. } => to.contains("{port}{path}"),
         _ => false,

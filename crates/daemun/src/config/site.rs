@@ -15,6 +15,7 @@ pub(super) const KEYS: Keys = Keys {
         "route",
         "static",
         "app",
+        "cgi",
         "upstream",
         "redirect",
         "respond",
@@ -32,7 +33,7 @@ pub(super) const KEYS: Keys = Keys {
         "errors",
         "server_timing",
     ],
-    later: &["cgi", "xslt"],
+    later: &["xslt"],
 };
 
 /// Of another host of the same site: the address bar and search engines should know one name for one page. 308 keeps

@@ -4,17 +4,17 @@
 //!
 //! Knows RFC 3875, sections 4.1 and 6. Must not know which program it is, nor how it is reached.
 
-mod complaints;
 mod document;
 mod environment;
 mod find;
+mod log_lines;
 mod path_info;
 mod spool;
 
 pub use crate::http::TrustedProxies;
-pub use complaints::Complaints;
 pub use document::{Document, Head, fields};
 pub use environment::{Forwarding, Script, write_script, write_wsgi};
 pub use find::{FindError, Found, Scripts};
+pub use log_lines::LogLines;
 pub use path_info::{decode, path_info};
 pub use spool::{Spool, SpoolFile, refuse};

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Bytes, BytesMut};
+use daemun_protocol::pairs::Pair;
 
 use super::h1::{HeadLimits, Kind, Length, MAX_METHOD, Refusal, is_authority, kind};
 use super::{CanonicalPath, Endpoint, Fields, HeadBuilder, RequestHead, Scheme, Status, Version};
@@ -42,15 +43,11 @@ const LEFT_OUT: [&str; 11] = [
 ];
 
 /// Reads what was said, in names and values.
-pub fn read_variables(
-    said: &[(&[u8], &[u8])],
-    is_trusted: bool,
-    limits: &HeadLimits,
-) -> Result<ReadVariables, Refusal> {
+pub fn read_variables(said: &[Pair<'_>], is_trusted: bool, limits: &HeadLimits) -> Result<ReadVariables, Refusal> {
     let facts = Facts { said, is_trusted };
     facts.check(limits)?;
     let method = facts.method()?;
-    let (script_name, path, target) = facts.path(limits)?;
+    let [script_name, path, target] = facts.path(limits)?;
     let query = facts.query(&target)?;
     let authority = facts.authority()?;
     let length = facts.length()?;
@@ -131,7 +128,7 @@ pub fn write_response(
 
 /// What was said.
 struct Facts<'a> {
-    said: &'a [(&'a [u8], &'a [u8])],
+    said: &'a [Pair<'a>],
     is_trusted: bool,
 }
 
@@ -179,7 +176,7 @@ impl<'a> Facts<'a> {
     ///
     /// With `PATH_INFO` the two say what the application is to see. nginx's own lists of variables have none for FastCGI
     /// and SCGI, and the whole path in `SCRIPT_NAME` or `DOCUMENT_URI`.
-    fn path(&self, limits: &HeadLimits) -> Result<(Vec<u8>, Vec<u8>, Vec<u8>), Refusal> {
+    fn path(&self, limits: &HeadLimits) -> Result<[Vec<u8>; 3], Refusal> {
         let sent = self.get("REQUEST_URI").filter(|target| !target.is_empty());
         if let Some(target) = sent {
             let is_path = target.starts_with(b"/") || *target == *b"*";
@@ -198,7 +195,7 @@ impl<'a> Facts<'a> {
             }
             (_, Some(sent)) => {
                 let target = sent.to_vec();
-                return Ok((Vec::new(), target, sent_or(sent_path, self.get("REQUEST_URI"))));
+                return Ok([Vec::new(), target, sent_or(sent_path, self.get("REQUEST_URI"))]);
             }
             (Some(info), None) => (&b""[..], info),
             (None, None) => (&b""[..], self.get("DOCUMENT_URI").or(self.get("SCRIPT_NAME")).unwrap_or_default()),
@@ -217,15 +214,12 @@ impl<'a> Facts<'a> {
                 && one.is_some_and(|one| other.is_some_and(|other| one.as_bytes() == other.as_bytes()))
         });
         let raw = as_sent.map_or(encoded, <[u8]>::to_vec);
-        let target = match sent {
-            Some(sent) => sent.to_vec(),
-            None => {
-                let query = self.get("QUERY_STRING").filter(|query| !query.is_empty());
-                let query = query.map_or(Vec::new(), |query| [b"?", query].concat());
-                [&CanonicalPath::encode(script, false)[..], &raw, &query].concat()
-            }
-        };
-        Ok((script.to_vec(), raw, target))
+        let target = sent.map(<[u8]>::to_vec).unwrap_or_else(|| {
+            let query = self.get("QUERY_STRING").filter(|query| !query.is_empty());
+            let query = query.map_or(Vec::new(), |query| [b"?", query].concat());
+            [&CanonicalPath::encode(script, false)[..], &raw, &query].concat()
+        });
+        Ok([script.to_vec(), raw, target])
     }
 
     fn query(&self, target: &[u8]) -> Result<Option<Vec<u8>>, Refusal> {

@@ -12,7 +12,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 
-use super::message::{FromLauncher, MAX_PACKET, Start, decode_from_launcher, encode_end, encode_start};
+use super::message::{FromLauncher, MAX_PACKET, MAX_WORDS, Start, decode_from_launcher, encode_end, encode_start};
 use crate::sys::{self, Step};
 
 /// How long a request waits for a launcher that is being started again.
@@ -163,23 +163,22 @@ impl Connection {
 
 /// Takes the launcher's word until it is gone; whoever still waits then hears that nobody knows.
 async fn listen(connection: Arc<Connection>) {
-    let mut buffer = [0; 64];
+    let mut buffer = [0; MAX_WORDS];
     while let Ok((length, _)) = packet::receive(&connection.socket, &mut buffer).await {
         if length == 0 {
             break;
         }
-        let (id, word) = match decode_from_launcher(&buffer[..length]) {
-            Some(FromLauncher::Ended { id, code, signal, left_others }) => {
-                (id, Ok(Ending { code, signal, left_others }))
+        for word in decode_from_launcher(&buffer[..length]) {
+            let (id, word) = match word {
+                FromLauncher::Ended { id, code, signal, left_others } => (id, Ok(Ending { code, signal, left_others })),
+                FromLauncher::Failed { id, step, number } => {
+                    (id, Err(LaunchError::Start { step, error: io::Error::from_raw_os_error(number) }))
+                }
+            };
+            if let Some(waiting) = connection.waiting().remove(&id) {
+                // Nobody may be interested any more.
+                let _ = waiting.sender.send(word);
             }
-            Some(FromLauncher::Failed { id, step, number }) => {
-                (id, Err(LaunchError::Start { step, error: io::Error::from_raw_os_error(number) }))
-            }
-            None => continue,
-        };
-        if let Some(waiting) = connection.waiting().remove(&id) {
-            // Nobody may be interested any more.
-            let _ = waiting.sender.send(word);
         }
     }
     connection.closed.store(true, Ordering::Release);

@@ -9,6 +9,12 @@ use crate::sys::Step;
 /// Largest packet: beyond it the kernel's buffer for one may not suffice.
 pub(super) const MAX_PACKET: usize = 192 * 1024;
 
+/// Bytes of one word of the launcher; a packet has several.
+const WORD: usize = 18;
+
+/// Largest packet of them.
+pub(super) const MAX_WORDS: usize = 128 * WORD;
+
 const START: u8 = 1;
 const END: u8 = 2;
 const RELEASE: u8 = 3;
@@ -149,42 +155,38 @@ pub(super) fn decode_from_front(mut packet: &[u8]) -> Option<FromFront<'_>> {
     }))
 }
 
-/// The launcher's packet.
-pub(super) fn encode_from_launcher(word: FromLauncher) -> Vec<u8> {
-    let mut out = Vec::with_capacity(24);
-    match word {
+/// Appends the launcher's word to a packet of them.
+pub(super) fn encode_from_launcher(out: &mut Vec<u8>, word: FromLauncher) {
+    let (kind, id, first, second, last) = match word {
         FromLauncher::Ended { id, code, signal, left_others } => {
-            out.put_u8(ENDED);
-            out.put_u64_le(id);
-            out.put_i32_le(code.unwrap_or(-1));
-            out.put_i32_le(signal.unwrap_or(-1));
-            out.put_u8(u8::from(left_others));
+            (ENDED, id, code.unwrap_or(-1), signal.unwrap_or(-1), u8::from(left_others))
         }
         FromLauncher::Failed { id, step, number } => {
-            out.put_u8(FAILED);
-            out.put_u64_le(id);
-            out.put_u8(Step::ALL.iter().position(|&other| other == step).unwrap_or_default() as u8);
-            out.put_i32_le(number);
+            let step = Step::ALL.iter().position(|&other| other == step).unwrap_or_default();
+            (FAILED, id, number, 0, step as u8)
         }
-    }
-    out
+    };
+    out.reserve(WORD);
+    out.put_u8(kind);
+    out.put_u64_le(id);
+    out.put_i32_le(first);
+    out.put_i32_le(second);
+    out.put_u8(last);
 }
 
-/// Reads the launcher's packet.
-pub(super) fn decode_from_launcher(mut packet: &[u8]) -> Option<FromLauncher> {
-    let kind = packet.try_get_u8().ok()?;
-    let id = packet.try_get_u64_le().ok()?;
+/// Reads a packet of the launcher's words, up to the first that is none.
+pub(super) fn decode_from_launcher(packet: &[u8]) -> impl Iterator<Item = FromLauncher> {
+    packet.chunks_exact(WORD).map_while(decode_word)
+}
+
+fn decode_word(mut word: &[u8]) -> Option<FromLauncher> {
+    let (kind, id) = (word.try_get_u8().ok()?, word.try_get_u64_le().ok()?);
+    let (first, second) = (word.try_get_i32_le().ok()?, word.try_get_i32_le().ok()?);
+    let last = word.try_get_u8().ok()?;
+    let some = |number: i32| (number >= 0).then_some(number);
     match kind {
-        ENDED => {
-            let some = |number: i32| (number >= 0).then_some(number);
-            let (code, signal) = (packet.try_get_i32_le().ok()?, packet.try_get_i32_le().ok()?);
-            let left_others = packet.try_get_u8().ok()? != 0;
-            Some(FromLauncher::Ended { id, code: some(code), signal: some(signal), left_others })
-        }
-        FAILED => {
-            let step = *Step::ALL.get(usize::from(packet.try_get_u8().ok()?))?;
-            Some(FromLauncher::Failed { id, step, number: packet.try_get_i32_le().ok()? })
-        }
+        ENDED => Some(FromLauncher::Ended { id, code: some(first), signal: some(second), left_others: last != 0 }),
+        FAILED => Some(FromLauncher::Failed { id, step: *Step::ALL.get(usize::from(last))?, number: first }),
         _ => None,
     }
 }
@@ -234,14 +236,18 @@ mod tests {
     }
 
     #[test]
-    fn the_launchers_word_arrives_as_it_was_said() {
-        for word in [
+    fn the_launchers_words_arrive_as_they_were_said() {
+        let words = [
             FromLauncher::Ended { id: 1, code: Some(0), signal: None, left_others: false },
             FromLauncher::Ended { id: u64::MAX, code: None, signal: Some(9), left_others: true },
             FromLauncher::Failed { id: 2, step: Step::Execute, number: libc::ENOENT },
-        ] {
-            assert_eq!(decode_from_launcher(&encode_from_launcher(word)), Some(word));
+        ];
+        let mut packet = Vec::new();
+        for word in words {
+            encode_from_launcher(&mut packet, word);
         }
-        assert_eq!(decode_from_launcher(b"\x04"), None);
+        assert_eq!(decode_from_launcher(&packet).collect::<Vec<_>>(), words);
+        assert_eq!(decode_from_launcher(&packet[..packet.len() - 1]).count(), 2, "one that is cut is nothing");
+        assert_eq!(decode_from_launcher(b"\x04").count(), 0);
     }
 }

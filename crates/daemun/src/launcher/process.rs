@@ -5,17 +5,20 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
+use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
 
 use super::ToLauncher;
 use super::client::packet;
-use super::message::{FromFront, FromLauncher, MAX_PACKET, Received, decode_from_front, encode_from_launcher};
+use super::message::{
+    FromFront, FromLauncher, MAX_PACKET, MAX_WORDS, Received, decode_from_front, encode_from_launcher,
+};
 use super::profile::Profile;
 use super::reuse::Interpreter;
 use super::sandbox;
@@ -44,6 +47,8 @@ fn start(descriptor: i32) -> io::Result<()> {
     // Before anything else: no process of the same user may look into this one.
     sys::forbid_inspection()?;
     sys::default_signals();
+    // Programs stay in it: none of them can reach a terminal that the server was started from.
+    rustix::process::setsid()?;
     let channel = sys::inherited(descriptor)?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
@@ -57,7 +62,7 @@ fn start(descriptor: i32) -> io::Result<()> {
                 ToLauncher::Renew => shop.renew(),
                 ToLauncher::Front => {
                     for socket in descriptors {
-                        let front = Rc::new(Front { socket: sys::watched(socket)?, runs: RefCell::default() });
+                        let front = Front::new(socket)?;
                         fronts.retain(|front| Rc::strong_count(front) > 1);
                         fronts.push(Rc::clone(&front));
                         spawn_local(attend(front, Rc::clone(&shop)));
@@ -129,6 +134,15 @@ impl Shop {
 pub(super) struct Front {
     socket: AsyncFd<OwnedFd>,
     runs: RefCell<HashMap<u64, Run>>,
+    /// What it is to hear.
+    words: RefCell<Vec<u8>>,
+    said: Rc<Notify>,
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.said.notify_one();
+    }
 }
 
 /// A program that was started.
@@ -166,17 +180,29 @@ async fn attend(front: Rc<Front>, shop: Rc<Shop>) {
 }
 
 impl Front {
+    fn new(socket: OwnedFd) -> io::Result<Rc<Self>> {
+        let said = Rc::new(Notify::new());
+        let front = Rc::new(Self {
+            socket: sys::watched(socket)?,
+            runs: RefCell::default(),
+            words: RefCell::default(),
+            said: Rc::clone(&said),
+        });
+        spawn_local(tell(Rc::downgrade(&front), said));
+        Ok(front)
+    }
+
     async fn start(self: &Rc<Self>, shop: &Rc<Shop>, start: &Received<'_>, packet: &[u8], descriptors: Vec<OwnedFd>) {
         let id = start.id;
         let failed = |step, number| FromLauncher::Failed { id, step, number };
         let Ok([input, output, error]) = <[OwnedFd; 3]>::try_from(descriptors) else {
-            return self.say(failed(Step::Descriptors, libc::EMFILE)).await;
+            return self.say(failed(Step::Descriptors, libc::EMFILE));
         };
         let Some(ready) = shop.profile(start.profile) else {
-            return self.say(failed(Step::Process, libc::ENOENT)).await;
+            return self.say(failed(Step::Process, libc::ENOENT));
         };
         if ready.broken {
-            return self.say(failed(Step::Sandbox, libc::ENOSYS)).await;
+            return self.say(failed(Step::Sandbox, libc::ENOSYS));
         }
         if start.reuse {
             return self.start_warm(shop, &ready, (id, packet), [input, output, error]).await;
@@ -198,7 +224,7 @@ impl Front {
                 spawn_local(watch(Rc::clone(self), id, pidfd));
             }
             Err(StartError { step, error }) => {
-                self.say(failed(step, error.raw_os_error().unwrap_or(libc::EIO))).await;
+                self.say(failed(step, error.raw_os_error().unwrap_or(libc::EIO)));
             }
         }
     }
@@ -224,7 +250,7 @@ impl Front {
         };
         if let Err(StartError { step, error }) = handed {
             let number = error.raw_os_error().unwrap_or(libc::EIO);
-            self.say(FromLauncher::Failed { id, step, number }).await;
+            self.say(FromLauncher::Failed { id, step, number });
         }
     }
 
@@ -234,7 +260,7 @@ impl Front {
     }
 
     /// A program has ended.
-    pub(super) async fn ended(self: &Rc<Self>, id: u64, code: Option<i32>, signal: Option<i32>) {
+    pub(super) fn ended(self: &Rc<Self>, id: u64, code: Option<i32>, signal: Option<i32>) {
         let left_others = {
             let mut runs = self.runs.borrow_mut();
             let group = runs.get(&id).map_or(0, |run| run.group);
@@ -252,7 +278,7 @@ impl Front {
                 front.end(id);
             });
         }
-        self.say(FromLauncher::Ended { id, code, signal, left_others }).await;
+        self.say(FromLauncher::Ended { id, code, signal, left_others });
     }
 
     /// Ends a process group: TERM, and KILL for whoever is left.
@@ -288,9 +314,25 @@ impl Front {
         }
     }
 
-    /// A front that is gone hears nothing, and its socket's end says so elsewhere.
-    pub(super) async fn say(&self, word: FromLauncher) {
-        let _ = packet::send(&self.socket, &encode_from_launcher(word), &[]).await;
+    /// Says something with the next packet.
+    pub(super) fn say(&self, word: FromLauncher) {
+        encode_from_launcher(&mut self.words.borrow_mut(), word);
+        self.said.notify_one();
+    }
+}
+
+/// Sends a front what it is to hear, all that has happened since it was last told in one packet: each wakes it up.
+async fn tell(front: Weak<Front>, said: Rc<Notify>) {
+    loop {
+        said.notified().await;
+        // Whatever else is ready by now comes along.
+        tokio::task::yield_now().await;
+        let Some(front) = front.upgrade() else { return };
+        let words = front.words.take();
+        for packet in words.chunks(MAX_WORDS) {
+            // A front that is gone hears nothing, and its socket's end says so elsewhere.
+            let _ = packet::send(&front.socket, packet, &[]).await;
+        }
     }
 }
 
@@ -304,5 +346,5 @@ async fn watch(front: Rc<Front>, id: u64, pidfd: OwnedFd) {
         Err(error) => Err(error),
     };
     let (code, signal) = ended.map_or((None, None), |ended| (ended.code, ended.signal));
-    front.ended(id, code, signal).await;
+    front.ended(id, code, signal);
 }

@@ -56,7 +56,7 @@ def code_of(path):
 
 def run(code, directory, arguments, environment, descriptors):
     """Be the program: everything that a fresh interpreter would have found, then the script, then the end."""
-    os.setsid()
+    os.setpgid(0, 0)
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     os.closerange(3, 1024 if len(descriptors) < 3 else max(descriptors) + 8)

@@ -131,28 +131,28 @@ async fn listen(interpreter: Rc<Interpreter>) {
         if length == 0 {
             break;
         }
-        interpreter.told(&buffer[..length]).await;
+        interpreter.told(&buffer[..length]);
     }
     interpreter.alive.set(false);
     let runs = std::mem::take(&mut *interpreter.runs.borrow_mut());
     for (id, (front, pid)) in runs {
-        lost(&front, id, pid).await;
+        lost(&front, id, pid);
     }
 }
 
 /// A program whose interpreter is gone: nobody would hear of its end.
-async fn lost(front: &Rc<Front>, id: u64, pid: Option<i32>) {
+fn lost(front: &Rc<Front>, id: u64, pid: Option<i32>) {
     match pid {
         Some(group) => {
             sys::signal_group(group, Some(Signal::KILL));
-            front.ended(id, None, Some(libc::SIGKILL)).await;
+            front.ended(id, None, Some(libc::SIGKILL));
         }
-        None => front.say(FromLauncher::Failed { id, step: Step::Execute, number: libc::ECONNRESET }).await,
+        None => front.say(FromLauncher::Failed { id, step: Step::Execute, number: libc::ECONNRESET }),
     }
 }
 
 impl Interpreter {
-    async fn told(&self, mut word: &[u8]) {
+    fn told(&self, mut word: &[u8]) {
         let (Ok(kind), Ok(id), Ok(number)) = (word.try_get_u8(), word.try_get_u64_le(), word.try_get_i32_le()) else {
             return;
         };
@@ -167,7 +167,7 @@ impl Interpreter {
                 let run = self.runs.borrow_mut().remove(&id);
                 if let Some((front, _)) = run {
                     let (code, signal) = if number >= 0 { (Some(number), None) } else { (None, Some(-number)) };
-                    front.ended(id, code, signal).await;
+                    front.ended(id, code, signal);
                 }
             }
             _ => {}

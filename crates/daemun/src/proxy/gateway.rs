@@ -16,7 +16,7 @@ use super::gateway_body::{GatewayBody, finish_alone};
 use super::payload::{Framing, UploadError};
 use super::told::Untold;
 use super::variables;
-use crate::gateway::{Complaints, Document, Head, fields};
+use crate::gateway::{Document, Head, LogLines, fields};
 use crate::http::{Method, Request, Response, ResponseBody, Status, Timing};
 use crate::upstream::{Failure, FailureKind, Place, Scheme};
 
@@ -58,7 +58,7 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
         Err(error) => return failed(place, format!("its body: {error}")),
     };
     let name = format!("{}: {}", outbound.request.notes.id, place.server().name());
-    let complaints = Complaints::new(outbound.errors.clone(), name);
+    let complaints = LogLines::new(outbound.errors.clone(), name);
     let flow = Flow::new(connection, place, out, upload);
     let mut talk = Talk { flow, scheme, text: BytesMut::new(), is_over: false, complaints };
     match read_head(&mut talk, &outbound).await {
@@ -112,7 +112,7 @@ pub(super) struct Talk {
     pub(super) text: BytesMut,
     /// The answer has come to its end.
     pub(super) is_over: bool,
-    complaints: Complaints,
+    complaints: LogLines,
 }
 
 impl Talk {
@@ -165,7 +165,7 @@ impl Talk {
         while let Some(record) = fastcgi::take_record(input).map_err(|error| wrong(error.to_string()))? {
             match Kind::from_number(record.kind) {
                 // What the server says of itself.
-                Some(_) | None if record.id == 0 => {}
+                _ if record.id == 0 => {}
                 _ if record.id != ID => return Err(wrong("it answers a request that was not sent".to_owned())),
                 // Its end; the request's is said.
                 Some(Kind::Stdout) if record.content.is_empty() => {}

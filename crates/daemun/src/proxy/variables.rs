@@ -27,29 +27,26 @@ pub(super) fn write(outbound: &Outbound<'_>, length: u64) -> Vec<u8> {
         variable(name.as_bytes(), value.as_bytes());
     }
     let decoded;
-    let (name, path_info) = match outbound.aim {
-        Aim::Script(aimed) => {
-            let root = aimed.root.as_os_str().as_bytes();
-            variable(b"SCRIPT_FILENAME", aimed.filename.as_os_str().as_bytes());
-            variable(b"DOCUMENT_ROOT", root);
-            variable(b"DOCUMENT_URI", &[&aimed.name[..], &aimed.path_info].concat());
-            // PHP refuses to run without it where it was built to: nothing else tells it that a server asks.
-            variable(b"REDIRECT_STATUS", b"200");
-            if !aimed.path_info.is_empty() {
-                variable(b"PATH_TRANSLATED", &[root, &aimed.path_info].concat());
-            }
-            (&aimed.name[..], &aimed.path_info[..])
+    let (name, path_info) = if let Aim::Script(aimed) = outbound.aim {
+        let root = aimed.root.as_os_str().as_bytes();
+        variable(b"SCRIPT_FILENAME", aimed.filename.as_os_str().as_bytes());
+        variable(b"DOCUMENT_ROOT", root);
+        variable(b"DOCUMENT_URI", &[&aimed.name[..], &aimed.path_info].concat());
+        // PHP refuses to run without it where it was built to: nothing else tells it that a server asks.
+        variable(b"REDIRECT_STATUS", b"200");
+        if !aimed.path_info.is_empty() {
+            variable(b"PATH_TRANSLATED", &[root, &aimed.path_info].concat());
         }
-        _ => {
-            let raw = request.head.raw_path();
-            decoded = decode(raw).unwrap_or_else(|| raw.to_vec());
-            variable(b"DOCUMENT_URI", request.path.as_bytes());
-            if decoded.is_empty() {
-                // Without it some would take `SCRIPT_NAME` for the path.
-                variable(b"PATH_INFO", b"");
-            }
-            (&request.notes.script_name[..], &decoded[..])
+        (&aimed.name[..], &aimed.path_info[..])
+    } else {
+        let raw = request.head.raw_path();
+        decoded = decode(raw).unwrap_or_else(|| raw.to_vec());
+        variable(b"DOCUMENT_URI", request.path.as_bytes());
+        if decoded.is_empty() {
+            // Without it some would take `SCRIPT_NAME` for the path.
+            variable(b"PATH_INFO", b"");
         }
+        (&request.notes.script_name[..], &decoded[..])
     };
     // Variables are no environment that others of the same user could read: credentials may stand there.
     let script = Script { name, path_info, authorization: true };

@@ -200,7 +200,7 @@ impl Lookup {
             }
         }
         let trimmed = folder.strip_suffix(b"/").unwrap_or(folder);
-        if self.listing && !name::is_denied(own, &self.allow_names, false) {
+        if self.listing && !name::is_denied(own, &self.allow_names, false) && !self.is_script(root, trimmed) {
             let below = if trimmed.is_empty() { Ok(Below::Folder) } else { root.tree.open(trimmed) };
             if let Below::Folder = below.map_err(|errno| root.failed(folder, errno))? {
                 return Ok(Sought::Listing);
@@ -214,8 +214,11 @@ impl Lookup {
         for root in &self.roots {
             let Some(folder) = root.below(own) else { continue };
             let folder = folder.strip_suffix(b"/").unwrap_or(folder);
-            let is_hidden =
-                |name: &[u8]| name::is_denied(&[own, name].concat(), &self.allow_names, self.refuse_sources);
+            let is_hidden = |name: &[u8]| {
+                let below = if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() };
+                name::is_denied(&[own, name].concat(), &self.allow_names, self.refuse_sources)
+                    || self.is_script(root, &below)
+            };
             let listing = listing::read(&root.tree, folder, is_hidden).map_err(|errno| root.failed(folder, errno))?;
             if listing.is_some() {
                 return Ok(listing);
@@ -224,12 +227,16 @@ impl Lookup {
         Ok(None)
     }
 
+    /// Whether what stands under `name` in this root belongs to a CGI route.
+    fn is_script(&self, root: &RootTree, name: &[u8]) -> bool {
+        self.barred.iter().any(|barred| barred.root == root.path && name::is_script(name, barred))
+    }
+
     /// What stands under `name` in this root, which is `own` in the route.
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
-        let is_script = |barred: &Barred| barred.root == root.path && name::is_script(name, barred);
         let is_denied = name::is_denied(own, &self.allow_names, self.refuse_sources);
-        if is_denied || self.barred.iter().any(is_script) {
+        if is_denied || self.is_script(root, name) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
             return Ok(match below {
                 Ok(Below::Nothing) => Sought::Absent,

@@ -95,10 +95,14 @@ impl Reply<'_> {
                 self.outbox.put_now(head.into());
                 return Ok(());
             }
-            ResponseBody::Full(bytes) => return self.whole(head, bytes),
+            ResponseBody::Full(bytes) => {
+                self.whole(head, bytes);
+                return Ok(());
+            }
             ResponseBody::File(file) if file.length <= SMALL_FILE => {
                 let bytes = read_whole(&file).map_err(|message| (message, false))?;
-                return self.whole(head, bytes.into());
+                self.whole(head, bytes.into());
+                return Ok(());
             }
             ResponseBody::File(file) => Box::pin(FileStream::new(file)),
             ResponseBody::Stream(stream) => stream,
@@ -111,11 +115,10 @@ impl Reply<'_> {
         self.stream(stream, plan.length).await.map_err(|message| (message, true))
     }
 
-    fn whole(&mut self, head: Vec<u8>, bytes: Bytes) -> Result<(), (String, bool)> {
+    fn whole(&mut self, head: Vec<u8>, bytes: Bytes) {
         self.sent += bytes.len() as u64;
         self.outbox.put_now(head.into());
         self.outbox.put_now(bytes);
-        Ok(())
     }
 
     async fn stream(&mut self, mut stream: Pin<Box<dyn BodyStream>>, length: Length) -> Result<(), String> {

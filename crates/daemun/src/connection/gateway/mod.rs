@@ -89,6 +89,7 @@ impl Connection {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Life {
     protocol: Protocol,
     is_trusted: bool,
@@ -235,7 +236,7 @@ impl Life {
         let text = |error: fastcgi::Malformed| error.to_string();
         match Kind::from_number(kind) {
             Some(Kind::GetValues) if id == 0 => values(&content, out).map_err(text)?,
-            Some(_) | None if id == 0 => {
+            _ if id == 0 => {
                 fastcgi::put_record(out, Kind::UnknownType, 0, &[kind, 0, 0, 0, 0, 0, 0, 0]);
             }
             Some(Kind::BeginRequest) => {
@@ -284,8 +285,7 @@ fn values(content: &[u8], out: &mut Vec<u8>) -> Result<(), fastcgi::Malformed> {
     let mut said = Vec::new();
     for (name, _) in fastcgi::parse_pairs(content)? {
         let value: &[u8] = match name {
-            b"FCGI_MAX_CONNS" => b"10000",
-            b"FCGI_MAX_REQS" => b"10000",
+            b"FCGI_MAX_CONNS" | b"FCGI_MAX_REQS" => b"10000",
             b"FCGI_MPXS_CONNS" => b"1",
             _ => continue,
         };

@@ -30,6 +30,7 @@ use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
 use crate::tls::{Certificates, Source};
 use crate::transformer;
+use crate::upstream::Group;
 
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
@@ -88,15 +89,11 @@ pub(super) fn build(
                     None => application,
                 }
             }
-            HandlerSettings::Upstream(name) => {
-                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
-                Arc::new(Proxy::new(Arc::clone(group), proxying()))
-            }
+            HandlerSettings::Upstream(name) => Arc::new(Proxy::new(group(groups, name)?, proxying())),
             HandlerSettings::Scripts(settings) => {
-                let name = &settings.upstream;
-                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
                 let folder = settings.root.as_ref().and_then(|_| folders.next());
-                Arc::new(Proxy::new(Arc::clone(group), proxying()).with_scripts((**settings).clone(), folder))
+                let proxy = Proxy::new(group(groups, &settings.upstream)?, proxying());
+                Arc::new(proxy.with_scripts((**settings).clone(), folder))
             }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
@@ -130,6 +127,10 @@ pub(super) fn build(
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+fn group(groups: &Groups, name: &str) -> io::Result<Arc<Group>> {
+    groups.get(name).cloned().ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))
 }
 
 /// What connections are held to: a route that allows larger bodies than the server raises what is read at all, and the

@@ -112,7 +112,8 @@ impl Master {
             identity: None,
             open_files: self.open_files,
             no_new_privileges: true,
-            own_group: true,
+            // It begins a session.
+            own_group: false,
         };
         self.launching.pid = process::spawn(command, setup)?;
         self.launching.started = Some(Instant::now());

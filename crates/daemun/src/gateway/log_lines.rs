@@ -11,7 +11,7 @@ const LOGGED: usize = 64 * 1024;
 const LINE: usize = 4096;
 
 /// Writes to the log line by line, up to a cap. What is left without a line end is written when it is dropped.
-pub struct Complaints {
+pub struct LogLines {
     log: ErrorLogger,
     /// What stands before each line.
     name: String,
@@ -19,7 +19,7 @@ pub struct Complaints {
     logged: usize,
 }
 
-impl Complaints {
+impl LogLines {
     /// Those of the request or program of this name.
     pub fn new(log: ErrorLogger, name: String) -> Self {
         Self { log, name, line: BytesMut::new(), logged: 0 }
@@ -55,7 +55,7 @@ impl Complaints {
     }
 }
 
-impl Drop for Complaints {
+impl Drop for LogLines {
     fn drop(&mut self) {
         if self.logged < LOGGED {
             self.write();

@@ -1,0 +1,86 @@
+"""Asks daemun, Apache, lighttpd and nginx with fcgiwrap the same of the same CGI scripts, and writes the table of it.
+
+python tests/system/compare_cgi.py [FILE]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+from cgi_cases import CASES, Asked, Case, outcome, write
+from cgi_peers import apache, fcgiwrap, lighttpd, missing
+from server import ROOT, Server
+
+PAGE = ROOT / "docs/conformance/cgi-peers.md"
+TEST = "tests/system/test_cgi_peers.py::test_our_column_is_right_in_every_row"
+COLUMNS = ["daemun", "Apache mod_cgid", "lighttpd mod_cgi", "nginx + fcgiwrap"]
+HEAD = """\
+# CGI: what four servers make of the same scripts
+
+`make compare-cgi` serves one folder of scripts with daemun, Apache, lighttpd, and nginx with fcgiwrap, each as Debian
+has it, asks them all the same, and writes this page. Sections are those of
+[RFC 3875](https://www.rfc-editor.org/rfc/rfc3875). What is wrong, or not what a user would wish for, is in *italics*.
+The first column is tested with every change.
+
+"""
+
+
+def row(case: Case, outcomes: list[str]) -> str:
+    """One line of the table."""
+    cells = [found if found == case.right else f"*{found}*" for found in outcomes]
+    requirement = ". ".join([case.says, *(f"{name}: {cell}" for name, cell in zip(COLUMNS, cells, strict=True))])
+    return f"| {requirement} | {case.source} | `{TEST}` |"
+
+
+def ours(folder: Path, server: Server) -> Asked:
+    """Daemun as one to be asked."""
+    return Asked(server.port, folder, lambda: server.errors.text)
+
+
+def serve(folder: Path) -> Server:
+    """Daemun over the scripts in `cgi-bin`, with nothing set."""
+    (folder / "daemun.toml").write_text('[[route]]\npath = "/cgi-bin/*"\ncgi = { root = "cgi-bin" }\n')
+    return Server(cwd=folder)
+
+
+def table() -> str:
+    """Start all, ask all; the page."""
+    with tempfile.TemporaryDirectory(prefix="daemun-cgi-") as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        scripts, run = folder / "cgi-bin", folder / "run"
+        write(scripts)
+        run.mkdir(mode=0o777)
+        run.chmod(0o777)
+        server = stack.enter_context(serve(folder))
+        asked = [ours(scripts, server)]
+        for start in (apache, lighttpd, fcgiwrap):
+            peer = stack.enter_context(start(scripts, run))
+            asked.append(Asked(peer.port, scripts, peer.said))
+        lines = []
+        for case in CASES:
+            found = [outcome(case, one) for one in asked]
+            print(f"{case.says}: {found}", file=sys.stderr)
+            lines.append(row(case, found))
+    return HEAD + "| requirement | source | test |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Write the page; 1 where our column is not right."""
+    lacking = missing()
+    if lacking:
+        print(f"compare-cgi: not there: {', '.join(lacking)}; run:  scripts/require cgi-peers", file=sys.stderr)
+        return 2
+    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
+    text = table()
+    page.write_text(text)
+    wrong = [line for line in text.splitlines() if "daemun: *" in line]
+    print("\n".join([f"wrote {page}", *wrong]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
