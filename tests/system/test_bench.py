@@ -9,13 +9,15 @@ import sys
 import pytest
 from server import BINARY, DEADLINE, ROOT
 
-SCENARIOS = "hello,hello11,django,post100k,stream1m,static1k,static100k,cgi-c,cgi-python,start"
+FILES = "static1k,static100k,static10m,precompressed,cached1k"
+SCENARIOS = f"hello,hello11,django,post100k,stream1m,{FILES},cgi-c,cgi-python,start"
+SERVERS = "daemun,daemun-cache,bare"
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not there; run:  scripts/require bench")
 def test_every_scenario_of_the_measuring_program_is_answered_rightly() -> None:
     program = [sys.executable, str(ROOT / "bench" / "compare.py"), "--check", "--quiet"]
-    options = ["--scenario", SCENARIOS, "--server", "daemun,bare", "--daemun", str(BINARY), "--venv", sys.prefix]
+    options = ["--scenario", SCENARIOS, "--server", SERVERS, "--daemun", str(BINARY), "--venv", sys.prefix]
     done = subprocess.run([*program, *options], capture_output=True, text=True, timeout=2 * DEADLINE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("right: daemun") == SCENARIOS.count(",") + 1

@@ -59,7 +59,7 @@ def test_finished_answers_of_a_crowd_do_not_wait_for_a_call_that_lasts(
         with selectors.DefaultSelector() as waiting:
             for number, connection in enumerate(crowd):
                 waiting.register(connection.socket, selectors.EVENT_READ, number)
-            answered = set()
+            answered: set[int] = set()
             while len(answered) < (before if threads == 1 else len(crowd) - 1):
                 ready = waiting.select(DEADLINE)
                 assert ready, f"{len(answered)} of {before} that were finished have their answer"

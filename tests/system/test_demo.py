@@ -13,20 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 from server import BINARY, ROOT, Server
 
 # Making the environment and installing Django, on a machine that does it for the first time.
 PREPARING = 600.0
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +43,6 @@ def server(demo: Path) -> Iterator[Server]:
     with Server(demo / "site", cwd=ROOT, env={"VIRTUAL_ENV": str(demo / "venv")}) as server:
         yield server
         assert server.stop() == 0
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Iterator[Page]:
-    """A page of a browser that knows nothing yet."""
-    chromium = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-    assert chromium, "no Chromium; run:  scripts/require chromium"
-    with sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path / "profile", executable_path=chromium, args=FLAGS, viewport={"width": 1200, "height": 800}
-        )
-        try:
-            yield context.pages[0] if context.pages else context.new_page()
-        finally:
-            context.close()
 
 
 def shoot(page: Page, name: str, folder: Path) -> None:

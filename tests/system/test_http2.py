@@ -210,7 +210,7 @@ def test_a_body_that_is_too_long_is_a_413(server: Server) -> None:
 
 
 def test_an_answer_that_breaks_is_reset_and_never_looks_whole(server: Server) -> None:
-    """The other streams of the connection live. A reset may overtake what waits to be written (RFC 9113 section 6.4)."""
+    """The other streams of the connection live. A reset may overtake what waits to be written (RFC 9113, 6.4)."""
     with frames(server.port) as connection:
         result = connection.ask(1, at("/midway"))
         assert result.reset == h2.INTERNAL_ERROR

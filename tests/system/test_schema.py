@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,10 +12,8 @@ import pytest
 from schema import faults
 from server import ROOT, run
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+# Python has it since 3.11; before that it is pytest's.
+tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 
 EXAMPLES = sorted((ROOT / "examples").rglob("*.toml"))
 

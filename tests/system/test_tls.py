@@ -399,7 +399,7 @@ def test_an_https_listener_without_a_certificate_is_refused_with_the_mend(changi
     """By option or file; exit 2."""
     done = run("serve", "app:application", "--listen", "https://127.0.0.1:0", cwd=changing)
     assert done.returncode == 2
-    mend = "write [[tls]] with `cert` and `key`, or give --tls-cert and --tls-key"
+    mend = "write [[tls]] with `cert` and `key` or `acme`, or give --tls-cert and --tls-key, or --domain"
     assert done.stderr.strip() == f"--listen: https://127.0.0.1:0 needs a certificate: {mend}"
 
 

@@ -16,8 +16,8 @@ use super::spool::{self, Payload};
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, Endpoint, FileBody, Interim, Method, Request, RequestBody, Response, ResponseBody, Status,
-    Timing,
+    BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, Method, Request, RequestBody, Response,
+    ResponseBody, Status, Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -157,7 +157,11 @@ impl Application {
                     return Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message));
                 }
                 let length = said;
-                let file = FileBody { file: Arc::new(file), offset, length };
+                let version = FileVersion::of(&file).map_err(|error| {
+                    let message = format!("{}: a file that was handed over: {error}", self.pool.name());
+                    HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message)
+                })?;
+                let file = FileBody { file: Arc::new(file), offset, length, version };
                 return Ok(response(head, ResponseBody::File(file), timing));
             }
             event => event,

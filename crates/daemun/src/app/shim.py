@@ -80,7 +80,7 @@ AT_ONCE = RECEIVE_FLAGS | int(socket.MSG_DONTWAIT)
 # the front takes a thread to be blocked.
 HOLD = 0.0005
 
-# The same while the front says that many requests wait: the next ones come no sooner for an answer that is written at once.
+# The same while the front says that many requests wait: they come no sooner for an answer that is written at once.
 HOLD_CROWDED = 0.0025
 CROWDED = 0x80
 

@@ -125,10 +125,11 @@ async fn ask(
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     let mut head = format!("{} {target} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n", parts.method);
     for (name, value) in &parts.headers {
-        head.push_str(&format!("{name}: {}\r\n", value.to_str().map_err(io::Error::other)?));
+        let value = value.to_str().map_err(io::Error::other)?;
+        head.extend([name.as_str(), ": ", value, "\r\n"]);
     }
     if parts.method == http::Method::POST {
-        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+        head.extend(["Content-Length: ", &body.len().to_string(), "\r\n"]);
     }
     head.push_str("\r\n");
     let mut message = head.into_bytes();

@@ -218,7 +218,7 @@ fn words(problem: &Problem) -> String {
     let kind = problem.r#type.as_deref().and_then(|told| told.rsplit(':').next()).unwrap_or("unknown");
     let mut text = format!("{} ({kind})", problem.detail.as_deref().unwrap_or("no detail"));
     for part in &problem.subproblems {
-        text.push_str(&format!("; {part}"));
+        text.extend(["; ", &part.to_string()]);
     }
     text
 }

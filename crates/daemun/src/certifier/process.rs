@@ -97,10 +97,9 @@ async fn carry_out(errand: &Errand, talk: &mut Talk) -> Outcome {
     };
     let mut client = None;
     if let (false, Some(current)) = (errand.is_due, &errand.current) {
-        let account = match order::account(errand, &authority, talk).await {
-            Ok(account) => account,
+        let Ok(account) = order::account(errand, &authority, talk).await else {
             // It was only a question: nothing is late.
-            Err(_) => return Outcome::NotYet { renew_at: None, ask_after: ASK_AGAIN },
+            return Outcome::NotYet { renew_at: None, ask_after: ASK_AGAIN };
         };
         match order::renewal(&account, current).await {
             Some(Outcome::NotYet { renew_at: Some(at), ask_after }) if at > order::now() => {
@@ -133,7 +132,11 @@ async fn choose_way(errand: &Errand, talk: &mut Talk) -> Result<ChallengeWay, St
         match try_way(errand, way, port, talk).await? {
             (false, doubts) if doubts.is_empty() => return Ok(way),
             (false, doubts) => unsure = unsure.or(Some((way, doubts))),
-            (true, faults) => reasons.extend(faults),
+            // What does not resolve does not by any way.
+            (true, faults) => {
+                let new: Vec<String> = faults.into_iter().filter(|fault| !reasons.contains(fault)).collect();
+                reasons.extend(new);
+            }
         }
     }
     let Some((way, doubts)) = unsure else {

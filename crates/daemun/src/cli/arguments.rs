@@ -237,6 +237,7 @@ pub struct ServeArguments {
 
 /// `daemun dev`.
 #[derive(Args, Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub struct DevArguments {
     /// What `serve` knows.
     #[command(flatten)]

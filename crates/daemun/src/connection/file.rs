@@ -1,4 +1,6 @@
-//! A file as a stream of bytes, where the kernel cannot send it by itself: through TLS and HTTP/2.
+//! A file as a stream of bytes, where the kernel cannot send it by itself: through TLS and HTTP/2; and where it should not,
+//! because the file is not at rest: what `sendfile` has put into a socket are not bytes but pages of the file, and they
+//! change with it until the client has read them.
 
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -35,6 +37,10 @@ impl FileStream {
         }
         self.file.offset += bytes.len() as u64;
         self.file.length -= bytes.len() as u64;
+        if self.file.length == 0 {
+            // The last bytes are held back until it is certain that all are of one version.
+            self.file.check().map_err(|changed| BodyError::Failed(changed.to_string()))?;
+        }
         Ok(Bytes::from(bytes))
     }
 }
@@ -80,21 +86,6 @@ fn read(file: &FileBody, flags: ReadWriteFlags) -> Result<Vec<u8>, Errno> {
             Err(error) => return Err(error),
         }
     }
-}
-
-/// All of a small file.
-pub(super) fn read_whole(file: &FileBody) -> Result<Vec<u8>, String> {
-    let mut bytes = vec![0; file.length as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match rustix::io::pread(&*file.file, &mut bytes[at..], file.offset + at as u64) {
-            Ok(0) => return Err(shorter(file.length - at as u64).to_string()),
-            Ok(read) => at += read,
-            Err(Errno::INTR) => {}
-            Err(error) => return Err(unreadable(&error.into()).to_string()),
-        }
-    }
-    Ok(bytes)
 }
 
 fn shorter(missing: u64) -> BodyError {

@@ -27,6 +27,10 @@ const SMALL_BODY: usize = 16 * 1024;
 /// Bytes of a stream that are gathered into one write while they are at hand.
 const GATHER: usize = 32 * 1024;
 
+/// Bytes of a file that are read and written after all others were handed to the socket, once it is certain that the file
+/// is still what it was: an answer whose bytes changed on the way never gets its end.
+const LAST: u64 = 16 * 1024;
+
 /// Bytes that one `sendfile` may send before other connections have their turn.
 const SENDFILE_STEP: u64 = 512 * 1024;
 
@@ -88,12 +92,11 @@ impl Reply<'_> {
                 self.sent = bytes.len() as u64;
                 self.write_with(bytes).await?;
             }
-            ResponseBody::File(file)
-                if plan.sends_body && file.length > SMALL_FILE && !self.wire.transport.sends_files() =>
-            {
+            ResponseBody::File(file) if plan.sends_body && file.length > SMALL_FILE && !self.may_sendfile(&file) => {
                 return self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
             }
-            ResponseBody::File(file) if plan.sends_body => self.send_file(&file, &head).await?,
+            // Apart, so that a connection that sends none is no larger for it.
+            ResponseBody::File(file) if plan.sends_body => Box::pin(self.send_file(&file, &head)).await?,
             ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
             _ => {
                 head(&mut self.wire.output);
@@ -103,11 +106,18 @@ impl Reply<'_> {
         Ok(close)
     }
 
+    /// Whether the kernel can send the file by itself, and the file is likely to stay as it is meanwhile.
+    fn may_sendfile(&self, file: &FileBody) -> bool {
+        self.wire.transport.sends_files() && file.version.is_at_rest()
+    }
+
     async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
         head(&mut self.wire.output);
         if file.length <= SMALL_FILE {
             let read = match fetch(file, file.offset, file.length).await {
-                Ok(()) => read_behind(&mut self.wire.output, file),
+                Ok(()) => {
+                    file.read_into(&mut self.wire.output).map_err(|error| format!("a file could not be read: {error}"))
+                }
                 Err(message) => Err(message),
             };
             if let Err(message) = read {
@@ -122,10 +132,12 @@ impl Reply<'_> {
             self.wire.output.drain(..written);
         }
         self.write_with(Bytes::new()).await?;
+        let mut end = file.clone();
+        let bulk = end.split_to(file.length - LAST).length;
         // Up to here it was seen to be in memory.
         let mut warm = 0;
-        while self.sent < file.length {
-            let step = (file.length - self.sent).min(SENDFILE_STEP);
+        while self.sent < bulk {
+            let step = (bulk - self.sent).min(SENDFILE_STEP);
             if self.sent >= warm {
                 let fetched = fetch(file, file.offset + self.sent, step).await;
                 fetched.map_err(|message| ReplyError::Body { message, head_sent: true })?;
@@ -142,7 +154,11 @@ impl Reply<'_> {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(())
+        let last = fetch(&end, end.offset, end.length).await;
+        let last = last.and_then(|()| end.read_into(&mut self.wire.output).map_err(|error| error.to_string()));
+        last.map_err(|message| ReplyError::Body { message, head_sent: true })?;
+        self.sent = file.length;
+        Ok(self.write_with(Bytes::new()).await?)
     }
 
     async fn sendfile(&mut self, file: &FileBody, offset: u64, step: u64) -> io::Result<u64> {
@@ -339,20 +355,4 @@ async fn fetch(file: &FileBody, offset: u64, length: u64) -> Result<(), String> 
         return Ok(());
     }
     cold::fetch(&file.file, offset, length).await.map_err(|error| format!("a file could not be read: {error}"))
-}
-
-/// Appends all of a small file.
-fn read_behind(output: &mut Vec<u8>, file: &FileBody) -> Result<(), String> {
-    let begin = output.len();
-    output.resize(begin + file.length as usize, 0);
-    let mut at = begin;
-    while at < output.len() {
-        match rustix::io::pread(&*file.file, &mut output[at..], file.offset + (at - begin) as u64) {
-            Ok(0) => return Err("a file became shorter while it was sent".to_owned()),
-            Ok(read) => at += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(format!("a file could not be read: {error}")),
-        }
-    }
-    Ok(())
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::Serving;
 use super::current::{self, Current, Worked, told};
 use super::error_page::error_response;
-use super::file::{FileStream, read_whole};
+use super::file::FileStream;
 use super::http2::Shared;
 use super::inflow::Inflow;
 use super::reply::{SMALL_FILE, length};
@@ -209,7 +209,7 @@ impl<'a> Stream<'a> {
         let bytes = match body {
             ResponseBody::Full(bytes) if plan.sends_body => bytes,
             ResponseBody::File(file) if plan.sends_body && file.length <= SMALL_FILE => {
-                read_whole(&file).map_err(Broken::Body)?.into()
+                file.read().map_err(|error| Broken::Body(error.to_string()))?.into()
             }
             ResponseBody::File(file) if plan.sends_body => {
                 return self.send_stream(Box::pin(FileStream::new(file)), head, plan.length).await;

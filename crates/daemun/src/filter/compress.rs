@@ -284,7 +284,7 @@ impl CompressedBody {
                 }
                 Next::Part(part) => {
                     self.state = State::Working(tokio::task::spawn_blocking(move || {
-                        let result = read(&part).and_then(|bytes| compressor.write(&bytes));
+                        let result = part.read().and_then(|bytes| compressor.write(&bytes));
                         (compressor, result)
                     }));
                 }
@@ -299,34 +299,13 @@ impl Source {
             Self::Whole(bytes) if bytes.is_empty() => Next::Nothing,
             Self::Whole(bytes) => Next::Bytes(bytes.split_to(bytes.len().min(PIECE))),
             Self::File(file) if file.length == 0 => Next::Nothing,
-            Self::File(file) => {
-                let length = file.length.min(PIECE as u64);
-                let part = FileBody { file: Arc::clone(&file.file), offset: file.offset, length };
-                file.offset += length;
-                file.length -= length;
-                Next::Part(part)
-            }
+            Self::File(file) => Next::Part(file.split_to(PIECE as u64)),
             Self::Stream(stream) => match ready!(stream.as_mut().poll_chunk(context)) {
                 Some(chunk) => Next::Bytes(chunk?),
                 None => Next::Nothing,
             },
         }))
     }
-}
-
-/// A part of a file; one that became shorter is an error, so that what is left never looks whole.
-fn read(part: &FileBody) -> io::Result<Vec<u8>> {
-    let mut bytes = vec![0; part.length as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match rustix::io::pread(&*part.file, &mut bytes[at..], part.offset + at as u64) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file became shorter")),
-            Ok(read) => at += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(bytes)
 }
 
 /// One of the three, at work.

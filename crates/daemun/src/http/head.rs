@@ -39,6 +39,8 @@ pub enum Method {
     Post,
     /// PUT
     Put,
+    /// PATCH (RFC 5789)
+    Patch,
     /// DELETE
     Delete,
     /// OPTIONS
@@ -61,6 +63,7 @@ impl Method {
             b"PUT" => Self::Put,
             b"DELETE" => Self::Delete,
             b"OPTIONS" => Self::Options,
+            b"PATCH" => Self::Patch,
             b"TRACE" => Self::Trace,
             b"CONNECT" => Self::Connect,
             _ => Self::Other,

@@ -1,15 +1,13 @@
 //! A response as handlers make it.
 
 use std::fmt;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BodyError, Fields, Status};
+use super::{BodyError, Fields, FileBody, Status};
 
 /// A response: status, fields and a body that may still be coming.
 #[derive(Debug)]
@@ -70,17 +68,6 @@ pub enum ResponseBody {
     Stream(Pin<Box<dyn BodyStream>>),
     /// No HTTP any more: the answer is a 101, and the connection carries bytes both ways from then on.
     Tunnel(Box<dyn Tunnel>),
-}
-
-/// A part of an open regular file, sent with `sendfile` or read when it is small.
-#[derive(Clone, Debug)]
-pub struct FileBody {
-    /// The file; shared by all who are sending it.
-    pub file: Arc<OwnedFd>,
-    /// First byte.
-    pub offset: u64,
-    /// Bytes. If the file turns out shorter, the connection is cut: a short file never looks whole.
-    pub length: u64,
 }
 
 /// A body that is still coming.

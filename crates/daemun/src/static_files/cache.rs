@@ -22,7 +22,7 @@ const FRESH: u64 = 1000;
 const FRESH_ABSENCE: u64 = 100;
 
 /// Bytes of small files in memory, for each static route.
-const MEMORY: usize = 16 * 1024 * 1024;
+const MEMORY: usize = 32 * 1024 * 1024;
 
 /// What a file in memory costs besides its bytes: the name, the fields, the maps. So empty files are bounded too.
 const OVERHEAD: usize = 1024;

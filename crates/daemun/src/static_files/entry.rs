@@ -13,11 +13,11 @@ use super::coding::{Accepted, Coding};
 use super::conditional::{self, Validators};
 use super::dress::Dress;
 use super::range::Part;
-use crate::http::{Fields, FileBody, ResponseBody, date};
+use crate::http::{Fields, FileBody, FileVersion, ResponseBody, date};
 
 /// Files up to this length are held in memory. `sendfile` begins to pay only above some tens of KiB; below, one
 /// `writev` of head and body is cheaper.
-pub(super) const SMALL: u64 = 64 * 1024;
+pub(super) const SMALL: u64 = 128 * 1024;
 
 /// Time after which a file's times can be trusted to change with its content: the coarsest clock of a file system in
 /// use is FAT's, with 2 s. Until then two different contents can carry the same times.
@@ -72,6 +72,11 @@ impl Identity {
             modified: (metadata.mtime(), metadata.mtime_nsec()),
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
+    }
+
+    /// What the bytes that are sent must be of.
+    fn version(&self) -> FileVersion {
+        FileVersion::new(self.size, self.modified)
     }
 
     /// The strong entity tag (RFC 9110, section 8.8.3): modification time in nanoseconds and size. Not the inode,
@@ -280,7 +285,13 @@ impl Representation {
                 ResponseBody::Full(bytes.slice(part.first as usize..(part.first + part.length) as usize))
             }
             Content::Open(file) => {
-                ResponseBody::File(FileBody { file: Arc::clone(file), offset: part.first, length: part.length })
+                let version = self.identity.version();
+                ResponseBody::File(FileBody {
+                    file: Arc::clone(file),
+                    offset: part.first,
+                    length: part.length,
+                    version,
+                })
             }
         }
     }

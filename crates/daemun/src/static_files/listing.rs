@@ -7,12 +7,12 @@ use bytes::Bytes;
 use rustix::io::Errno;
 
 use super::answer;
-use super::tree::{Listed, Listing, Tree};
+use super::tree::{ByName, Listed, Listing, Tree};
 use crate::http::{Request, Response, Status, date};
 use crate::respond::page::{self, Kind, escape};
 use crate::telemetry::rfc3339;
 
-/// Entries that are told: a page of them has some 2 MB. More are not read, so that a folder of millions costs no more.
+/// Entries that are told, the first by name: a page of them has some 2 MB. Of the others nothing but the name is read.
 const MOST: usize = 10_000;
 
 /// Reads a folder; `None` where there is none of that name.
@@ -97,7 +97,7 @@ impl Listing {
             main.push_str("<p class=\"soft\">This folder is empty.</p>");
         }
         if self.has_more {
-            let _ = write!(main, "<p class=\"soft\">These are {MOST} of more files; the others are not listed.</p>");
+            let _ = write!(main, "<p class=\"soft\">These are the first {MOST} by name; there are more.</p>");
         }
         main.push_str("</main>");
         page::html(&format!("Files in {path}"), &main)
@@ -128,7 +128,7 @@ impl Listing {
             let _ = writeln!(text, "{name}{slash}");
         }
         if self.has_more {
-            let _ = writeln!(text, "({MOST} of more)");
+            let _ = writeln!(text, "(the first {MOST} by name; there are more)");
         }
         text
     }
@@ -169,10 +169,7 @@ impl Order {
     }
 
     fn compare(self, one: &Listed, other: &Listed) -> Ordering {
-        let by_name = || {
-            let folded = one.name.to_ascii_lowercase().cmp(&other.name.to_ascii_lowercase());
-            folded.then_with(|| one.name.cmp(&other.name))
-        };
+        let by_name = || ByName(&one.name).cmp(&ByName(&other.name));
         let wished = match self.by {
             By::Name => by_name(),
             By::Size => one.size.cmp(&other.size),

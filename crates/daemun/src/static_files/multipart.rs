@@ -2,21 +2,17 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
-use std::fs::File;
 use std::future::Future;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileExt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::task::JoinHandle;
 
 use super::range::Part;
-use crate::http::{BodyError, BodyStream, ResponseBody};
+use crate::http::{BodyError, BodyStream, FileBody, ResponseBody};
 
 /// Bytes that are read at once.
 const STEP: u64 = 256 * 1024;
@@ -38,9 +34,7 @@ pub(super) fn body(
         pieces.push_back(Piece::Bytes(Bytes::from(head)));
         match body(*part) {
             ResponseBody::Full(bytes) => pieces.push_back(Piece::Bytes(bytes)),
-            ResponseBody::File(file) => {
-                pieces.push_back(Piece::File { file: file.file, offset: file.offset, length: file.length });
-            }
+            ResponseBody::File(file) => pieces.push_back(Piece::File(file)),
             ResponseBody::Empty | ResponseBody::LengthOnly(_) | ResponseBody::Stream(_) | ResponseBody::Tunnel(_) => {}
         }
     }
@@ -67,14 +61,14 @@ fn boundary() -> String {
 
 enum Piece {
     Bytes(Bytes),
-    File { file: Arc<OwnedFd>, offset: u64, length: u64 },
+    File(FileBody),
 }
 
 impl Piece {
     fn length(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File { length, .. } => *length,
+            Self::File(file) => file.length,
         }
     }
 }
@@ -93,12 +87,8 @@ impl BodyStream for Pieces {
                 let result =
                     ready!(Pin::new(reading).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
                 self.reading = None;
-                return Poll::Ready(Some(result.map_err(|error| {
-                    BodyError::Failed(match error.kind() {
-                        io::ErrorKind::UnexpectedEof => "a file became shorter while it was sent".to_owned(),
-                        _ => format!("a file could not be read: {error}"),
-                    })
-                })));
+                let failed = |error| BodyError::Failed(format!("a file could not be read: {error}"));
+                return Poll::Ready(Some(result.map_err(failed)));
             }
             match self.left.front_mut() {
                 None => return Poll::Ready(None),
@@ -107,18 +97,12 @@ impl BodyStream for Pieces {
                     self.left.pop_front();
                     return Poll::Ready(Some(Ok(bytes)));
                 }
-                Some(Piece::File { length: 0, .. }) => {
+                Some(Piece::File(file)) if file.length == 0 => {
                     self.left.pop_front();
                 }
-                Some(Piece::File { file, offset, length }) => {
-                    let (file, from, step) = (Arc::clone(file), *offset, STEP.min(*length));
-                    *offset += step;
-                    *length -= step;
-                    self.reading = Some(tokio::task::spawn_blocking(move || {
-                        let mut bytes = vec![0; step as usize];
-                        File::from(file.try_clone()?).read_exact_at(&mut bytes, from)?;
-                        Ok(Bytes::from(bytes))
-                    }));
+                Some(Piece::File(file)) => {
+                    let part = file.split_to(STEP);
+                    self.reading = Some(tokio::task::spawn_blocking(move || part.read().map(Bytes::from)));
                 }
             }
         }

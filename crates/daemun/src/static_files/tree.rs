@@ -5,6 +5,8 @@
 //! kernel has no `openat2`, or a container's seccomp profile hides it, the name is walked component by component and
 //! no link is followed at all.
 
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
 use std::fs::{File, Metadata};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -100,17 +102,17 @@ pub(super) struct Listed {
     pub(super) modified: SystemTime,
 }
 
-/// What is in a folder, in no order.
+/// What is in a folder.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) entries: Vec<Listed>,
-    /// Whether there is more.
+    /// Whether there is more than these, which are the first by name.
     pub(super) has_more: bool,
 }
 
 impl Tree {
-    /// At most `most` of the files and folders in the folder `name`; `None` where there is no such folder. What may not be sent is left out: links that lead out of the root, pipes, and what
-    /// `is_hidden` says.
+    /// The first `most` by name of the files and folders in the folder `name`; `None` where there is no such folder. What
+    /// may not be sent is left out: links that lead out of the root, pipes, and what `is_hidden` says.
     pub(super) fn list(
         &self,
         name: &[u8],
@@ -128,19 +130,23 @@ impl Tree {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG | Errno::XDEV | Errno::LOOP) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut listed = Vec::new();
+        // The last by name goes when there are too many: which ones are told does not depend on the order on the disk.
+        let mut first: BinaryHeap<ByName<Vec<u8>>> = BinaryHeap::new();
+        let mut has_more = false;
         for entry in rustix::fs::Dir::read_from(&folder)? {
             let entry = entry?;
             let own = entry.file_name().to_bytes();
             if matches!(own, b"." | b"..") || is_hidden(own) {
                 continue;
             }
-            if listed.len() == most {
-                return Ok(Some(Listing { entries: listed, has_more: true }));
+            first.push(ByName(own.to_vec()));
+            if first.len() > most {
+                first.pop();
+                has_more = true;
             }
-            listed.extend(self.look(&folder, name, own));
         }
-        Ok(Some(Listing { entries: listed, has_more: false }))
+        let entries = first.into_iter().filter_map(|ByName(own)| self.look(&folder, name, &own)).collect();
+        Ok(Some(Listing { entries, has_more }))
     }
 
     /// A file or folder below this root; `None` for what is neither, or is gone again.
@@ -164,6 +170,24 @@ impl Tree {
             _ => return None,
         };
         Some(Listed { name: own.to_vec(), size, modified })
+    }
+}
+
+/// A name in the order in which people look for it: capitals beside their small letters; of two alike the bytes decide.
+#[derive(Eq, PartialEq)]
+pub(super) struct ByName<T>(pub(super) T);
+
+impl<T: AsRef<[u8]> + Eq> Ord for ByName<T> {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let (one, other) = (self.0.as_ref(), other.0.as_ref());
+        let folded = one.iter().map(u8::to_ascii_lowercase).cmp(other.iter().map(u8::to_ascii_lowercase));
+        folded.then_with(|| one.cmp(other))
+    }
+}
+
+impl<T: AsRef<[u8]> + Eq> PartialOrd for ByName<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -75,9 +75,9 @@ impl RenewalId {
             signed.take(SEQUENCE)?;
         }
         let mut extensions = loop {
-            match signed.next()? {
-                (EXTENSIONS, content) => break Der(Der(content).take(SEQUENCE)?),
-                _ => {}
+            let (tag, content) = signed.next()?;
+            if tag == EXTENSIONS {
+                break Der(Der(content).take(SEQUENCE)?);
             }
         };
         loop {

@@ -58,7 +58,7 @@ fn certificate(der: &CertificateDer<'_>) -> Option<Box<ShownCertificate>> {
 pub(super) fn pem(label: &str, der: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(der.len() * 3 / 2 + 64);
-    text.push_str(&format!("-----BEGIN {label}-----"));
+    text.extend(["-----BEGIN ", label, "-----"]);
     for (number, triple) in der.chunks(3).enumerate() {
         if number % 16 == 0 {
             text.push('\n');
@@ -70,7 +70,7 @@ pub(super) fn pem(label: &str, der: &[u8]) -> String {
             text.push(if is_there { char::from(DIGITS[index as usize]) } else { '=' });
         }
     }
-    text.push_str(&format!("\n-----END {label}-----\n"));
+    text.extend(["\n-----END ", label, "-----\n"]);
     text
 }
 

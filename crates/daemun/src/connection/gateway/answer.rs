@@ -12,7 +12,7 @@ use super::outbox::Outbox;
 use crate::connection::Context;
 use crate::connection::current::{self, Current, told};
 use crate::connection::error_page::error_response;
-use crate::connection::file::{FileStream, read_whole};
+use crate::connection::file::FileStream;
 use crate::connection::reply::{SMALL_FILE, length};
 use crate::handler::Fault;
 use crate::http::h1::{Length, Outgoing, plan};
@@ -100,7 +100,7 @@ impl Reply<'_> {
                 return Ok(());
             }
             ResponseBody::File(file) if file.length <= SMALL_FILE => {
-                let bytes = read_whole(&file).map_err(|message| (message, false))?;
+                let bytes = file.read().map_err(|error| (error.to_string(), false))?;
                 self.whole(head, bytes.into());
                 return Ok(());
             }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::support::{replies, start, text, told, working};
 use crate::handler::{Fault, HandlerError, Outcome};
-use crate::http::{BodyError, BodyStream, Fields, FileBody, Request, Response, ResponseBody, Status};
+use crate::http::{BodyError, BodyStream, Fields, FileBody, FileVersion, Request, Response, ResponseBody, Status};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
 const HEAD: &str = "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -272,7 +272,8 @@ fn file(length: usize, offset: u64, sent: u64) -> (Vec<u8>, impl Fn(Request) -> 
     file.write_all(&bytes).unwrap();
     let file = Arc::new(OwnedFd::from(file));
     let part = bytes[(offset as usize).min(length)..((offset + sent) as usize).min(length)].to_vec();
-    let body = FileBody { file, offset, length: sent };
+    let version = FileVersion::of(&*file).unwrap();
+    let body = FileBody { file, offset, length: sent, version };
     (part, move |_| Response::new(Status::OK).with_body(ResponseBody::File(body.clone())))
 }
 

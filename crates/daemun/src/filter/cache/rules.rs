@@ -62,7 +62,10 @@ pub(super) fn lifetime(response: &Response, settings: &CacheSettings, now: Syste
     };
     let validators = fields.get("etag").is_some() || fields.get("last-modified").is_some();
     let is_useful = !lifetime.fresh.is_zero() || !lifetime.revalidating.is_zero() || validators;
-    (said != Some(Duration::ZERO) || validators).then_some(lifetime).filter(|_| is_useful)
+    // Never fresh by its own word, but of use by its own word too: `max-age=0, stale-while-revalidate=60` (RFC 5861).
+    let says_stale = [directives.stale_while_revalidate, directives.stale_if_error].iter().any(|said| *said > Some(0));
+    let is_of_use = if said == Some(Duration::ZERO) { validators || says_stale } else { is_useful };
+    is_of_use.then_some(lifetime)
 }
 
 fn expires(fields: &Fields, now: SystemTime) -> Option<Duration> {
@@ -138,6 +141,9 @@ mod tests {
             (200, &[(CONTROL, "max-age=0")], Some(10), None),
             (200, &[(CONTROL, "max-age=soon")], Some(10), None),
             (200, &[(CONTROL, "max-age=0"), ("ETag", "\"a\"")], None, Some(0)),
+            (200, &[(CONTROL, "max-age=0, stale-while-revalidate=60")], None, Some(0)),
+            (200, &[(CONTROL, "max-age=0, stale-if-error=60")], None, Some(0)),
+            (200, &[(CONTROL, "max-age=0, stale-if-error=0")], None, None),
             (200, &[("Expires", "Sun, 06 Nov 1994 08:50:37 GMT")], None, Some(60)),
             (200, &[("Expires", "0")], Some(10), None),
             (200, &[("Vary", "*")], Some(10), None),

@@ -23,8 +23,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, CanonicalPath, FileBody, HeadEdit, Method, Request, RequestBody, RequestHead, Response,
-    ResponseBody, Status,
+    BodyError, BodyStream, CanonicalPath, HeadEdit, Method, Request, RequestBody, RequestHead, Response, ResponseBody,
+    Status,
 };
 use crate::telemetry::ErrorLogger;
 use crate::transformer::{Client, Failure, Job, Order};
@@ -394,7 +394,7 @@ async fn gathered(body: ResponseBody, most: u64) -> Result<Bytes, Ungathered> {
         ResponseBody::Empty | ResponseBody::LengthOnly(_) => Ok(Bytes::new()),
         ResponseBody::Full(bytes) if bytes.len() as u64 <= most => Ok(bytes),
         ResponseBody::File(file) if file.length <= most => {
-            let read = tokio::task::spawn_blocking(move || read(&file)).await;
+            let read = tokio::task::spawn_blocking(move || file.read()).await;
             let read = read.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             read.map(Bytes::from).map_err(|error| Ungathered::Failed(BodyError::Failed(error.to_string())))
         }
@@ -414,21 +414,6 @@ async fn gathered(body: ResponseBody, most: u64) -> Result<Bytes, Ungathered> {
         }
         other => Err(Ungathered::TooLong(other)),
     }
-}
-
-/// A part of a file; one that became shorter is an error, so that what is left never looks whole.
-fn read(file: &FileBody) -> std::io::Result<Vec<u8>> {
-    let mut bytes = vec![0; file.length as usize];
-    let mut at = 0;
-    while at < bytes.len() {
-        match rustix::io::pread(&*file.file, &mut bytes[at..], file.offset + at as u64) {
-            Ok(0) => return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "a file became shorter")),
-            Ok(read) => at += read,
-            Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(bytes)
 }
 
 /// A stream whose beginning was taken already.

@@ -293,9 +293,9 @@ impl Master {
                 let Some(want) = self.certifying.want(&file) else { return };
                 return self.errors.info(format_args!("certificate for {}: {text}", names(&want.settings)));
             }
-            Some(FromCertifier::Done(Outcome::Issued { chain, key })) => self.issued(&file, chain, key).await,
+            Some(FromCertifier::Done(Outcome::Issued { chain, key })) => self.issued(&file, &chain, &key),
             Some(FromCertifier::Done(Outcome::NotYet { renew_at, ask_after })) => {
-                self.not_yet(&file, renew_at, ask_after)
+                self.not_yet(&file, renew_at, ask_after);
             }
             Some(FromCertifier::Done(Outcome::Failed { reason, is_ours, retry_after })) => {
                 self.errand_failed(&file, (reason, is_ours, retry_after));
@@ -352,10 +352,10 @@ impl Master {
         }
     }
 
-    async fn issued(&mut self, file: &Path, chain: String, key: Key) {
+    fn issued(&mut self, file: &Path, chain: &str, key: &Key) {
         let Some(want) = self.certifying.want(file) else { return };
         let settings = want.settings.clone();
-        let text = chain + &key.0;
+        let text = format!("{chain}{}", key.0);
         let result = state::keep(file, text.as_bytes())
             .map_err(|error| format!("{}: {error}", file.display()))
             .and_then(|()| Material::read(&settings).map_err(|error| error.to_string()));

@@ -17,9 +17,9 @@ async fn a_file_is_sent_with_its_type_and_validators() {
 
 #[tokio::test]
 async fn head_tells_what_get_would_send() {
-    let large = vec![b'x'; 100_000];
+    let large = vec![b'x'; 200_000];
     let site = Site::new(&[("a.txt", b"abc"), ("large.bin", &large), ("empty.txt", b"")]);
-    for (target, length) in [("/a.txt", 3), ("/large.bin", 100_000), ("/empty.txt", 0), ("/none", 14)] {
+    for (target, length) in [("/a.txt", 3), ("/large.bin", 200_000), ("/empty.txt", 0), ("/none", 14)] {
         let (get, head) = (site.get(target).await, site.ask("HEAD", target, &[("Range", "bytes=0-1")]).await);
         assert_eq!((get.status, get.length), (head.status, length), "{target}");
         assert_eq!((head.length, head.body.len()), (length, 0), "{target}");
@@ -31,13 +31,13 @@ async fn head_tells_what_get_would_send() {
 
 #[tokio::test]
 async fn small_files_come_from_memory_and_large_ones_from_their_descriptor() {
-    let (small, large) = (vec![b'x'; 64 * 1024], vec![b'y'; 64 * 1024 + 1]);
+    let (small, large) = (vec![b'x'; 128 * 1024], vec![b'y'; 128 * 1024 + 1]);
     let site = Site::new(&[("small", &small), ("large", &large)]);
     let answer = site.get("/small").await;
     assert_eq!((answer.is_file, answer.body), (false, read(&site.path("small"))));
     let answer = site.get("/large").await;
     assert_eq!((answer.is_file, answer.body), (true, read(&site.path("large"))));
-    let part = site.ask("GET", "/large", &[("Range", "bytes=65536-")]).await;
+    let part = site.ask("GET", "/large", &[("Range", "bytes=131072-")]).await;
     assert_eq!((part.status, part.is_file, part.text()), (206, true, "y"));
 }
 
@@ -441,4 +441,16 @@ async fn a_folder_without_an_index_is_listed_where_that_is_allowed() {
     assert_eq!(site.ask("POST", "/z/", &[]).await.status, 405);
     let head = site.ask("HEAD", "/z/", &[]).await;
     assert_eq!((head.status, head.body.len(), head.length), (200, 0, 6));
+}
+
+#[tokio::test]
+async fn of_too_many_names_the_first_are_listed() {
+    let site = Site::new(&[]).with(|settings| settings.listing = true);
+    for number in (0..10_050).rev() {
+        fs::write(site.path(&format!("{number:05}")), "").unwrap();
+    }
+    let text = site.get("/").await.text().to_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!((lines.len(), lines[0], lines[9999]), (10_001, "00000", "09999"));
+    assert_eq!(lines[10_000], "(the first 10000 by name; there are more)");
 }

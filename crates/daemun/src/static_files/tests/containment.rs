@@ -244,7 +244,7 @@ async fn a_file_replaced_while_it_is_read_is_sent_whole_or_not_at_all() {
         let stop = Arc::clone(&stop);
         move || {
             for round in 0_usize.. {
-                let (letter, length) = [(b'a', 3000), (b'b', 60_000), (b'c', 100_000)][round % 3];
+                let (letter, length) = [(b'a', 3000), (b'b', 60_000), (b'c', 200_000)][round % 3];
                 fs::write(&from, vec![letter; length]).unwrap();
                 fs::rename(&from, &to).unwrap();
                 if stop.load(Ordering::Relaxed) {
@@ -264,7 +264,7 @@ async fn a_file_replaced_while_it_is_read_is_sent_whole_or_not_at_all() {
             match letter {
                 b'a' => 3000,
                 b'b' => 60_000,
-                _ => 100_000,
+                _ => 200_000,
             }
         );
         let tag = answer.field("ETag").unwrap().to_owned();

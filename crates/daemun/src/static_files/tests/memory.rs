@@ -8,7 +8,7 @@ const SECOND: Duration = Duration::from_millis(1100);
 
 #[tokio::test]
 async fn the_second_answer_is_ready_at_once() {
-    let large = vec![b'x'; 100_000];
+    let large = vec![b'x'; 200_000];
     let site = Site::new(&[("a.txt", b"a"), ("large", &large), ("docs/index.html", b"i"), (".env", b"x")]);
     let handler = site.handler();
     for (target, status) in

@@ -10,7 +10,8 @@ use super::route::RouteId;
 use crate::http::{Method, Status, Timing};
 
 /// Names of methods in the order of the counters; what has no name of its own is the last.
-pub(super) const METHODS: [&str; 9] = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other"];
+pub(super) const METHODS: [&str; 10] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other"];
 
 /// Classes of status by their first digit.
 pub(super) const CLASSES: usize = 6;
@@ -100,11 +101,12 @@ fn method_index(method: Method) -> usize {
         Method::Head => 1,
         Method::Post => 2,
         Method::Put => 3,
-        Method::Delete => 4,
-        Method::Options => 5,
-        Method::Trace => 6,
-        Method::Connect => 7,
-        Method::Other => 8,
+        Method::Patch => 4,
+        Method::Delete => 5,
+        Method::Options => 6,
+        Method::Trace => 7,
+        Method::Connect => 8,
+        Method::Other => 9,
     }
 }
 
@@ -133,4 +135,17 @@ pub fn tls_handshake(succeeded: bool) {
 /// Lines of a log were lost.
 pub fn lost_lines(lines: u64) {
     LOCAL.with(|local| bump(&local.shard.lost_lines, lines));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_method_is_counted_under_its_own_name() {
+        for name in METHODS.iter().filter(|&&name| name != "other") {
+            assert_eq!(METHODS[method_index(Method::from_name(name.as_bytes()))], *name);
+        }
+        assert_eq!(METHODS[method_index(Method::from_name(b"PROPFIND"))], "other");
+    }
 }
