@@ -154,7 +154,7 @@ pub(crate) fn path(data: &[u8]) {
         assert!(!segment.is_empty() || segments.peek().is_none(), "an empty segment in {bytes:?}");
     }
     let url = CanonicalPath::encode(bytes, canonical.has_encoded_slash());
-    assert!(url.iter().all(|byte| byte.is_ascii_graphic()), "{url:?} in a URL");
+    assert!(url.iter().all(u8::is_ascii_graphic), "{url:?} in a URL");
     let again = CanonicalPath::parse(&Bytes::from(url)).expect("our own URL");
     assert_eq!((again.as_bytes(), again.has_encoded_slash()), (bytes, canonical.has_encoded_slash()));
 }

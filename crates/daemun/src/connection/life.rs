@@ -19,6 +19,7 @@ use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
 use crate::http::h2::PREFACE;
 use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
+use crate::listener::Protocol;
 use crate::telemetry::{Entry, Level, RequestLine, metrics};
 use crate::tls::{self, Certificates};
 
@@ -79,6 +80,15 @@ enum Next {
 pub async fn serve(transport: Transport, endpoint: Arc<Endpoint>, context: Arc<Context>) {
     let mut connection = Connection::new(Wire::new(transport), endpoint, context);
     connection.live(false).await;
+}
+
+/// Serves one connection of another web server to its end. Abandon the future to cut it.
+pub async fn serve_gateway(transport: Transport, endpoint: Arc<Endpoint>, protocol: Protocol, context: Arc<Context>) {
+    let mut connection = Connection::new(Wire::new(transport), endpoint, context);
+    let ending = connection.run_gateway(protocol).await;
+    if matches!(ending, Ending::Close | Ending::Linger) {
+        connection.close(ending).await;
+    }
 }
 
 /// Serves one connection that begins with TLS to its end. Abandon the future to cut it.

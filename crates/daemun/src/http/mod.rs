@@ -26,6 +26,8 @@ mod response;
 mod session;
 mod status;
 
+pub mod variables;
+
 pub use body::{BodyError, BodyFeed, RequestBody};
 pub use coding::Coding;
 pub use fields::{Field, Fields};

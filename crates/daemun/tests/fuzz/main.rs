@@ -4,7 +4,7 @@
 //! `scripts/fuzz` runs the same targets guided by what the bytes reach.
 
 #[path = "../../../../fuzz/src/lib.rs"]
-#[expect(unreachable_pub, reason = "a crate of its own for the fuzzer")]
+#[expect(unreachable_pub, clippy::panic, reason = "a crate of its own for the fuzzer; a finding is a panic")]
 mod targets;
 
 use std::fs;
@@ -87,9 +87,9 @@ fn folder(kind: &str, target: &str) -> PathBuf {
 /// The files of a folder, in the order of their names.
 fn inputs(kind: &str, target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let Ok(entries) = fs::read_dir(folder(kind, target)) else { return Vec::new() };
-    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     paths.sort();
-    paths.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+    paths.into_iter().map(|path| (path.clone(), fs::read(&path).expect("a file of the corpus"))).collect()
 }
 
 fn mutate(input: &[u8], other: &[u8], chance: &mut Chance) -> Vec<u8> {
