@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -49,7 +49,8 @@ lint: ## formatting, lints, types, dependencies; a warning is an error
 	$(PYTHON) -m ruff check $(PYTHON_SOURCES)
 	$(PYTHON) -m ruff format --check $(PYTHON_SOURCES)
 	$(PYTHON) -m mypy
-	bash -n scripts/require scripts/demo scripts/lint-accelerator .ci/run
+	rustfmt --edition 2024 --check fuzz/src/lib.rs fuzz/fuzz_targets/fuzz.rs
+	bash -n scripts/require scripts/demo scripts/fuzz scripts/lint-accelerator .ci/run
 
 .PHONY: test-rust
 test-rust: ## unit tests, wire tests, gates
@@ -60,9 +61,16 @@ test-python: build ## the shim's tests and the tests of the whole program
 	$(PYTHON) -m pytest
 
 .PHONY: acceptance
-acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a browser, every Python, reloads under load, slow clients
+acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a browser, every Python, reloads under load, slow clients, crowds, fuzzing
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
+	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_FUZZ_TIMES=50 $(PYTHON) -m pytest -s tests/system/test_forwarding.py
+	scripts/fuzz 60
+
+.PHONY: fuzz
+fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
+	@scripts/require rust lint
+	scripts/fuzz $(or $(FUZZ),60)
 
 .PHONY: require-acceptance
 require-acceptance:

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+from peers import program
 from playwright.sync_api import Page
 from server import ROOT, Answer, Server, eventually
 from test_changing_files import client
@@ -44,6 +45,14 @@ def test_the_least_django_project_has_its_styles() -> None:
         link = re.search(r'href="(.*\.css)"', page.text)
         assert link is not None
         assert "#2f4858" in server.get(link[1]).text
+
+
+def test_the_php_site() -> None:
+    program("php-cgi")
+    with Server(cwd=EXAMPLES / "php") as server:
+        assert "PHP behind daemun" in server.get("/").text
+        assert "/a/permalink" in server.get("/a/permalink").text
+        assert server.get("/media/note.txt").text == "A file of a visitor.\n"
 
 
 ANYWHERE = {"LISTEN": "127.0.0.1:0"}

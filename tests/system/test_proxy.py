@@ -396,5 +396,5 @@ def test_wrong_settings_are_told_with_their_place(tmp_path: Path) -> None:
     )
     told = run("serve", cwd=tmp_path)
     assert told.returncode == 2
-    for words in ("daemun.toml:2:", "none of `http` and `https`", "has no path", "`round-robin`", "`balance`?"):
+    for words in ("daemun.toml:2:", "none of `http`, `https`", "has no path", "`round-robin`", "`balance`?"):
         assert words in told.stderr, words

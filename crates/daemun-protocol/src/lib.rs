@@ -5,7 +5,13 @@
 //!
 //! * [`frame`]: the frames between the front and an application worker.
 //! * [`cgi`]: the head of a CGI program's output.
+//! * [`fastcgi`], [`scgi`], [`uwsgi`]: requests between web servers and application servers, read and written.
+//! * [`pairs`]: names and values in one piece of memory, as all of these are made from.
 #![forbid(unsafe_code)]
 
 pub mod cgi;
+pub mod fastcgi;
 pub mod frame;
+pub mod pairs;
+pub mod scgi;
+pub mod uwsgi;

@@ -227,6 +227,15 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
     }
 }
 
+/// Has a child that was prepared end when we do, whatever way that is.
+pub fn end_with_us(command: &mut Command) {
+    // SAFETY: the hook makes one system call and touches no memory.
+    unsafe {
+        // After the change of user, which would undo it.
+        command.pre_exec(|| Ok(rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?));
+    }
+}
+
 /// Descriptors that a child can be started with.
 const MAX_DESCRIPTORS: usize = 16;
 

@@ -9,13 +9,11 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use super::process::LINGER;
+use crate::gateway::LogLines;
 use crate::telemetry::ErrorLogger;
 
-/// Bytes that one request may write to the log.
-const LOGGED: usize = 64 * 1024;
-
-/// Longest line.
-const LINE: usize = 4096;
+/// Bytes that are read at the end at most: what a pipe holds.
+const MOST: usize = 64 * 1024;
 
 /// Bytes that are read at once.
 const READ: usize = 4096;
@@ -27,7 +25,7 @@ pub(super) struct Complaints {
 
 enum State {
     /// Nobody reads yet: most programs are done before anybody has to, or say nothing.
-    Waiting(OwnedFd, Lines),
+    Waiting(OwnedFd, LogLines),
     /// A task reads it as it comes, and hears of the end of the request by this.
     Attended { _over: oneshot::Sender<()> },
     /// Nothing is left.
@@ -38,8 +36,7 @@ impl Complaints {
     /// Of a program that was just started, with our end of the pipe, which never blocks; the name stands before each
     /// line.
     pub(super) fn new(error: OwnedFd, (log, name): (ErrorLogger, String)) -> Self {
-        let lines = Lines { log, name, line: BytesMut::new(), logged: 0 };
-        Self { state: State::Waiting(error, lines) }
+        Self { state: State::Waiting(error, LogLines::new(log, name)) }
     }
 
     /// Whether nobody attends to it yet.
@@ -64,14 +61,14 @@ impl Drop for Complaints {
     fn drop(&mut self) {
         let State::Waiting(error, lines) = &mut self.state else { return };
         // Whoever still writes does so without us when it is over; but what is there belongs to the request.
-        if !lines.drain(error) && Handle::try_current().is_ok() {
+        if !drain(error, lines) && Handle::try_current().is_ok() {
             self.attend();
         }
     }
 }
 
 /// Reads until the end; what comes after the cap is dropped, so that the program goes on.
-async fn follow(mut error: pipe::Receiver, mut lines: Lines, mut over: oneshot::Receiver<()>) {
+async fn follow(mut error: pipe::Receiver, mut lines: LogLines, mut over: oneshot::Receiver<()>) {
     let mut buffer = BytesMut::with_capacity(READ);
     let mut is_over = false;
     loop {
@@ -87,67 +84,21 @@ async fn follow(mut error: pipe::Receiver, mut lines: Lines, mut over: oneshot::
             () = tokio::time::sleep(LINGER), if is_over => 0,
         };
         if read == 0 {
-            return lines.end();
-        }
-        lines.take(&buffer);
-    }
-}
-
-/// Lines as they become whole.
-struct Lines {
-    log: ErrorLogger,
-    name: String,
-    line: BytesMut,
-    logged: usize,
-}
-
-impl Lines {
-    /// Takes what is there, at most what a pipe holds; false where somebody may write more.
-    fn drain(&mut self, error: &OwnedFd) -> bool {
-        let mut buffer = [0; READ];
-        for _ in 0..=LOGGED / READ {
-            match rustix::io::read(error, &mut buffer) {
-                Ok(read @ 1..) => self.take(&buffer[..read]),
-                Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
-                Ok(_) | Err(_) => {
-                    self.end();
-                    return true;
-                }
-            }
-        }
-        false
-    }
-
-    fn take(&mut self, bytes: &[u8]) {
-        if self.logged >= LOGGED {
             return;
         }
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.line.extend_from_slice(&[byte]);
-            }
-            if byte == b'\n' || self.line.len() >= LINE {
-                self.write_line();
-            }
-        }
-        if self.logged >= LOGGED {
-            self.log.warning(format_args!("{}: more on standard error is left out", self.name));
-        }
+        lines.push(&buffer);
     }
+}
 
-    /// No more comes: what stands there without its end is a line too.
-    fn end(&mut self) {
-        if self.logged < LOGGED {
-            self.write_line();
+/// Takes what is there, at most some pipes full; false where somebody may write more.
+fn drain(error: &OwnedFd, lines: &mut LogLines) -> bool {
+    let mut buffer = [0; READ];
+    for _ in 0..=MOST / READ {
+        match rustix::io::read(error, &mut buffer) {
+            Ok(read @ 1..) => lines.push(&buffer[..read]),
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return false,
+            Ok(_) | Err(_) => return true,
         }
     }
-
-    fn write_line(&mut self) {
-        let text = self.line.split();
-        let text = text.strip_suffix(b"\r").unwrap_or(&text);
-        if !text.is_empty() {
-            self.log.warning(format_args!("{}: {}", self.name, String::from_utf8_lossy(text)));
-        }
-        self.logged += text.len() + 1;
-    }
+    false
 }

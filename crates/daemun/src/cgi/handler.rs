@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::answer::{Document, Head, NoHead, read_head};
+use super::answer::{NoHead, read_head};
 use super::body::{OutputBody, Untold};
 use super::faults::{self, Why};
 use super::input::Input;
@@ -15,7 +15,7 @@ use super::invocation::Invocation;
 use super::process::{Deadlines, Pipes, Process, standard};
 use super::settings::CgiSettings;
 use super::way::{Choice, Way};
-use crate::gateway::Spool;
+use crate::gateway::{Document, Head, Spool};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Method, Request, RequestBody, RequestId, Response, ResponseBody, Status, Timing, TrustedProxies};
 use crate::launcher::{Client, LaunchError};

@@ -1,6 +1,6 @@
 //! CGI (RFC 3875): a program for each request.
 //!
-//! 1. [`way`](Choice), [`find`](Scripts): the script that the path leads to, and what follows it (`PATH_INFO`); else a decline.
+//! 1. [`way`](Choice), [`Scripts`](crate::gateway::Scripts): the script that the path leads to, and what follows it (`PATH_INFO`); else a decline.
 //! 2. [`handler`](Cgi): the body is spooled, so that its length is known and no program waits for a slow client.
 //! 3. A place among the route's processes, or a short queue, or 503.
 //! 4. [`invocation`]: arguments and environment, from nothing but the request and what is configured.
@@ -14,7 +14,6 @@ mod answer;
 mod body;
 mod complaints;
 pub mod faults;
-mod find;
 mod handler;
 mod input;
 mod invocation;
@@ -22,7 +21,6 @@ mod process;
 mod settings;
 mod way;
 
-pub use find::{FindError, Found, Scripts};
 pub use handler::{Cgi, Shared};
 pub use invocation::{Invocation, describe};
 pub use settings::{CgiSettings, PROGRAM_PATH, find_program};

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::faults;
-use super::find::{FindError, Found, Scripts};
-use super::invocation::{Invocation, interpreter_for, path_info};
+use super::invocation::{Invocation, interpreter_for};
 use super::settings::{CgiSettings, find_program};
+use crate::gateway::{FindError, Found, Scripts, path_info};
 use crate::handler::{Fault, HandlerError};
 use crate::http::{Request, Status};
 
@@ -117,7 +117,8 @@ impl Choice {
 
     /// How a script begins. Only asked for where something went wrong, or what runs it depends on it.
     pub(super) fn beginning(&self, script: &Path) -> Option<Vec<u8>> {
-        self.scripts.as_ref()?.beginning(script).ok()
+        let file = self.scripts.as_ref()?.open_found(script).ok()?;
+        faults::read_beginning(file).ok()
     }
 
     fn is_python(&self, script: &Path) -> bool {

@@ -97,7 +97,7 @@ fn folder(entry: &Entry<'_>) -> Option<PathBuf> {
 }
 
 /// A command: a name or path, or a list that begins with one.
-fn command(entry: &Entry<'_>) -> Option<Vec<String>> {
+pub(super) fn command(entry: &Entry<'_>) -> Option<Vec<String>> {
     let mut words = if entry.is_list() { entry.texts()? } else { vec![entry.name()?] };
     let Some(program) = words.first_mut().filter(|program| !program.is_empty()) else {
         entry.expected("a program, or a list such as [\"git\", \"http-backend\"]");
@@ -264,6 +264,9 @@ pub(super) fn bar_scripts(routes: &mut [Draft], environment: &Environment, repor
                     PathPattern::Exact(_) => String::new(),
                 };
                 Some((settings.script_root()?.to_owned(), ending, route.settings.rule.origin.clone()))
+            }
+            (HandlerSettings::Scripts(settings), _) => {
+                Some((settings.root.clone()?, settings.split.clone(), route.settings.rule.origin.clone()))
             }
             _ => None,
         })

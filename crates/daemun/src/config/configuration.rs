@@ -11,6 +11,7 @@ use crate::cgi::CgiSettings;
 use crate::connection::Limits;
 use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
+use crate::proxy::ScriptSettings;
 use crate::router::Rule;
 use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
@@ -122,6 +123,8 @@ pub enum HandlerSettings {
     App(String),
     /// `upstream`: the name of an upstream.
     Upstream(String),
+    /// `upstream` with a root of scripts, or with variables.
+    Scripts(Box<ScriptSettings>),
     /// `cgi`.
     Cgi(Box<CgiSettings>),
     /// `redirect`: `to` may hold `{path}`, `{rest}`, `{query}`, `{host}`, `{port}` and `{scheme}`.
@@ -148,7 +151,7 @@ impl HandlerSettings {
         match self {
             Self::Static(_) => "static",
             Self::App(_) => "app",
-            Self::Upstream(_) => "upstream",
+            Self::Upstream(_) | Self::Scripts(_) => "upstream",
             Self::Cgi(_) => "cgi",
             Self::Redirect { .. } => "redirect",
             Self::Respond { .. } => "respond",

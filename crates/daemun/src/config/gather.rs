@@ -302,6 +302,7 @@ impl Draft {
                 report.warn(format!("[app.{name}] is started, but no route leads to it [D405]"));
             }
         }
+        server::warn_of_strangers(&self.server, &report);
         // Those of `listen` were looked at among themselves.
         for (at, listener) in self.server.all_listeners().enumerate().skip(self.server.listeners.len()) {
             let twice = |other: &ListenerSettings| other.address == listener.address;

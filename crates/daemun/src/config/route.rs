@@ -6,7 +6,7 @@ use super::configuration::{HandlerSettings, RouteSettings};
 use super::fault::{Place, Report};
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
-use super::{cgi, condition, filters, static_route};
+use super::{cgi, condition, filters, static_route, upstream};
 use crate::filter::FilterSettings;
 use crate::respond::{Redirect, Respond};
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
@@ -205,7 +205,7 @@ fn handler(section: &Section<'_>) -> Option<HandlerSettings> {
         [entry] => match entry.key() {
             "static" => static_route::read(entry).map(HandlerSettings::Static),
             "app" => entry.name().map(HandlerSettings::App),
-            "upstream" => entry.name().map(HandlerSettings::Upstream),
+            "upstream" => upstream::route(entry),
             "cgi" => cgi::read(entry).map(|settings| HandlerSettings::Cgi(Box::new(settings))),
             "redirect" => redirect(entry),
             _ => respond(entry),

@@ -19,7 +19,7 @@ const FILTERS: &str = include_str!("../../../../docs/manual/filters.md");
 pub fn schema() -> Value {
     let route = of_route("## [[route]]", route::KEYS);
     let mut site = of_route("## [[site]]", site::KEYS);
-    site["properties"]["route"] = list(route.clone());
+    site["properties"]["route"] = list(&route);
     let named = |what: &str, heading: &str, keys: Keys| {
         let one = described(heading, keys);
         json!({ "type": "object", "description": what, "additionalProperties": one })
@@ -28,11 +28,11 @@ pub fn schema() -> Value {
     let properties = &mut file["properties"];
     properties["include"] = json!({ "type": "array", "items": { "type": "string" }, "description": "other files, such as \"sites/*.toml\"" });
     properties["server"] = described("## [server]", server::KEYS);
-    properties["tls"] = list(described("## [[tls]]", tls::KEYS));
+    properties["tls"] = list(&described("## [[tls]]", tls::KEYS));
     properties["app"] = named("one pool of worker processes each", "## [app.NAME]", app::KEYS);
     properties["upstream"] = named("application servers over the network", "## [upstream.NAME]", upstream::KEYS);
-    properties["route"] = list(route);
-    properties["site"] = list(site);
+    properties["route"] = list(&route);
+    properties["site"] = list(&site);
     file["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     file["title"] = json!("daemun.toml");
     file
@@ -71,7 +71,7 @@ fn object(keys: Keys, text: impl Fn(&str) -> Option<String>) -> Value {
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
 }
 
-fn list(items: Value) -> Value {
+fn list(items: &Value) -> Value {
     json!({ "type": "array", "items": items })
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::configuration::ServerSettings;
 use super::environment::Environment;
+use super::fault::Report;
 use super::section::{Entry, Keys, Section};
 use super::units;
 use crate::connection::Limits;
-use crate::listener::{Address, ListenerSettings, Role};
+use crate::listener::{Address, ListenerSettings, Protocol, Role};
 use crate::telemetry::{Format, Level, Sink, TelemetrySettings, Template};
 
 /// The keys of `[server]`.
@@ -46,7 +47,7 @@ pub(super) const KEYS: Keys = Keys {
     later: &[],
 };
 
-const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol"], later: &["protocol"] };
+const LISTENER: Keys = Keys { known: &["address", "mode", "group", "proxy_protocol", "protocol"], later: &[] };
 const HSTS: Keys = Keys { known: &["max_age", "subdomains", "preload"], later: &[] };
 const ACCESS_LOG: Keys = Keys { known: &["path", "format", "mask"], later: &[] };
 const ERROR_LOG: Keys = Keys { known: &["path", "level"], later: &[] };
@@ -211,7 +212,35 @@ fn listener(item: &Entry<'_>) -> Option<ListenerSettings> {
         }
     }
     let proxy_protocol = section.entry("proxy_protocol").and_then(|entry| entry.boolean()).unwrap_or(false);
-    Some(ListenerSettings { tls, mode, group, proxy_protocol, ..ListenerSettings::at(address) })
+    let protocol_entry = section.entry("protocol");
+    let said = protocol_entry.as_ref().and_then(|entry| entry.parse("`http`, `fastcgi`, `scgi` or `uwsgi`", protocol));
+    let protocol = said.unwrap_or_default();
+    if let Some(entry) = protocol_entry.filter(|_| tls && protocol != Protocol::Http) {
+        entry.fault("TLS is for listeners that speak HTTP; leave `https://` out");
+    }
+    Some(ListenerSettings { tls, mode, group, proxy_protocol, protocol, ..ListenerSettings::at(address) })
+}
+
+/// Tells listeners for web servers whose word counts for nothing.
+pub(super) fn warn_of_strangers(server: &ServerSettings, report: &Report) {
+    let strangers = server
+        .listeners
+        .iter()
+        .filter(|listener| listener.protocol != Protocol::Http && matches!(listener.address, Address::Tcp(_)));
+    for listener in strangers.filter(|_| server.trusted_proxies.is_empty()) {
+        let (protocol, address) = (listener.protocol, &listener.address);
+        report.warn(format!(
+            "the {protocol} listener on {address} takes nobody's word for who the client is, so that REMOTE_ADDR, HTTPS and \
+             SCRIPT_NAME will be those of the web server itself: name it in `trusted_proxies` of [server], or listen on a \
+             Unix socket"
+        ));
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    let all = [Protocol::Http, Protocol::Fastcgi, Protocol::Scgi, Protocol::Uwsgi];
+    let found = all.into_iter().find(|protocol| protocol.to_string() == text);
+    found.ok_or_else(|| format!("expected `http`, `fastcgi`, `scgi` or `uwsgi`, found {text:?}"))
 }
 
 /// A number alone is a port.

@@ -128,8 +128,8 @@ const FAULTS: &[(&str, &str)] = &[
         "daemun.toml:2:10: `hosts` in [[tls]]: expected a name such as \"example.com\" or \"*.example.com\", found \"a b\"\ndaemun.toml:2:30: `hosts` in [[tls]]: `a.example` stands here twice\ndaemun.toml:3:7: `key` in [[tls]]: `acme` brings certificate and key: give the one or the other\ndaemun.toml:4:23: `client_certificates` in [[tls]]: it needs a `client_ca`: the file with the authorities of clients, in PEM",
     ),
     (
-        "[server]\nlisten = [\"0.0.0.0:80\", { address = \"127.0.0.1:9000\", protocol = \"uwsgi\" }]",
-        "daemun.toml:2:55: `protocol` in a listener is not supported by this version",
+        "[server]\nlisten = [\"0.0.0.0:80\", { address = \"127.0.0.1:9000\", protocol = \"ftp\" }]",
+        "daemun.toml:2:66: `protocol` in a listener: expected `http`, `fastcgi`, `scgi` or `uwsgi`, found \"ftp\"",
     ),
     (
         "[server]\nlisten = [{ address = \"127.0.0.1:80\", mode = \"660\" }]",

@@ -1,12 +1,15 @@
 //! `[upstream.NAME]`: servers that others maintain, and how they are asked.
 
+use super::cgi;
 use super::configuration::HandlerSettings;
 use super::fault::{Place, Report};
 use super::route;
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
+use crate::proxy::ScriptSettings;
 use crate::upstream::{
-    Balance, ClientTls, HealthSettings, HostField, ServerSettings, Sticky, UpstreamSettings, check_tls, is_token,
+    Address, Balance, ClientTls, HealthSettings, HostField, Scheme, ServerSettings, SpawnSettings, Sticky,
+    UpstreamSettings, check_tls, is_token,
 };
 
 pub(super) const KEYS: Keys = Keys {
@@ -30,9 +33,12 @@ pub(super) const KEYS: Keys = Keys {
         "host",
         "rewrite_location",
         "tls",
+        "spawn",
     ],
     later: &[],
 };
+const ROUTE: Keys = Keys { known: &["name", "root", "server_root", "split", "index", "missing", "params"], later: &[] };
+const SPAWN: Keys = Keys { known: &["command", "processes", "env", "directory", "user", "group"], later: &[] };
 const SERVER: Keys = Keys { known: &["url", "weight", "backup", "max_connections"], later: &[] };
 const STICKY: Keys = Keys { known: &["cookie", "key"], later: &[] };
 const HEALTH: Keys =
@@ -44,6 +50,12 @@ const TLS: Keys = Keys { known: &["ca_file", "server_name", "cert", "key", "veri
 
 /// Most requests or connections that make sense on one machine.
 const MOST: u64 = 1_000_000;
+
+/// Processes of a program that is started, where nothing is said: what a small machine runs well.
+const PROCESSES: u32 = 4;
+
+/// Most of them.
+const MOST_PROCESSES: u64 = 1000;
 
 /// Bytes of a key that cookies are signed with: fewer could be guessed.
 const SHORTEST_KEY: usize = 16;
@@ -57,7 +69,19 @@ pub(super) struct Draft {
 
 /// Reads `[upstream.NAME]`. After a fault it stands for what was meant, so that those who name it are not at fault too.
 pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draft {
-    let mut settings = UpstreamSettings::new(name, servers(section, entry).unwrap_or_default());
+    let spawn = section.entry("spawn").and_then(|entry| spawn(&entry));
+    let servers = match &spawn {
+        Some(spawn) => {
+            if let Some(entry) = section.entry("servers") {
+                entry.fault("what `spawn` starts is the only server: `servers` and `spawn` exclude each other");
+            }
+            vec![spawned(spawn)]
+        }
+        None if section.entry("spawn").is_some() => Vec::new(),
+        None => servers(section, entry).unwrap_or_default(),
+    };
+    let mut settings = UpstreamSettings::new(name, servers);
+    settings.spawn = spawn;
     if let Some(balance) = section.entry("balance").and_then(|entry| entry.parse("a way to balance", Balance::parse)) {
         settings.balance = balance;
     }
@@ -95,9 +119,21 @@ pub(super) fn check(routes: &[route::Draft], upstreams: &[Draft], report: &Repor
     let names: Vec<&str> = upstreams.iter().map(|upstream| upstream.settings.name.as_str()).collect();
     let mut used = Vec::new();
     for route in routes {
-        let HandlerSettings::Upstream(name) = &route.settings.handler else { continue };
+        let name = match &route.settings.handler {
+            HandlerSettings::Upstream(name) => name,
+            HandlerSettings::Scripts(settings) => &settings.upstream,
+            _ => continue,
+        };
         used.push(name.as_str());
-        if names.contains(&name.as_str()) {
+        if let Some(upstream) = upstreams.iter().find(|upstream| upstream.settings.name == *name) {
+            let speaks_http = upstream.settings.servers.iter().any(|server| server.scheme.is_http());
+            if speaks_http && matches!(route.settings.handler, HandlerSettings::Scripts(_)) {
+                let message = format!(
+                    "`upstream`: `root` and `params` are for servers behind FastCGI, SCGI or uwsgi, and `{name}` has one \
+                     that speaks HTTP"
+                );
+                report.fault(route.place.clone(), message);
+            }
             continue;
         }
         let near = did_you_mean(name, &names);
@@ -121,6 +157,124 @@ pub(super) fn check(routes: &[route::Draft], upstreams: &[Draft], report: &Repor
                 upstream.place
             ));
         }
+    }
+}
+
+/// Reads `upstream` of a route: a name, or a table with what its servers are to run.
+pub(super) fn route(entry: &Entry<'_>) -> Option<HandlerSettings> {
+    if !entry.is_table() {
+        return entry.name().map(HandlerSettings::Upstream);
+    }
+    let what = "a name, or a table such as { name = \"php\", root = \"/srv/www\" }";
+    let section = entry.section("`upstream`", what, ROUTE)?;
+    let Some(name) = section.entry("name") else {
+        entry.fault("a `name` is missing: that of an [upstream.NAME]");
+        return None;
+    };
+    let root = match section.entry("root") {
+        Some(root) => Some(folder(&root)?),
+        None => None,
+    };
+    let params =
+        section.entry("params").and_then(|entry| entry.map("`params`", "a table such as { APP_ENV = \"prod\" }"));
+    let mut settings = ScriptSettings {
+        upstream: name.name()?,
+        split: ScriptSettings::SPLIT.to_owned(),
+        index: vec![ScriptSettings::INDEX.to_owned()],
+        server_root: section.entry("server_root").and_then(|entry| entry.path()),
+        params: params.iter().flatten().filter_map(variable).collect(),
+        ..ScriptSettings::default()
+    };
+    for key in ["server_root", "split", "index", "missing"] {
+        if let Some(entry) = section.entry(key).filter(|_| root.is_none()) {
+            entry.fault("it is for scripts below a `root`, which is missing");
+        }
+    }
+    settings.root = root;
+    if let Some(split) = section.entry("split").and_then(|entry| entry.parse("an ending such as \".php\"", ending)) {
+        settings.split = split;
+    }
+    if let Some(index) = section.entry("index") {
+        settings.index = if index.is_list() { index.texts()? } else { vec![index.name()?] };
+        if settings.index.iter().any(|name| name.is_empty() || name.contains('/')) {
+            index.fault("expected names of files such as \"index.php\"");
+        }
+    }
+    let script = |text: &str| {
+        let is_path = text.starts_with('/') && text.len() > 1 && !text.ends_with('/');
+        if is_path {
+            Ok(text.to_owned())
+        } else {
+            Err(format!("expected a path such as \"/index.php\", found {text:?}"))
+        }
+    };
+    settings.missing = section.entry("missing").and_then(|entry| entry.parse("a path such as \"/index.php\"", script));
+    Some(HandlerSettings::Scripts(Box::new(settings)))
+}
+
+fn ending(text: &str) -> Result<String, String> {
+    // Endings that differ in what letters of other alphabets fold to would lead to other scripts than those meant.
+    let is_ending = text.len() > 1 && text.starts_with('.') && text.is_ascii() && !text.contains('/');
+    if is_ending { Ok(text.to_owned()) } else { Err(format!("expected an ending such as \".php\", found {text:?}")) }
+}
+
+fn folder(entry: &Entry<'_>) -> Option<std::path::PathBuf> {
+    let path = entry.path()?;
+    if !path.is_dir() {
+        entry.fault(format!("there is no folder {}", path.display()));
+        return None;
+    }
+    Some(path.canonicalize().unwrap_or(path))
+}
+
+/// A name and its value.
+fn variable(entry: &Entry<'_>) -> Option<(String, String)> {
+    if entry.key().is_empty() || entry.key().contains(['=', '\0']) {
+        entry.fault("this cannot be the name of a variable");
+        return None;
+    }
+    Some((entry.key().to_owned(), entry.text()?))
+}
+
+/// Reads `spawn`: a command, or a table with more.
+fn spawn(entry: &Entry<'_>) -> Option<SpawnSettings> {
+    let directory = entry.source.document.folder.clone();
+    let mut settings = SpawnSettings { processes: PROCESSES, directory, ..SpawnSettings::default() };
+    if !entry.is_table() {
+        settings.command = cgi::command(entry)?;
+        return Some(settings);
+    }
+    let section = entry.section("`spawn`", "a table such as { command = [\"php-cgi\"], processes = 4 }", SPAWN)?;
+    let Some(command) = section.entry("command") else {
+        entry.fault("a `command` is missing, such as [\"php-cgi\"]");
+        return None;
+    };
+    settings.command = cgi::command(&command)?;
+    if let Some(processes) = section.entry("processes").and_then(|entry| entry.whole(1, MOST_PROCESSES)) {
+        settings.processes = processes as u32;
+    }
+    if let Some(directory) = section.entry("directory") {
+        settings.directory = folder(&directory)?;
+    }
+    let env = section.entry("env").and_then(|entry| entry.map("`env`", "a table such as { LANG = \"C.UTF-8\" }"));
+    settings.env = env.iter().flatten().filter_map(variable).collect();
+    settings.user = section.entry("user").and_then(|entry| entry.name());
+    settings.group = section.entry("group").and_then(|entry| entry.name());
+    Some(settings)
+}
+
+/// The server that a program is. The supervisor fills its place in.
+fn spawned(spawn: &SpawnSettings) -> ServerSettings {
+    let program = spawn.command.first().map_or("", String::as_str);
+    let name = program.rsplit('/').next().unwrap_or(program);
+    ServerSettings {
+        url: format!("spawn:{name}"),
+        scheme: Scheme::Fastcgi,
+        address: Address::Unix(std::path::PathBuf::new()),
+        weight: 1,
+        backup: false,
+        // More would wait behind a process that is busy, where nobody counts them.
+        max_connections: Some(spawn.processes as usize),
     }
 }
 

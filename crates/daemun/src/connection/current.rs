@@ -5,6 +5,7 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context as Task, Poll};
 
 use tokio::time::Instant;
@@ -14,7 +15,7 @@ use super::{Context, Serving};
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
 use crate::http::{
     CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, ResponseBody,
-    Scheme, Status, Timing,
+    Scheme, Status, Timing, TrustedProxies,
 };
 use crate::telemetry::flights::{self, Entered};
 use crate::telemetry::metrics::{self, Scope};
@@ -97,7 +98,7 @@ impl Current {
     /// the handler made of it.
     pub(super) fn conclude(&self, worked: Worked, failed: Option<Status>) -> Response {
         let response = match worked {
-            Ok(Ok(outcome)) => self.check(outcome),
+            Ok(Ok(outcome)) => self.seen(self.check(outcome)),
             Ok(Err(error)) => self.explain(error, failed),
             Err(panic) => {
                 let message = format!("a handler panicked: {panic}");
@@ -125,6 +126,44 @@ impl Current {
             }
             Outcome::Decline(_) => error_response(Status::NOT_FOUND, None, None, None, Some(&self.head)),
         }
+    }
+
+    /// Says once why a site redirects its visitors in a circle: it sends to https what came over https to a proxy that
+    /// nobody told us to believe.
+    fn seen(&self, response: Response) -> Response {
+        static IS_TOLD: AtomicBool = AtomicBool::new(false);
+        if !matches!(response.status.code(), 301 | 302 | 303 | 307 | 308) || self.endpoint.scheme() == Scheme::Https {
+            return response;
+        }
+        let trusted = TrustedProxies::default();
+        if let Some(peer) = self.endpoint.client()
+            && self.forwarded.1.is_none()
+            && trusted.scheme(&self.head) == Some(Scheme::Https)
+            && response.fields.get("location").is_some_and(|location| self.is_here_over_https(location))
+            && !IS_TOLD.swap(true, Ordering::Relaxed)
+        {
+            let (ip, bits) = (&peer.ip, if peer.address.ip().to_canonical().is_ipv4() { 32 } else { 128 });
+            self.context.errors.warning(format_args!(
+                "{ip} says that its clients speak https and is not believed, so that a redirect to https leads back to \
+                 itself; if it is your proxy, add to [server]: trusted_proxies = [\"{ip}/{bits}\"]"
+            ));
+        }
+        response
+    }
+
+    /// Whether this leads to what was asked for, over https.
+    fn is_here_over_https(&self, location: &[u8]) -> bool {
+        let head = &self.head;
+        let said = head.field("x-forwarded-host").unwrap_or_default();
+        let Some(rest) = location.strip_prefix(b"https://") else { return false };
+        let end = rest.iter().position(|&byte| byte == b'/').unwrap_or(rest.len());
+        let (host, target) = rest.split_at(end);
+        let (path, query) = match memchr::memchr(b'?', target) {
+            Some(mark) => (&target[..mark], Some(&target[mark + 1..])),
+            None => (target, None),
+        };
+        let is_host = [head.authority().as_bytes(), head.host().as_bytes(), said].contains(&host);
+        is_host && path == head.raw_path() && query == head.query()
     }
 
     fn explain(&self, error: HandlerError, failed: Option<Status>) -> Response {

@@ -24,7 +24,7 @@ use super::buffers::BODY_SIZE;
 use super::current::Guard;
 use super::drain::{Drain, Phase, Place};
 use super::handshake::Deadline;
-use super::life::{Connection, Ending, LINGER};
+use super::life::{Connection, DRAINED_FOR, Ending, LINGER, MAX_DRAINED};
 use super::stream::{self, Ended};
 use super::wire::Wire;
 use super::{Context, Limits};
@@ -94,7 +94,7 @@ impl Connection {
             useful: AtomicU64::new(0),
             is_told: AtomicBool::new(false),
         });
-        let frames = Frames { wire: &mut self.wire, shared: Arc::clone(&shared) };
+        let frames = Frames { wire: &mut self.wire, shared: Arc::clone(&shared), dropped: 0 };
         let mut handshake = std::pin::pin!(builder(&limits).handshake(frames));
         let mut deadline = Deadline::new(limits.header_timeout);
         let begun = std::future::poll_fn(|task| match handshake.as_mut().poll(task) {
@@ -113,12 +113,14 @@ impl Connection {
             streams: JoinSet::new(),
             cancelled: 0,
             leaving: Leaving::Not,
+            is_cut: false,
             idle_until: Instant::now() + limits.header_timeout,
             keep_alive: limits.keep_alive,
             alarm: Alarm::default(),
         };
         let (place, drain) = (&mut self.place, &self.context.drain);
         match std::future::poll_fn(|task| life.poll(task, place, drain)).await {
+            Ok(()) if life.is_cut => Ending::Drain,
             Ok(()) => Ending::Linger,
             Err(error) => ended(&shared, &error.to_string()),
         }
@@ -128,7 +130,7 @@ impl Connection {
 fn ended(shared: &Shared, error: &str) -> Ending {
     let client = shared.endpoint.client().map_or("unix:", |peer| &peer.ip);
     shared.context.errors.info(format_args!("an HTTP/2 connection of {client} was ended: {error}"));
-    Ending::Linger
+    Ending::Drain
 }
 
 fn builder(limits: &Limits) -> Builder {
@@ -152,6 +154,8 @@ struct Life<'a> {
     /// Requests that were taken back, less those that were answered.
     cancelled: usize,
     leaving: Leaving,
+    /// It was told to calm down.
+    is_cut: bool,
     /// When it ends, unless something is being answered.
     idle_until: Instant,
     keep_alive: Duration,
@@ -226,7 +230,8 @@ impl Life<'_> {
         self.streams.abort_all();
         self.http2.abrupt_shutdown(reason);
         self.leaving = Leaving::AtOnce;
-        self.idle_until = Instant::now() + LINGER;
+        self.is_cut = reason != Reason::NO_ERROR;
+        self.idle_until = Instant::now() + if self.is_cut { DRAINED_FOR } else { LINGER };
     }
 }
 
@@ -235,15 +240,26 @@ impl Life<'_> {
 struct Frames<'a> {
     wire: &'a mut Wire,
     shared: Arc<Shared>,
+    /// Bytes of a flood that were read and dropped.
+    dropped: usize,
 }
 
 impl AsyncRead for Frames<'_> {
     fn poll_read(self: Pin<&mut Self>, task: &mut Task<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Frames { wire, shared } = self.get_mut();
+        let Frames { wire, shared, dropped } = self.get_mut();
         if shared.is_flooded() {
-            // Reading ends here; whoever polls us says so to the client.
+            // Nothing is understood any more; whoever polls us says so to the client, which reads it only when it has got
+            // rid of what it has to send.
             if !shared.is_told.swap(true, Ordering::Relaxed) {
                 task.waker().wake_by_ref();
+            }
+            while *dropped < MAX_DRAINED {
+                wire.input.clear();
+                let read = ready!(wire.poll_fill(task, BODY_SIZE))?;
+                if read == 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                *dropped += read;
             }
             return Poll::Pending;
         }

@@ -19,6 +19,7 @@ use super::{Context, Phase, Serving};
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
 use crate::http::h2::PREFACE;
 use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
+use crate::listener::Protocol;
 use crate::telemetry::{Entry, Level, RequestLine, metrics};
 use crate::tls::{self, Certificates};
 
@@ -26,6 +27,11 @@ use crate::tls::{self, Certificates};
 /// the reset can overtake the answer: the client would see neither (RFC 9112, section 9.6).
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 const MAX_LINGER: usize = 64 * 1024;
+
+/// The same for a client of HTTP/2, which sends on many streams at once and reads its GOAWAY only when it has done so.
+/// Reading and dropping costs next to nothing.
+pub(super) const DRAINED_FOR: Duration = Duration::from_secs(5);
+pub(super) const MAX_DRAINED: usize = 16 * 1024 * 1024;
 
 /// How long a connection that was accepted just before a drain may take to send its first byte: its client has done
 /// nothing wrong, and its request is on the way.
@@ -52,6 +58,8 @@ pub(super) enum Ending {
     Close,
     /// It ends, and the client may still be sending.
     Linger,
+    /// It ends, and the client may be sending more than it should: all the same it is to read why.
+    Drain,
     /// It is dropped as it is.
     Cut,
     /// With HTTP/2, which the client has begun to speak.
@@ -70,8 +78,17 @@ enum Next {
 
 /// Serves one connection to its end. Abandon the future to cut it.
 pub async fn serve(transport: Transport, endpoint: Arc<Endpoint>, context: Arc<Context>) {
-    let connection = Connection::new(Wire::new(transport), endpoint, context);
+    let mut connection = Connection::new(Wire::new(transport), endpoint, context);
     connection.live(false).await;
+}
+
+/// Serves one connection of another web server to its end. Abandon the future to cut it.
+pub async fn serve_gateway(transport: Transport, endpoint: Arc<Endpoint>, protocol: Protocol, context: Arc<Context>) {
+    let mut connection = Connection::new(Wire::new(transport), endpoint, context);
+    let ending = connection.run_gateway(protocol).await;
+    if matches!(ending, Ending::Close | Ending::Linger) {
+        connection.close(ending).await;
+    }
 }
 
 /// Serves one connection that begins with TLS to its end. Abandon the future to cut it.
@@ -114,13 +131,13 @@ impl Connection {
         Self { wire, endpoint, context, guard: None, interim: InterimQueue::default(), place: Place::default() }
     }
 
-    /// From the first request to the close.
-    async fn live(mut self, is_http2: bool) {
+    /// From the first request to the close. By reference: an idle connection would carry along a second copy of itself.
+    async fn live(&mut self, is_http2: bool) {
         let mut ending = if is_http2 { Ending::Http2 } else { self.run().await };
         if ending == Ending::Http2 {
             ending = Box::pin(self.run_http2()).await;
         }
-        if matches!(ending, Ending::Close | Ending::Linger) {
+        if matches!(ending, Ending::Close | Ending::Linger | Ending::Drain) {
             self.close(ending).await;
         }
     }
@@ -267,8 +284,12 @@ impl Connection {
 
     /// Says that nothing more comes, and reads what the client may still be sending.
     async fn close(&mut self, ending: Ending) {
-        let deadline = Instant::now() + LINGER;
-        let mut left = if ending == Ending::Linger { MAX_LINGER } else { 0 };
+        let (mut left, patience) = match ending {
+            Ending::Linger => (MAX_LINGER, LINGER),
+            Ending::Drain => (MAX_DRAINED, DRAINED_FOR),
+            _ => (0, LINGER),
+        };
+        let deadline = Instant::now() + patience;
         let shut = std::future::poll_fn(|task| match self.wire.transport.poll_shutdown(task) {
             Poll::Ready(shut) => Poll::Ready(shut.is_ok()),
             // Only through TLS, whose goodbye the client does not take.

@@ -20,6 +20,7 @@ mod drain;
 mod error_page;
 mod exchange;
 mod file;
+mod gateway;
 mod handshake;
 mod http2;
 mod incoming;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 pub use drain::{Drain, Phase};
-pub use life::{serve, serve_tls};
+pub use life::{serve, serve_gateway, serve_tls};
 pub use settings::Limits;
 pub use transport::Transport;
 

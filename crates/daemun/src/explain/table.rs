@@ -67,6 +67,7 @@ fn may_decline(handler: &HandlerSettings) -> bool {
     match handler {
         HandlerSettings::Static(settings) => settings.missing == Missing::Next,
         HandlerSettings::Cgi(settings) => settings.script_root().is_some(),
+        HandlerSettings::Scripts(settings) => settings.root.is_some() && settings.missing.is_none(),
         HandlerSettings::App(_)
         | HandlerSettings::Upstream(_)
         | HandlerSettings::Redirect { .. }
@@ -86,6 +87,7 @@ fn target(handler: &HandlerSettings) -> String {
             }
         }
         HandlerSettings::App(name) | HandlerSettings::Upstream(name) => name.clone(),
+        HandlerSettings::Scripts(settings) => settings.upstream.clone(),
         HandlerSettings::Cgi(settings) => match settings.script_root() {
             Some(root) => root.display().to_string(),
             None => settings.program.join(" "),

@@ -112,6 +112,11 @@ fn leaf(configuration: &Configuration, route: &RouteSettings) -> io::Result<Leaf
             let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
             Leaf::Upstream(UpstreamTold::of(upstream))
         }
+        HandlerSettings::Scripts(settings) => {
+            let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == settings.upstream);
+            let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{}`", settings.upstream)))?;
+            Leaf::Upstream(UpstreamTold::of(upstream))
+        }
         HandlerSettings::Cgi(settings) => {
             let mut settings = (**settings).clone();
             let (user, group) = (configuration.server.user.as_deref(), configuration.server.group.as_deref());

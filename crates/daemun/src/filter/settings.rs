@@ -83,7 +83,7 @@ impl FilterSettings {
             one("rewrite", self.rewrite.as_ref(), RewriteSettings::describe),
             one("strip_prefix", self.strip_prefix.as_ref(), |prefix| format!("{prefix} becomes SCRIPT_NAME")),
             one("cache", self.cache.as_ref(), CacheSettings::describe),
-            one("early_hints", self.early_hints.as_ref(), EarlyHints::describe),
+            one("early_hints", self.early_hints.as_ref(), |learned| learned.describe()),
             one("xslt", self.xslt.as_ref(), XsltSettings::describe),
             one("compress", self.compress.as_ref(), CompressSettings::describe),
             one("errors", self.errors.as_ref(), ErrorPages::describe),

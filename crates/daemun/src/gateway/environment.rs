@@ -174,17 +174,18 @@ impl<'a> Forwarding<'a> {
         if !trusted.trusts(&request.endpoint) {
             return Self { client: Cow::Borrowed(peer), scheme, host };
         }
-        let mut client = head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]);
+        let standard = trusted.standard(head);
+        let mut client = match &standard {
+            Some(standard) => standard.clients.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ").into(),
+            None => head.field_values("x-forwarded-for").collect::<Vec<_>>().join(&b", "[..]),
+        };
         if !client.is_empty() && !peer.is_empty() {
             client.extend_from_slice(b", ");
         }
         client.extend_from_slice(peer);
-        let scheme = match head.field("x-forwarded-proto") {
-            Some(said) if said.eq_ignore_ascii_case(b"https") => Scheme::Https,
-            Some(said) if said.eq_ignore_ascii_case(b"http") => Scheme::Http,
-            _ => scheme,
-        };
-        Self { client: Cow::Owned(client), scheme, host: head.field("x-forwarded-host").unwrap_or(host) }
+        let scheme = trusted.scheme(head).unwrap_or(scheme);
+        let said = head.field("x-forwarded-host").or(standard.and_then(|standard| standard.host));
+        Self { client: Cow::Owned(client), scheme, host: said.unwrap_or(host) }
     }
 }
 

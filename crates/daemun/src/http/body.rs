@@ -138,6 +138,11 @@ impl BodyFeed {
         pipe.wanted && pipe.end.is_none() && pipe.held < WINDOW
     }
 
+    /// Whether there is room for more.
+    pub fn has_room(&self) -> bool {
+        lock(&self.pipe).held < WINDOW
+    }
+
     /// Whether the handler has dropped its end: what still comes is drained or the connection closed.
     pub fn is_abandoned(&self) -> bool {
         lock(&self.pipe).abandoned

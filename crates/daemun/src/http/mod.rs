@@ -12,6 +12,7 @@ mod coding;
 pub mod date;
 mod fields;
 mod file;
+mod forwarded;
 pub mod h1;
 pub mod h2;
 mod head;
@@ -24,6 +25,8 @@ mod request;
 mod response;
 mod session;
 mod status;
+
+pub mod variables;
 
 pub use body::{BodyError, BodyFeed, RequestBody};
 pub use coding::Coding;

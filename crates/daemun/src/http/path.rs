@@ -41,7 +41,10 @@ impl CanonicalPath {
             return Ok(Self { bytes: raw.clone(), encoded_slash: false });
         }
         let (decoded, encoded_slash) = decode(raw)?;
-        Ok(Self { bytes: Bytes::from(resolve(&decoded)?), encoded_slash })
+        let resolved = resolve(&decoded)?;
+        // It may have stood in a segment that `..` took away.
+        let encoded_slash = encoded_slash && memchr::memmem::find(&resolved, b"%2F").is_some();
+        Ok(Self { bytes: Bytes::from(resolved), encoded_slash })
     }
 
     /// A canonical path, or a part of it, as it stands in a URL. `%2F` that stood in the request stays.
@@ -62,7 +65,7 @@ impl CanonicalPath {
         &self.bytes
     }
 
-    /// Whether `%2F` stood in it.
+    /// Whether `%2F` stands in it.
     pub fn has_encoded_slash(&self) -> bool {
         self.encoded_slash
     }
@@ -174,6 +177,8 @@ mod tests {
         let path = CanonicalPath::parse(&Bytes::from_static(b"/a%2fb/..%2Fc")).unwrap();
         assert_eq!(path.as_bytes(), b"/a%2Fb/..%2Fc");
         assert!(path.has_encoded_slash());
+        let path = CanonicalPath::parse(&Bytes::from_static(b"/a%2f/../b%25")).unwrap();
+        assert_eq!((path.as_bytes(), path.has_encoded_slash()), (&b"/b%"[..], false));
         assert_eq!(canonical("/%252e%252e/x").as_deref(), Ok("/%2e%2e/x"));
     }
 

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::forwarded::hops;
 use super::{Endpoint, RequestHead, Scheme};
 
 /// Who may say where a request came from.
@@ -14,13 +15,16 @@ impl TrustedProxies {
         Self(networks)
     }
 
-    /// Where a request came from: the client, or behind trusted proxies the last address in `X-Forwarded-For` that is
-    /// not one of them; whatever stands before it, anybody could have written. `None` for a Unix socket whose peer says
-    /// nothing.
+    /// Where a request came from: the client, or behind trusted proxies the last address in `X-Forwarded-For` or
+    /// [`Forwarded`](Self::standard) that is not one of them; whatever stands before it, anybody could have written.
+    /// `None` for a Unix socket whose peer says nothing.
     pub fn client(&self, head: &RequestHead, endpoint: &Endpoint) -> Option<IpAddr> {
         let peer = endpoint.client().map(|client| client.address.ip().to_canonical());
         if peer.is_some() && self.0.is_empty() || !self.trusts(endpoint) {
             return peer;
+        }
+        if let Some(standard) = self.standard(head) {
+            return standard.clients.first().copied().or(peer);
         }
         let mut found = peer;
         let lines: Vec<&[u8]> = head.field_values("x-forwarded-for").collect();
@@ -34,13 +38,33 @@ impl TrustedProxies {
         found
     }
 
-    /// How the client speaks to a trusted proxy, where that says so (`X-Forwarded-Proto`).
+    /// How the client speaks to a trusted proxy, where that says so (`X-Forwarded-Proto`, `Forwarded`).
     pub fn scheme(&self, head: &RequestHead) -> Option<Scheme> {
-        match head.field("x-forwarded-proto")? {
-            said if said.eq_ignore_ascii_case(b"https") => Some(Scheme::Https),
-            said if said.eq_ignore_ascii_case(b"http") => Some(Scheme::Http),
-            _ => None,
+        match head.field("x-forwarded-proto") {
+            Some(said) => Scheme::named(said),
+            None => self.standard(head)?.scheme,
         }
+    }
+
+    /// What trusted proxies say in `Forwarded` (RFC 7239). It counts only where none of `X-Forwarded-For`, `-Proto` and
+    /// `-Host` is there: most proxies write these and let a client's `Forwarded` through as it is.
+    pub fn standard<'a>(&self, head: &'a RequestHead) -> Option<Standard<'a>> {
+        head.field("forwarded")?;
+        if ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"].iter().any(|name| head.field(name).is_some()) {
+            return None;
+        }
+        let mut standard = Standard::default();
+        for hop in hops(head) {
+            let Some(hop) = hop else { break };
+            standard.scheme = hop.scheme.or(standard.scheme);
+            standard.host = hop.host.or(standard.host);
+            let Some(client) = hop.client else { break };
+            standard.clients.insert(0, client);
+            if !self.contains(client) {
+                break;
+            }
+        }
+        Some(standard)
     }
 
     /// Whether this is one of them.
@@ -52,6 +76,17 @@ impl TrustedProxies {
     pub fn trusts(&self, endpoint: &Endpoint) -> bool {
         endpoint.client().is_none_or(|client| self.contains(client.address.ip().to_canonical()))
     }
+}
+
+/// What `Forwarded` says, as far as it is believed.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Standard<'a> {
+    /// The client, then the proxies between it and the one that we speak with.
+    pub clients: Vec<IpAddr>,
+    /// How the client speaks to the first of them.
+    pub scheme: Option<Scheme>,
+    /// Which host it asked for.
+    pub host: Option<&'a [u8]>,
 }
 
 /// An address as proxies write it: bare, with a port, or in brackets.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::{CanonicalPath, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
+use super::{CanonicalPath, HeadEdit, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
 
 /// How the client speaks to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,6 +18,11 @@ pub enum Scheme {
 }
 
 impl Scheme {
+    /// The one of this name, in any case.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        [Self::Http, Self::Https].into_iter().find(|scheme| name.eq_ignore_ascii_case(scheme.as_str().as_bytes()))
+    }
+
     /// As it stands in a URL.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,6 +136,21 @@ impl Request {
     /// How the client speaks: to a trusted proxy, where there is one that says so, else to us.
     pub fn scheme(&self) -> Scheme {
         self.notes.scheme.unwrap_or(self.endpoint.scheme())
+    }
+
+    /// The same request for another path, which is canonical: with its method, query, fields, body and target, as a front
+    /// controller wants it that answers for names that are not there.
+    #[must_use]
+    pub fn handed_on(mut self, path: &[u8]) -> Self {
+        let raw = Bytes::from(CanonicalPath::encode(path, false));
+        if let Ok(path) = CanonicalPath::parse(&raw) {
+            let query = self.head.query().map(<[u8]>::to_vec);
+            self.head = self.head.edited(&HeadEdit { path: Some((&raw, query.as_deref())), ..HeadEdit::default() });
+            self.path = path;
+        }
+        self.notes = Notes { id: self.notes.id, scheme: self.notes.scheme, ..Notes::default() };
+        (self.prefix_length, self.timeout) = (0, None);
+        self
     }
 
     /// The request that is answered instead of this one after a local redirect to `path`, as it stands in a URL:

@@ -217,6 +217,7 @@ pub(super) mod packet {
     use std::io::{self, IoSlice, IoSliceMut};
     use std::mem::MaybeUninit;
     use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::time::Duration;
 
     use rustix::net::{
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -227,15 +228,22 @@ pub(super) mod packet {
     /// Descriptors that come with a packet.
     const MOST: usize = 3;
 
-    /// The next packet; 0 bytes when the other end is closed.
+    /// How long after a call that failed for want of memory it is made again.
+    const PAUSE: Duration = Duration::from_millis(10);
+
+    /// The next packet; 0 bytes when the other end is closed. That the kernel has no memory for a moment is no end.
     pub(in crate::launcher) async fn receive(
         socket: &AsyncFd<OwnedFd>,
         buffer: &mut [u8],
     ) -> io::Result<(usize, Vec<OwnedFd>)> {
         loop {
             let mut ready = socket.readable().await?;
-            if let Ok(result) = ready.try_io(|socket| try_receive(socket.get_ref(), buffer)) {
-                return result;
+            match ready.try_io(|socket| try_receive(socket.get_ref(), buffer)) {
+                Ok(Err(error)) if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::ENOBUFS | libc::EINTR)) => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Ok(result) => return result,
+                Err(_) => {}
             }
         }
     }

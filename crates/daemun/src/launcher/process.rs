@@ -174,6 +174,8 @@ async fn attend(front: Rc<Front>, shop: Rc<Shop>) {
             None => break,
         }
     }
+    // One that is still there is to know that nobody listens.
+    let _ = rustix::net::shutdown(front.socket.get_ref(), rustix::net::Shutdown::Both);
     front.end_all(Signal::TERM);
     tokio::time::sleep(PATIENCE).await;
     front.end_all(Signal::KILL);

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
-use super::{Address, ListenerSettings, holder};
+use super::{Address, ListenerSettings, Protocol, holder};
 use crate::process::account;
 
 /// Connections that the kernel keeps for us while all event loops are busy. It caps it at `net.core.somaxconn`.
@@ -59,6 +59,7 @@ impl Bound {
     /// As a browser would be told.
     pub fn url(&self) -> String {
         match &self.address {
+            address if self.settings.protocol != Protocol::Http => format!("{}://{address}", self.settings.protocol),
             Address::Tcp(address) if self.settings.tls => format!("https://{address}"),
             Address::Tcp(address) => format!("http://{address}"),
             other => other.to_string(),

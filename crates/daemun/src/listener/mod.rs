@@ -17,4 +17,4 @@ pub use bind::{BindError, Bound, bind};
 pub use clients::{Clients, Seat};
 pub use handed::Handed;
 pub use refuse::refuse;
-pub use settings::{Address, ListenerSettings, Role};
+pub use settings::{Address, ListenerSettings, Protocol, Role};

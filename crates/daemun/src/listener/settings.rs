@@ -23,12 +23,49 @@ pub struct ListenerSettings {
     /// Whether trusted proxies say in a PROXY header who the client is. Only theirs is read.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// What clients speak on it.
+    #[serde(default)]
+    pub protocol: Protocol,
 }
 
 impl ListenerSettings {
     /// A listener for clients, with nothing else said of it.
     pub fn at(address: Address) -> Self {
-        Self { address, tls: false, mode: None, group: None, role: Role::Clients, proxy_protocol: false }
+        Self {
+            address,
+            tls: false,
+            mode: None,
+            group: None,
+            role: Role::Clients,
+            proxy_protocol: false,
+            protocol: Protocol::Http,
+        }
+    }
+}
+
+/// What is spoken on a listener.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Protocol {
+    /// HTTP.
+    #[default]
+    Http,
+    /// FastCGI, by another web server.
+    Fastcgi,
+    /// SCGI, the same.
+    Scgi,
+    /// uwsgi, the same.
+    Uwsgi,
+}
+
+impl fmt::Display for Protocol {
+    /// As it is written in `protocol`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Http => "http",
+            Self::Fastcgi => "fastcgi",
+            Self::Scgi => "scgi",
+            Self::Uwsgi => "uwsgi",
+        })
     }
 }
 

@@ -8,6 +8,7 @@ pub mod account;
 mod channel;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 pub use account::{Account, AccountError};
@@ -24,6 +25,14 @@ pub fn spawn(command: Command, setup: ChildSetup) -> io::Result<i32> {
 /// The same with our own standard input.
 pub fn spawn_at_terminal(mut command: Command, setup: ChildSetup) -> io::Result<i32> {
     sys::prepare(&mut command, setup);
+    Ok(command.spawn()?.id() as i32)
+}
+
+/// The same with a listening socket as standard input, for a program that ends when we do.
+pub fn spawn_listening(mut command: Command, setup: ChildSetup, socket: OwnedFd) -> io::Result<i32> {
+    command.stdin(Stdio::from(socket));
+    sys::prepare(&mut command, setup);
+    sys::end_with_us(&mut command);
     Ok(command.spawn()?.id() as i32)
 }
 

@@ -4,11 +4,14 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::payload::Payload;
+use super::script::Aim;
 use crate::gateway::TrustedProxies;
 use crate::http::{Request, Response};
+use crate::telemetry::ErrorLogger;
 use crate::upstream::{Failure, Place};
 
 /// A request on its way to a server.
@@ -21,10 +24,29 @@ pub(super) struct Outbound<'a> {
     pub(super) upgrade: Option<&'a [u8]>,
     /// When the answer must have begun, where the route says it.
     pub(super) due: Option<Instant>,
+    /// What a server behind a gateway protocol is to do with it.
+    pub(super) aim: &'a Aim,
+    /// Variables that the route says.
+    pub(super) params: &'a [(String, String)],
+    /// Where complaints go.
+    pub(super) errors: &'a ErrorLogger,
+}
+
+/// What a server's answer is.
+pub(super) enum Answer {
+    /// For the client.
+    Response(Response),
+    /// This path and query are to be answered instead.
+    Local {
+        /// As it stands in a URL.
+        path: Bytes,
+        /// What stands after the `?`.
+        query: Option<Bytes>,
+    },
 }
 
 /// What one try comes to. The place comes back with a failure, so that another try can be made.
-pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Response, (Place, Failure)>> + Send + 'a>>;
+pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answer, (Place, Failure)>> + Send + 'a>>;
 
 /// A protocol that servers are spoken to in.
 pub(super) trait Exchange: Send + Sync {

@@ -1,17 +1,23 @@
 //! The door of an upstream: a request in, a server's answer out.
 
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::exchange::{Exchange, Outbound};
+use super::exchange::{Answer, Exchange, Outbound};
+use super::gateway::Gateway;
 use super::http1::Http1;
 use super::payload::Payload;
+use super::script::{Aim, Choice, Chooser};
+use super::settings::ScriptSettings;
 use super::told::{cookie, rewrite_location, set_cookie};
 use crate::gateway::{Forwarding, Spool, TrustedProxies};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Request, RequestBody, Status, Timing, Version};
+use crate::telemetry::ErrorLogger;
 use crate::upstream::{Balance, Failure, FailureKind, Group, HashKey, NoServer, Place, Wanted};
 
 /// Seconds after which a client may try again where no server was free.
@@ -22,6 +28,19 @@ pub struct Proxy {
     group: Arc<Group>,
     spool: Arc<Spool>,
     trusted: TrustedProxies,
+    errors: ErrorLogger,
+    /// What its servers run, where that are scripts.
+    chooser: Option<Chooser>,
+}
+
+/// What a handler works with.
+pub struct Means {
+    /// Holds bodies.
+    pub spool: Arc<Spool>,
+    /// Whose word about a client counts.
+    pub trusted: TrustedProxies,
+    /// Where complaints go.
+    pub errors: ErrorLogger,
 }
 
 /// What a server is chosen by, as bytes of its own.
@@ -33,17 +52,35 @@ struct Chosen {
 
 impl Proxy {
     /// A handler in front of `group`.
-    pub fn new(group: Arc<Group>, spool: Arc<Spool>, trusted: TrustedProxies) -> Self {
-        Self { group, spool, trusted }
+    pub fn new(group: Arc<Group>, means: Means) -> Self {
+        let Means { spool, trusted, errors } = means;
+        Self { group, spool, trusted, errors, chooser: None }
+    }
+
+    /// The same for servers that run scripts, or are told more. `folder` is the opened root, where there is one.
+    #[must_use]
+    pub fn with_scripts(mut self, settings: ScriptSettings, folder: Option<OwnedFd>) -> Self {
+        self.chooser = Some(Chooser::new(settings, folder));
+        self
     }
 
     async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+        let aim = match &self.chooser {
+            None => Aim::Application,
+            Some(chooser) => match chooser.aim(&request).await {
+                Choice::Decline => return Ok(Outcome::Decline(request)),
+                Choice::Refuse(error) => return Err(error),
+                Choice::Ask(aim) => aim,
+            },
+        };
         request.interim.follow_client();
         let begun = Instant::now();
         let due = request.timeout.map(|timeout| begun + timeout);
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
         let mut payload = match body {
-            RequestBody::Coming(_) if request.notes.streams_body => Payload::Stream(Some(body)),
+            RequestBody::Coming(_) if request.notes.streams_body && self.may_stream(&body) => {
+                Payload::Stream(Some(body))
+            }
             body => Payload::gather(body, &self.spool).await?,
         };
         let upgrade = upgrade(&request, &payload).map(<[u8]>::to_vec);
@@ -61,9 +98,14 @@ impl Proxy {
                 trusted: &self.trusted,
                 upgrade: upgrade.as_deref(),
                 due,
+                aim: &aim,
+                params: self.chooser.as_ref().map_or(&[], |chooser| &chooser.settings.params),
+                errors: &self.errors,
             };
-            let (mut failed, failure) = match Http1.ask(place, outbound, true).await {
-                Ok(mut response) => {
+            let exchange: &dyn Exchange = if server.scheme().is_http() { &Http1 } else { &Gateway };
+            let (mut failed, failure) = match exchange.ask(place, outbound, true).await {
+                Ok(Answer::Local { path, query }) => return self.redirect(&request, &path, query.as_deref()),
+                Ok(Answer::Response(mut response)) => {
                     let scheme = Forwarding::of(&request, &self.trusted).scheme;
                     if serving.settings.rewrite_location {
                         rewrite_location(&mut response.fields, &server, &request, scheme);
@@ -86,6 +128,21 @@ impl Proxy {
                 &Retrying { request: &request, payload: &payload, wanted, due },
             )?;
         }
+    }
+
+    /// Whether a body can be sent as it comes: a gateway protocol says its length first.
+    fn may_stream(&self, body: &RequestBody) -> bool {
+        body.length().is_some() || self.group.serving().settings.servers.iter().all(|server| server.scheme.is_http())
+    }
+
+    /// Carries a local redirect out.
+    fn redirect(&self, request: &Request, path: &[u8], query: Option<&[u8]>) -> Result<Outcome, HandlerError> {
+        let redirected = request.redirected(&Bytes::copy_from_slice(path), query);
+        redirected.map(|other| Outcome::Redirect(Box::new(other))).map_err(|error| {
+            let (name, path) = (self.group.name(), path.escape_ascii());
+            let message = format!("upstream {name}: a local redirect to `{path}` leads nowhere: {error}");
+            HandlerError::new(Status::BAD_GATEWAY, Fault::Worker, message)
+        })
     }
 
     /// A place at another server, or the failure, where that is not safe or there is none.
@@ -149,7 +206,8 @@ impl Handler for Proxy {
     }
 
     fn may_decline(&self) -> bool {
-        false
+        // A local redirect counts as one.
+        self.chooser.is_some() || self.group.serving().settings.servers.iter().any(|server| !server.scheme.is_http())
     }
 }
 

@@ -4,10 +4,10 @@ use std::task::{Poll, ready};
 
 use bytes::BytesMut;
 
-use super::exchange::{Asking, Exchange, Outbound};
+use super::exchange::{Answer, Asking, Exchange, Outbound};
 use super::flow::{AnswerBody, Flow, Sending};
 use super::head;
-use super::payload::UploadError;
+use super::payload::{Framing, UploadError};
 use super::told::Untold;
 use super::tunnel::Through;
 use crate::http::h1::{AnswerFraming, AnswerHead, parse_answer, scan_answer};
@@ -29,7 +29,7 @@ impl Exchange for Http1 {
     }
 }
 
-async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Response, (Place, Failure)> {
+async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
     let connection = match place.connect(may_reuse).await {
         Ok(connection) => connection,
         Err(failure) => return Err((place, failure)),
@@ -37,7 +37,8 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Re
     let is_reused = connection.is_reused;
     let mut out = BytesMut::with_capacity(1024);
     head::write(&mut out, &place, &outbound);
-    let upload = match outbound.payload.upload() {
+    let framing = if outbound.payload.length().is_none() { Framing::Chunked } else { Framing::Plain };
+    let upload = match outbound.payload.upload(framing) {
         Ok(upload) => upload,
         Err(error) => return Err((place, Failure::unsent(FailureKind::Client, format!("its body: {error}")))),
     };
@@ -45,7 +46,7 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Re
     match read_head(&mut flow, &outbound).await {
         Ok(head) => {
             flow.place.succeed();
-            Ok(respond(flow, head, outbound.request))
+            Ok(Answer::Response(respond(flow, head, outbound.request)))
         }
         Err((kind, message)) => {
             let message = format!("{}: {message}", flow.place.server().name());

@@ -4,7 +4,8 @@
 //! 1. `payload`: the body is gathered, so that a slow client holds no server and a request can be sent again; or it is
 //!    passed on as it comes (`request_buffering = false`).
 //! 2. A place at a server that is well; else 503.
-//! 3. `exchange`: the server is asked once, in the way of its scheme (`http1`). The request is written anew from what
+//! 3. `exchange`: the server is asked once, in the way of its scheme (`http1`; `gateway` for FastCGI, SCGI and uwsgi, with
+//!    the script that `script` has found and the variables that `variables` writes). The request is written anew from what
 //!    was understood of it (`head`), never copied.
 //! 4. A failure goes to another server where that is safe: nothing had been sent, or doing it twice is the same as once
 //!    and nothing had been received.
@@ -15,11 +16,17 @@
 
 mod exchange;
 mod flow;
+mod gateway;
+mod gateway_body;
 mod handler;
 mod head;
 mod http1;
 mod payload;
+mod script;
+mod settings;
 mod told;
 mod tunnel;
+mod variables;
 
-pub use handler::Proxy;
+pub use handler::{Means, Proxy};
+pub use settings::ScriptSettings;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use daemun_protocol::fastcgi;
 use tokio::task::JoinHandle;
 
 use crate::gateway::{Spool, SpoolFile, refuse};
@@ -29,8 +30,27 @@ pub(super) enum Payload {
     Stream(Option<RequestBody>),
 }
 
+/// How the bytes of a body stand in what is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Framing {
+    /// As they are.
+    Plain,
+    /// In chunks.
+    Chunked,
+    /// In FastCGI records of this request.
+    Records(u16),
+}
+
 /// A body on its way out in one try.
-pub(super) enum Upload {
+pub(super) struct Upload {
+    source: Source,
+    framing: Framing,
+    /// Whether its end was said, where the framing has one.
+    is_ended: bool,
+}
+
+/// Where its bytes come from.
+enum Source {
     Done,
     Memory(Bytes),
     File {
@@ -40,10 +60,7 @@ pub(super) enum Upload {
         left: u64,
         reading: Option<JoinHandle<io::Result<Bytes>>>,
     },
-    Stream {
-        body: RequestBody,
-        is_chunked: bool,
-    },
+    Stream(RequestBody),
 }
 
 /// Why the next bytes of a body are not there.
@@ -96,11 +113,11 @@ impl Payload {
     }
 
     /// The body for one try.
-    pub(super) fn upload(&mut self) -> io::Result<Upload> {
-        Ok(match self {
-            Self::None => Upload::Done,
-            Self::Memory(bytes) => Upload::Memory(bytes.clone()),
-            Self::File(file) => Upload::File {
+    pub(super) fn upload(&mut self, framing: Framing) -> io::Result<Upload> {
+        let source = match self {
+            Self::None => Source::Done,
+            Self::Memory(bytes) => Source::Memory(bytes.clone()),
+            Self::File(file) => Source::File {
                 file: Arc::new(file.reopen()?),
                 _spooled: Arc::clone(file),
                 at: 0,
@@ -108,10 +125,11 @@ impl Payload {
                 reading: None,
             },
             Self::Stream(body) => match body.take() {
-                Some(body) => Upload::Stream { is_chunked: body.length().is_none(), body },
+                Some(body) => Source::Stream(body),
                 None => return Err(io::Error::other("it was sent already")),
             },
-        })
+        };
+        Ok(Upload { source, framing, is_ended: false })
     }
 }
 
@@ -122,45 +140,65 @@ impl Upload {
         context: &mut Context<'_>,
         out: &mut BytesMut,
     ) -> Poll<Result<bool, UploadError>> {
-        match self {
-            Self::Done => return Poll::Ready(Ok(false)),
-            Self::Memory(bytes) => {
-                out.extend_from_slice(bytes);
-                *self = Self::Done;
+        let next = ready!(self.source.poll_next(context))?;
+        match (self.framing, next) {
+            (_, Some(bytes)) if bytes.is_empty() => {}
+            (Framing::Plain, Some(bytes)) => out.extend_from_slice(&bytes),
+            (Framing::Chunked, Some(bytes)) => {
+                let mut size = Vec::with_capacity(20);
+                encode_chunk_size(&mut size, bytes.len());
+                out.extend_from_slice(&size);
+                out.extend_from_slice(&bytes);
+                out.extend_from_slice(b"\r\n");
             }
-            Self::File { left: 0, .. } => *self = Self::Done,
+            (Framing::Records(id), Some(bytes)) => fastcgi::put_stream(out, fastcgi::Kind::Stdin, id, &bytes),
+            (Framing::Plain, None) => return Poll::Ready(Ok(false)),
+            (_, None) if self.is_ended => return Poll::Ready(Ok(false)),
+            (framing, None) => {
+                self.is_ended = true;
+                match framing {
+                    Framing::Records(id) => fastcgi::put_record(out, fastcgi::Kind::Stdin, id, b""),
+                    _ => out.extend_from_slice(LAST_CHUNK),
+                }
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+impl Source {
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
+        let bytes = match self {
+            Self::Done => return Poll::Ready(Ok(None)),
+            Self::Memory(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Done;
+                bytes
+            }
+            Self::File { left: 0, .. } => {
+                *self = Self::Done;
+                return Poll::Ready(Ok(None));
+            }
             Self::File { file, at, left, reading, .. } => {
-                let reading = reading.get_or_insert_with(|| {
+                let task = reading.get_or_insert_with(|| {
                     let (file, at, length) = (Arc::clone(file), *at, (*left).min(READ as u64) as usize);
                     tokio::task::spawn_blocking(move || read(&file, at, length))
                 });
-                let read = ready!(std::pin::Pin::new(reading).poll(context));
+                let read = ready!(std::pin::Pin::new(task).poll(context));
                 let bytes = read.map_err(io::Error::other).flatten().map_err(UploadError::Spool)?;
-                out.extend_from_slice(&bytes);
-                if let Self::File { at, left, reading, .. } = self {
-                    (*at, *left, *reading) = (*at + bytes.len() as u64, *left - bytes.len() as u64, None);
-                }
+                (*at, *left, *reading) = (*at + bytes.len() as u64, *left - bytes.len() as u64, None);
+                bytes
             }
-            Self::Stream { body, is_chunked } => match ready!(body.poll_chunk(context)) {
-                Some(Ok(bytes)) if bytes.is_empty() => {}
-                Some(Ok(bytes)) if *is_chunked => {
-                    let mut size = Vec::with_capacity(20);
-                    encode_chunk_size(&mut size, bytes.len());
-                    out.extend_from_slice(&size);
-                    out.extend_from_slice(&bytes);
-                    out.extend_from_slice(b"\r\n");
-                }
-                Some(Ok(bytes)) => out.extend_from_slice(&bytes),
+            Self::Stream(body) => match ready!(body.poll_chunk(context)) {
+                Some(Ok(bytes)) => bytes,
                 Some(Err(_)) => return Poll::Ready(Err(UploadError::Client)),
                 None => {
-                    if *is_chunked {
-                        out.extend_from_slice(LAST_CHUNK);
-                    }
                     *self = Self::Done;
+                    return Poll::Ready(Ok(None));
                 }
             },
-        }
-        Poll::Ready(Ok(true))
+        };
+        Poll::Ready(Ok(Some(bytes)))
     }
 }
 

@@ -23,6 +23,7 @@ mod logs;
 mod reports;
 mod roots;
 mod scaling;
+mod spawning;
 mod stacks;
 mod stopping;
 mod switching;
@@ -60,6 +61,7 @@ use developing::Developing;
 use events::Event;
 use launching::Launching;
 use logs::Logs;
+use spawning::Spawning;
 use stacks::Stacks;
 use transforming::Transforming;
 pub use upgrading::{CHECK as UPGRADE_CHECK, VARIABLE as UPGRADE};
@@ -126,6 +128,7 @@ struct Master {
     again: bool,
     front: Front,
     launching: Launching,
+    spawning: Spawning,
     transforming: Transforming,
     phase: Phase,
     events: mpsc::UnboundedSender<Event>,
@@ -270,6 +273,7 @@ impl Master {
             again: false,
             front,
             launching: Launching::default(),
+            spawning: Spawning::default(),
             transforming: Transforming::default(),
             phase: Phase::Running,
             events,
@@ -331,6 +335,7 @@ impl Master {
             Event::RestartZygote(app) => self.restart_zygote(&app).await,
             Event::RestartFront => self.restart_front().await,
             Event::RestartTransformer => self.restart_transformer().await,
+            Event::Respawn(path) => self.respawn(&path),
             Event::RestartLauncher => self.restart_launcher().await,
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
@@ -408,6 +413,9 @@ impl Master {
         {
             // Those that have ended already are not ours to signal any more: the kernel says so.
             let _ = sys::signal(pid, Signal::KILL);
+        }
+        for pid in self.spawning.pids() {
+            sys::signal_group(pid, Some(Signal::KILL));
         }
         self.bound.iter().for_each(Bound::remove_file);
     }

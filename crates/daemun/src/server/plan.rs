@@ -154,6 +154,13 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
                 }
                 descriptors.extend(open_sent(&mut settings.sendfile));
             }
+            HandlerSettings::Scripts(settings) => {
+                if let Some(root) = &settings.root {
+                    descriptors.push(open_folder(root).map_err(|error| {
+                        std::io::Error::new(error.kind(), format!("root of scripts {}: {error}", root.display()))
+                    })?);
+                }
+            }
             _ => {}
         }
         if let Some(xslt) = &route.filters.xslt {

@@ -47,6 +47,10 @@ pub(super) enum Sought {
     Listing,
     /// Something that may not be sent.
     Refused,
+    /// A script: refused, unless it stands in for a name that was asked for.
+    Script,
+    /// The script of this name, which stands in for the name that was asked for.
+    Handed(Bytes),
     /// Nothing.
     Absent,
 }
@@ -59,7 +63,7 @@ impl Sought {
                 0 => (0, OVERHEAD + entry.held()),
                 open => (1, open + entry.held().div_ceil(MEMORY / DESCRIPTORS)),
             },
-            Self::Folder | Self::Listing | Self::Refused | Self::Absent => (2, 1),
+            Self::Folder | Self::Listing | Self::Refused | Self::Script | Self::Handed(_) | Self::Absent => (2, 1),
         }
     }
 }

@@ -195,6 +195,7 @@ impl Lookup {
             match self.named(root, &[own, index].concat(), &[folder, index].concat(), known)? {
                 // A folder called index.html answers for nothing.
                 Sought::Absent | Sought::Folder => {}
+                Sought::Script => return Ok(Sought::Handed([own, index].concat().into())),
                 found => return Ok(found),
             }
         }
@@ -234,9 +235,14 @@ impl Lookup {
     /// What stands under `name` in this root, which is `own` in the route.
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
-        if name::is_denied(own, &self.allow_names, self.refuse_sources) || self.is_script(root, name) {
+        let is_denied = name::is_denied(own, &self.allow_names, self.refuse_sources);
+        if is_denied || self.is_script(root, name) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
-            return Ok(if matches!(below, Ok(Below::Nothing)) { Sought::Absent } else { Sought::Refused });
+            return Ok(match below {
+                Ok(Below::Nothing) => Sought::Absent,
+                Ok(Below::File(..)) if !is_denied => Sought::Script,
+                _ => Sought::Refused,
+            });
         }
         match below? {
             Below::Nothing => Ok(Sought::Absent),

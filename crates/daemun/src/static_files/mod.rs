@@ -65,6 +65,8 @@ pub struct StaticFiles {
     /// What answers for a name that is not there.
     other: Option<Bytes>,
     is_next_on_missing: bool,
+    /// Whether a script may stand in for a name: one that `index` or `missing` names.
+    hands_on: bool,
 }
 
 /// Other folders were opened than the settings have roots.
@@ -92,6 +94,7 @@ impl StaticFiles {
             cache: settings.cache.then(|| Arc::new(Cache::new())),
             other,
             is_next_on_missing: settings.missing == Missing::Next,
+            hands_on: hands_on(&settings),
             lookup: Arc::new(Lookup::new(settings, folders)),
         })
     }
@@ -113,7 +116,10 @@ impl StaticFiles {
             }
         }
         match &self.other {
-            Some(other) => self.recall(other, request.received).ok_or_else(|| other.clone()),
+            Some(other) => {
+                let sought = self.recall(other, request.received);
+                sought.map(|sought| in_stead(sought, other)).ok_or_else(|| other.clone())
+            }
             None => Ok(Sought::Absent),
         }
     }
@@ -129,13 +135,16 @@ impl StaticFiles {
     /// Steps 4 and 5.
     async fn look_on_disk(&self, request: Request, name: Bytes) -> Result<Outcome, HandlerError> {
         let mut sought = self.look_up(name.clone(), request.received).await?;
-        if let (Sought::Absent, Some(other)) = (&sought, &self.other)
-            && name != other
-        {
-            sought = match self.recall(other, request.received) {
-                Some(sought) => sought,
-                None => self.look_up(other.clone(), request.received).await?,
-            };
+        if let Some(other) = &self.other {
+            if matches!(sought, Sought::Absent) && name != other {
+                sought = match self.recall(other, request.received) {
+                    Some(sought) => sought,
+                    None => self.look_up(other.clone(), request.received).await?,
+                };
+                sought = in_stead(sought, other);
+            } else if name == other {
+                sought = in_stead(sought, other);
+            }
         }
         if let Sought::Listing = sought {
             return self.list(request).await;
@@ -175,9 +184,18 @@ impl StaticFiles {
     /// Step 6.
     fn outcome(&self, request: Request, sought: &Sought) -> Outcome {
         let method = request.head.method();
+        if let Sought::Handed(script) = sought {
+            let path = script_path(&request, script);
+            // One that asks for the script itself has come here because nobody runs it.
+            if path != request.path.as_bytes() {
+                return Outcome::Redirect(Box::new(request.handed_on(&path)));
+            }
+        }
         Outcome::Response(match sought {
             Sought::Absent if self.is_next_on_missing => return Outcome::Decline(request),
-            Sought::Absent | Sought::Refused | Sought::Listing => answer::plain(Status::NOT_FOUND, &request.head),
+            Sought::Absent | Sought::Refused | Sought::Script | Sought::Listing | Sought::Handed(_) => {
+                answer::plain(Status::NOT_FOUND, &request.head)
+            }
             _ if !is_served(method) => answer::other_method(&request.head),
             Sought::Folder => {
                 let keeping = if self.cache.is_some() { Keeping::Unsaid } else { Keeping::Ask };
@@ -190,12 +208,12 @@ impl StaticFiles {
 
 impl Handler for StaticFiles {
     fn may_decline(&self) -> bool {
-        self.is_next_on_missing
+        self.is_next_on_missing || self.hands_on
     }
 
     fn handle(&self, request: Request) -> Answering<'_> {
         let method = request.head.method();
-        if !self.is_next_on_missing && !is_served(method) {
+        if !self.is_next_on_missing && !self.hands_on && !is_served(method) {
             return Box::pin(ready(Ok(Outcome::Response(answer::other_method(&request.head)))));
         }
         match self.at_hand(&request) {
@@ -204,6 +222,28 @@ impl Handler for StaticFiles {
             Err(name) => Box::pin(self.look_on_disk(request, name)),
         }
     }
+}
+
+/// Whether a script of another route may stand in for a name.
+fn hands_on(settings: &StaticSettings) -> bool {
+    let missing = if let Missing::File(path) = &settings.missing { Some(path) } else { None };
+    settings
+        .index
+        .iter()
+        .chain(missing)
+        .any(|name| settings.barred.iter().any(|barred| !barred.ending.is_empty() && name.ends_with(&barred.ending)))
+}
+
+/// What `missing` names, where that is a script.
+fn in_stead(sought: Sought, other: &Bytes) -> Sought {
+    if let Sought::Script = sought { Sought::Handed(other.clone()) } else { sought }
+}
+
+/// The path of a name below the route's prefix.
+fn script_path(request: &Request, name: &[u8]) -> Vec<u8> {
+    let prefix = request.path.as_bytes().get(..request.prefix_length).unwrap_or_default();
+    let slash: &[u8] = if prefix.ends_with(b"/") { b"" } else { b"/" };
+    [prefix, slash, name].concat()
 }
 
 /// Runs a lookup on the blocking pool.

@@ -30,7 +30,9 @@ pub(super) fn is_denied(name: &[u8], allow_names: &[String], refuse_sources: boo
 pub(super) fn is_script(name: &[u8], barred: &Barred) -> bool {
     let inside = barred.folder.is_empty()
         || name.strip_prefix(barred.folder.as_bytes()).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
-    inside && (barred.ending.is_empty() || name.ends_with(barred.ending.as_bytes()))
+    // In any case: `X.PHP` is as much a source as `x.php`, whoever would run it.
+    let at = name.len().checked_sub(barred.ending.len());
+    inside && at.is_some_and(|at| name[at..].eq_ignore_ascii_case(barred.ending.as_bytes()))
 }
 
 /// Whether this is a database or a program's source, or a copy that an editor or database left beside one.

@@ -81,7 +81,11 @@ impl StaticFiles {
                 }
                 Ok(Sought::Folder) => "a folder",
                 Ok(Sought::Listing) => "a folder that is listed",
-                Ok(Sought::Refused) => {
+                Ok(Sought::Handed(script)) => {
+                    trace.reasons.push(format!("the route that runs {} answers", text(script)));
+                    "a folder whose index is a script"
+                }
+                Ok(Sought::Refused | Sought::Script) => {
                     trace.reasons.push(
                         "it is there, but is never sent: hidden, a source, a script, or a link that leads out".into(),
                     );

@@ -105,6 +105,10 @@ impl Group {
 /// Asks once, on a connection of its own: one that hangs must not pass for a server that does.
 async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
     let mut connection = Connection::open(&server.settings.address, server.secured.as_ref()).await?;
+    if !server.settings.scheme.is_http() {
+        // Each application has its own idea of a question that does no harm; that it accepts is what all have.
+        return Ok(());
+    }
     let host = health.host.as_deref().unwrap_or(server.authority());
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: daemun-health\r\nConnection: close\r\n\r\n",

@@ -29,8 +29,8 @@ pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;
 pub use settings::{
-    Address, Balance, ClientTls, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings, Sticky,
-    UpstreamSettings, is_token,
+    Address, Balance, ClientTls, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings,
+    SpawnSettings, Sticky, UpstreamSettings, is_token,
 };
 pub use socket::{Connection, Plain, Socket};
 pub use tls::check as check_tls;

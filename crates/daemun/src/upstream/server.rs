@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::circuit::Circuit;
-use super::settings::ServerSettings;
+use super::settings::{Scheme, ServerSettings};
 use super::socket::{Connection, Secured};
 use super::sticky::{self, Id};
 
@@ -70,6 +70,11 @@ impl Server {
     /// Its name in logs.
     pub fn name(&self) -> &str {
         &self.settings.url
+    }
+
+    /// How it is spoken to.
+    pub fn scheme(&self) -> Scheme {
+        self.settings.scheme
     }
 
     /// What stands in `Host` for itself.

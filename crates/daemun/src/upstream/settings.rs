@@ -55,6 +55,8 @@ pub struct UpstreamSettings {
     pub rewrite_location: bool,
     /// How `https` servers are verified, and what they are shown.
     pub tls: ClientTls,
+    /// The program that is the only server, where the supervisor starts it.
+    pub spawn: Option<SpawnSettings>,
 }
 
 /// One server.
@@ -74,6 +76,24 @@ pub struct ServerSettings {
     pub max_connections: Option<usize>,
 }
 
+/// `spawn`: a FastCGI program that the supervisor starts, with a listening socket as its standard input (FastCGI, section
+/// 2.2), and starts again when it ends.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SpawnSettings {
+    /// The program with its arguments.
+    pub command: Vec<String>,
+    /// How many of it; each answers one request at a time. Default 4.
+    pub processes: u32,
+    /// Environment beyond `PATH`.
+    pub env: Vec<(String, String)>,
+    /// Its working folder.
+    pub directory: PathBuf,
+    /// User that it runs as, where the server was started as root.
+    pub user: Option<String>,
+    /// Its group.
+    pub group: Option<String>,
+}
+
 /// How a server is spoken to.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum Scheme {
@@ -81,6 +101,12 @@ pub enum Scheme {
     Http,
     /// HTTP/1.1 through TLS.
     Https,
+    /// FastCGI.
+    Fastcgi,
+    /// SCGI.
+    Scgi,
+    /// uwsgi, the protocol.
+    Uwsgi,
 }
 
 /// Where a server is.
@@ -201,6 +227,7 @@ impl UpstreamSettings {
             host: HostField::default(),
             rewrite_location: false,
             tls: ClientTls::default(),
+            spawn: None,
         }
     }
 }
@@ -217,7 +244,14 @@ impl ServerSettings {
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
-            other => return Err(format!("the scheme {other:?} is none of `http` and `https` in {url:?}")),
+            "fastcgi" => Scheme::Fastcgi,
+            "scgi" => Scheme::Scgi,
+            "uwsgi" => Scheme::Uwsgi,
+            other => {
+                return Err(format!(
+                    "the scheme {other:?} is none of `http`, `https`, `fastcgi`, `scgi` and `uwsgi` in {url:?}"
+                ));
+            }
         };
         let address = if let Some(path) = rest.strip_prefix("unix:") {
             if !path.starts_with('/') {
@@ -262,7 +296,16 @@ impl Scheme {
         match self {
             Self::Http => 80,
             Self::Https => 443,
+            // What php-fpm, the SCGI of Python and the documents of uWSGI listen on.
+            Self::Fastcgi => 9000,
+            Self::Scgi => 4000,
+            Self::Uwsgi => 3031,
         }
+    }
+
+    /// Whether HTTP is spoken.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
     }
 }
 
@@ -346,6 +389,9 @@ mod tests {
             ("https://App.Internal", tcp("app.internal", 443), "app.internal"),
             ("http://[::1]:81", tcp("[::1]", 81), "[::1]:81"),
             ("http://unix:/run/a.sock", Some(Address::Unix("/run/a.sock".into())), "localhost"),
+            ("fastcgi://127.0.0.1", tcp("127.0.0.1", 9000), "127.0.0.1"),
+            ("scgi://unix:/run/a.sock", Some(Address::Unix("/run/a.sock".into())), "localhost"),
+            ("uwsgi://app:3032", tcp("app", 3032), "app:3032"),
             ("http://", None, ""),
             ("http://a:0", None, ""),
             ("http://a:99999", None, ""),

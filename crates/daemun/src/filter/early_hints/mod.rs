@@ -36,7 +36,7 @@ pub enum EarlyHints {
 }
 
 impl EarlyHints {
-    pub(super) fn describe(&self) -> String {
+    pub(super) fn describe(self) -> String {
         match self {
             Self::Off => "off".to_owned(),
             Self::Learn => "what the page's head named last goes ahead of it".to_owned(),

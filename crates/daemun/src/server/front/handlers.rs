@@ -21,7 +21,7 @@ use crate::handler::{Answering, Fault, Handler, HandlerError};
 use crate::http::{Request, Status, TrustedProxies};
 use crate::launcher::Client;
 use crate::listener::{Address, ListenerSettings};
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
@@ -30,6 +30,7 @@ use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
 use crate::tls::{Certificates, Source};
 use crate::transformer;
+use crate::upstream::Group;
 
 /// What handlers use that outlives a configuration.
 pub(super) struct Means<'a> {
@@ -66,6 +67,7 @@ pub(super) fn build(
         errors: (*errors).clone(),
         places: Arc::new(Semaphore::new(configuration.server.max_cgi_processes.max(1) as usize)),
     };
+    let proxying = || proxy::Means { spool: Arc::clone(spool), trusted: trusted.clone(), errors: (*errors).clone() };
     let mut routes = Vec::with_capacity(configuration.routes.len());
     for route in &configuration.routes {
         let handler: Arc<dyn Handler> = match &route.handler {
@@ -87,9 +89,11 @@ pub(super) fn build(
                     None => application,
                 }
             }
-            HandlerSettings::Upstream(name) => {
-                let group = groups.get(name).ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
-                Arc::new(Proxy::new(Arc::clone(group), Arc::clone(spool), trusted.clone()))
+            HandlerSettings::Upstream(name) => Arc::new(Proxy::new(group(groups, name)?, proxying())),
+            HandlerSettings::Scripts(settings) => {
+                let folder = settings.root.as_ref().and_then(|_| folders.next());
+                let proxy = Proxy::new(group(groups, &settings.upstream)?, proxying());
+                Arc::new(proxy.with_scripts((**settings).clone(), folder))
             }
             HandlerSettings::Cgi(settings) => {
                 let folder = settings.script_root().and_then(|_| folders.next());
@@ -123,6 +127,10 @@ pub(super) fn build(
     }
     let ties = |ties: Vec<_>| io::Error::other(ties.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
     Ok(Arc::new(Router::new(routes).map_err(ties)?))
+}
+
+fn group(groups: &Groups, name: &str) -> io::Result<Arc<Group>> {
+    groups.get(name).cloned().ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))
 }
 
 /// What connections are held to: a route that allows larger bodies than the server raises what is read at all, and the
@@ -203,9 +211,8 @@ pub(crate) fn behind_https_of<'a>(
     // The usual port where anybody listens there; without a listener of ours a proxy speaks https before us.
     let first = ports.next().unwrap_or(443);
     let port = if first == 443 || ports.any(|port| port == 443) { 0 } else { first };
-    let trusted = TrustedProxies::new(server.trusted_proxies.clone());
     let redirect = server.redirect_https.then_some(port).map(|port| (port, coming));
-    Https::wrap(handler, redirect, server.hsts.as_deref(), trusted)
+    Https::wrap(handler, redirect, server.hsts.as_deref())
 }
 
 /// What answers before the first plan is served; nothing is accepted by then.

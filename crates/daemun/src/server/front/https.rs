@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::challenges::PLACE;
 use crate::handler::{Answering, Handler, Outcome};
-use crate::http::{Fields, Request, RequestHead, Response, Scheme, Status, TrustedProxies};
+use crate::http::{Fields, Request, RequestHead, Response, Scheme, Status};
 use crate::tls::Certificates;
 
 /// Names whose certificates an authority is asked for.
@@ -33,7 +33,6 @@ pub(super) struct Https {
     /// The port of the https listener where requests are sent there; 0: the usual one.
     redirect: Option<(u16, Option<Coming>)>,
     hsts: Option<Bytes>,
-    trusted: TrustedProxies,
 }
 
 impl Https {
@@ -42,25 +41,18 @@ impl Https {
         next: Arc<dyn Handler>,
         redirect: Option<(u16, Option<Coming>)>,
         hsts: Option<&str>,
-        trusted: TrustedProxies,
     ) -> Arc<dyn Handler> {
         if redirect.is_none() && hsts.is_none() {
             return next;
         }
         let hsts = hsts.map(|value| Bytes::copy_from_slice(value.as_bytes()));
-        Arc::new(Self { next, redirect, hsts, trusted })
-    }
-
-    /// Whether the client speaks https, to us or to a proxy that we believe.
-    fn is_secure(&self, request: &Request) -> bool {
-        let said = || request.head.field("x-forwarded-proto").filter(|_| self.trusted.trusts(&request.endpoint));
-        request.endpoint.scheme() == Scheme::Https || said().is_some_and(|said| said.eq_ignore_ascii_case(b"https"))
+        Arc::new(Self { next, redirect, hsts })
     }
 }
 
 impl Handler for Https {
     fn handle(&self, request: Request) -> Answering<'_> {
-        let is_secure = self.is_secure(&request);
+        let is_secure = is_secure(&request);
         if let (Some((port, coming)), false) = (&self.redirect, is_secure)
             && !request.path.as_bytes().starts_with(PLACE)
             && !coming.as_ref().is_some_and(|coming| coming.lacks(request.head.host()))
@@ -86,6 +78,11 @@ impl Handler for Https {
     fn may_decline(&self) -> bool {
         self.next.may_decline()
     }
+}
+
+/// Whether the client speaks https, to us or to a proxy that we believe.
+fn is_secure(request: &Request) -> bool {
+    request.endpoint.scheme() == Scheme::Https || request.notes.scheme == Some(Scheme::Https)
 }
 
 const HSTS: &str = "Strict-Transport-Security";

@@ -19,7 +19,7 @@ use crate::connection::{self, Context, Limits, Transport};
 use crate::http::proxy_protocol::{self, NoHeader, Told};
 use crate::http::{Endpoint, Scheme};
 use crate::listener::accept::{Accepted, Listener, accept};
-use crate::listener::{Address, Clients, ListenerSettings, refuse};
+use crate::listener::{Address, Clients, ListenerSettings, Protocol, refuse};
 use crate::telemetry::Seldom;
 use crate::telemetry::metrics;
 use crate::tls::Certificates;
@@ -100,7 +100,8 @@ impl Listening {
                 let (room, context) = (Arc::clone(&self.room), Arc::clone(context));
                 let certificates = settings.tls.then(|| Arc::clone(&self.certificates));
                 let expects_header = settings.proxy_protocol;
-                let place = Place { server: None, expects_header, certificates, room, context };
+                let protocol = settings.protocol;
+                let place = Place { server: None, expects_header, certificates, protocol, room, context };
                 let accepting = AcceptLoop { place, targets };
                 event_loops[number % event_loops.len()].spawn(accepting.run(socket, stopped.clone()));
             }
@@ -130,6 +131,8 @@ struct Place {
     expects_header: bool,
     /// What is shown, where clients speak TLS.
     certificates: Option<Arc<ArcSwap<Certificates>>>,
+    /// What is spoken.
+    protocol: Protocol,
     room: Arc<Room>,
     context: Arc<Context>,
 }
@@ -242,6 +245,10 @@ impl Place {
         let endpoint = Endpoint::new(client, server, scheme);
         let _counted = self.context.is_counted.then(Counted::new);
         match self.certificates.map(|certificates| certificates.load_full()) {
+            None if self.protocol != Protocol::Http => {
+                // Boxed as below.
+                Box::pin(connection::serve_gateway(transport, Arc::new(endpoint), self.protocol, self.context)).await;
+            }
             None => connection::serve(transport, Arc::new(endpoint), self.context).await,
             // Boxed: a plain connection's task has no room for it.
             Some(certificates) => {
@@ -253,7 +260,7 @@ impl Place {
 
     /// Says 503, where not too many hear it already. A client that waits for a TLS handshake is just closed.
     fn refuse(&self, accepted: Accepted) {
-        if self.certificates.is_some() {
+        if self.certificates.is_some() || self.protocol != Protocol::Http {
             return;
         }
         if let Ok(permit) = Arc::clone(&self.room.refusing).try_acquire_owned() {

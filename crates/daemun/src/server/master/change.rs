@@ -138,6 +138,7 @@ impl Master {
             Change { number, configuration, certificates, bound, apps: BTreeMap::new(), stage: Stage::Importing };
         change.configuration.warnings.extend(certificates::warnings(&change.configuration));
         self.prepare_programs(&mut change.configuration).await?;
+        self.prepare_spawned(&mut change.configuration)?;
         self.check_transformers(&change.configuration)?;
         let wanted = |app: &crate::app::AppSettings| only.is_empty() || only.contains(&app.name);
         let apps: Vec<_> = change.configuration.apps.iter().filter(|app| wanted(app)).cloned().collect();
@@ -364,6 +365,7 @@ impl Master {
             self.kill_if_alive(pid);
         }
         self.change = None;
+        self.end_unused_spawned();
         true
     }
 

@@ -98,7 +98,8 @@ impl Master {
     }
 
     fn child_ended(&mut self, ended: Ended) {
-        if self.launcher_ended(ended) || self.transformer_ended(ended) || self.certifier_ended(ended) {
+        let is_another = self.transformer_ended(ended) || self.certifier_ended(ended) || self.spawned_ended(ended);
+        if is_another || self.launcher_ended(ended) {
             return;
         }
         let names: Vec<String> = self.apps.keys().cloned().collect();
@@ -132,8 +133,8 @@ impl Master {
             }
             if ended.pid == self.front.pid {
                 self.front_ended(ended);
-            } else if !self.launcher_ended(ended) && !self.transformer_ended(ended) {
-                self.certifier_ended(ended);
+            } else if !self.launcher_ended(ended) && !self.transformer_ended(ended) && !self.certifier_ended(ended) {
+                self.spawned_ended(ended);
             }
         }
         None

@@ -59,6 +59,8 @@ pub(super) enum Event {
     LookForRoots,
     /// The service manager wants a sign of life.
     Watchdog,
+    /// The pause is over after the end of a program that listens here.
+    Respawn(std::path::PathBuf),
     /// USR2.
     Upgrade,
     /// The front before the last upgrade is to stop accepting.

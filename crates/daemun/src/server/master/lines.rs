@@ -67,6 +67,10 @@ fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
             let servers: Vec<&str> = servers.iter().map(|server| server.url.as_str()).collect();
             format!("upstream {name}, {}", servers.join(" "))
         }
+        HandlerSettings::Scripts(settings) => {
+            let of = settings.root.as_ref().map_or(String::new(), |root| format!(", scripts in {}", root.display()));
+            format!("upstream {}{of}", settings.upstream)
+        }
         HandlerSettings::Cgi(settings) => match &settings.program[..] {
             [] => format!("CGI scripts in {}, {} at a time", settings.root.display(), settings.max_processes),
             program => format!("CGI program {}, {} at a time", program.join(" "), settings.max_processes),

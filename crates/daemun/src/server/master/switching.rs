@@ -129,6 +129,7 @@ impl Master {
         let first = !std::mem::replace(&mut self.serving, true);
         self.roots = roots::now(&configuration);
         self.configuration = configuration;
+        self.end_unused_spawned();
         self.certificates = certificates;
         self.watch_certificates();
         if first {

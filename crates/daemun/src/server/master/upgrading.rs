@@ -209,8 +209,8 @@ impl Master {
             }
             _ => {
                 heritage.front = Some((self.front.pid, keep(self.front.channel.descriptor())));
-                heritage.workers =
-                    self.apps.values().flat_map(|app| app.workers.values().map(|worker| worker.pid)).collect();
+                let workers = self.apps.values().flat_map(|app| app.workers.values().map(|worker| worker.pid));
+                heritage.workers = workers.chain(self.spawning.pids()).collect();
                 heritage.lifelines = self.apps.values().map(|app| keep(app.lifeline.kept())).collect();
                 heritage.folders = vec![self.runtime.path().to_path_buf()];
             }
@@ -297,7 +297,9 @@ impl Master {
             let _ = std::fs::remove_dir_all(folder);
         }
         for pid in &old.workers {
-            // Those whose front is gone end by themselves; what does not has lost its lifeline now.
+            // Those whose front is gone end by themselves; what does not has lost its lifeline now. A program that was an
+            // upstream is told: nobody comes to it any more.
+            let _ = sys::signal(*pid, Signal::TERM);
             self.errors.debug(format_args!("worker (pid {pid}) of the version before is let go"));
         }
         drop(old.lifelines);

@@ -4,6 +4,7 @@
 //! links lie there. The first component that is a file is the script; what follows it is its `PATH_INFO`.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -11,8 +12,6 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-
-use super::faults;
 
 /// The scripts below a root.
 #[derive(Debug)]
@@ -110,13 +109,14 @@ impl Scripts {
         Err(otherwise)
     }
 
-    /// How a script that was found begins. The front may not enter what lies above the root, and so reads it from there.
-    pub(super) fn beginning(&self, script: &Path) -> io::Result<Vec<u8>> {
+    /// Opens a script that was found for reading. The front may not enter what lies above the root, and so opens it from
+    /// there.
+    pub fn open_found(&self, script: &Path) -> io::Result<File> {
         let name = script.strip_prefix(&self.path).map_err(io::Error::other)?;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let file = rustix::fs::openat2(self.folder.as_fd(), name, flags, Mode::empty(), resolve)?;
-        faults::read_beginning(file.into())
+        Ok(file.into())
     }
 
     fn look_at(&self, name: &[u8], may_block: bool) -> Result<Found, FindError> {

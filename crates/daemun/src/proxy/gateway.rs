@@ -1,0 +1,274 @@
+//! Asking a server over FastCGI, SCGI or uwsgi. The three differ in how a request is written and how an answer ends;
+//! its head is that of CGI for all of them.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use daemun_protocol::cgi::parse_head;
+use daemun_protocol::fastcgi::{self, Ending, Kind};
+use daemun_protocol::pairs::pairs;
+use daemun_protocol::{scgi, uwsgi};
+use tokio::time::Instant;
+
+use super::exchange::{Answer, Asking, Exchange, Outbound};
+use super::flow::{Flow, Sending};
+use super::gateway_body::{GatewayBody, finish_alone};
+use super::payload::{Framing, UploadError};
+use super::told::Untold;
+use super::variables;
+use crate::gateway::{Document, Head, LogLines, fields};
+use crate::http::{Method, Request, Response, ResponseBody, Status, Timing};
+use crate::upstream::{Failure, FailureKind, Place, Scheme};
+
+/// The request on a FastCGI connection: one at a time.
+const ID: u16 = 1;
+
+/// Interim responses that are read before one answer.
+const MAX_INTERIM: usize = 32;
+
+/// Bytes of an answer that a message quotes.
+const QUOTED: usize = 200;
+
+/// What an answer broke of, and how that is told.
+pub(super) type Broken = (FailureKind, String);
+
+/// FastCGI, SCGI and uwsgi.
+pub(super) struct Gateway;
+
+impl Exchange for Gateway {
+    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a> {
+        Box::pin(ask(place, outbound, may_reuse))
+    }
+}
+
+async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
+    let scheme = place.server().scheme();
+    let failed = |place, message: String| Err((place, Failure::unsent(FailureKind::Client, message)));
+    let (out, framing) = match write(scheme, &place, &outbound) {
+        Ok(written) => written,
+        Err(error) => return failed(place, error.to_string()),
+    };
+    let connection = match place.connect(may_reuse && scheme == Scheme::Fastcgi).await {
+        Ok(connection) => connection,
+        Err(failure) => return Err((place, failure)),
+    };
+    let is_reused = connection.is_reused;
+    let upload = match outbound.payload.upload(framing) {
+        Ok(upload) => upload,
+        Err(error) => return failed(place, format!("its body: {error}")),
+    };
+    let name = format!("{}: {}", outbound.request.notes.id, place.server().name());
+    let complaints = LogLines::new(outbound.errors.clone(), name);
+    let flow = Flow::new(connection, place, out, upload);
+    let mut talk = Talk { flow, scheme, text: BytesMut::new(), is_over: false, complaints };
+    match read_head(&mut talk, &outbound).await {
+        Ok(head) => {
+            talk.flow.place.succeed();
+            Ok(respond(talk, head, outbound.request))
+        }
+        Err((kind, message)) => {
+            let message = format!("{}: {message}", talk.flow.place.server().name());
+            let flow = talk.flow;
+            let failure = Failure { kind, sent: flow.has_sent, received: flow.has_received, message };
+            let is_stale = is_reused && !failure.received && kind == FailureKind::Broken;
+            let may_repeat = !failure.sent || outbound.request.head.method().is_idempotent();
+            if is_stale && may_repeat && outbound.payload.is_at_hand() {
+                // The server has closed a kept connection while the request was on its way: nobody's fault.
+                return Box::pin(ask(flow.place, outbound, false)).await;
+            }
+            Err((flow.place, failure))
+        }
+    }
+}
+
+/// The request up to its body, and how that goes on.
+fn write(scheme: Scheme, place: &Place, outbound: &Outbound<'_>) -> Result<(BytesMut, Framing), uwsgi::TooLong> {
+    let mut out = BytesMut::with_capacity(4096);
+    let length = outbound.payload.length().unwrap_or_default();
+    let variables = variables::write(outbound, length);
+    let framing = match scheme {
+        Scheme::Scgi => {
+            scgi::put_head(&mut out, length, pairs(&variables));
+            Framing::Plain
+        }
+        Scheme::Uwsgi => {
+            uwsgi::put_packet(&mut out, uwsgi::REQUEST, pairs(&variables))?;
+            Framing::Plain
+        }
+        _ => {
+            fastcgi::put_begin(&mut out, ID, place.serving().settings.keep_alive > 0);
+            fastcgi::put_params(&mut out, ID, pairs(&variables));
+            Framing::Records(ID)
+        }
+    };
+    Ok((out, framing))
+}
+
+/// A request and its answer while they run.
+pub(super) struct Talk {
+    pub(super) flow: Flow,
+    scheme: Scheme,
+    /// What came of the answer and was not yet taken.
+    pub(super) text: BytesMut,
+    /// The answer has come to its end.
+    pub(super) is_over: bool,
+    complaints: LogLines,
+}
+
+impl Talk {
+    /// Ready when more of the answer is there, or all of it.
+    pub(super) fn poll_more(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<Result<(), Broken>> {
+        loop {
+            self.flow.poll_send(context).map_err(|error| match error {
+                UploadError::Client => (FailureKind::Client, error.to_string()),
+                UploadError::Spool(_) => (FailureKind::Broken, error.to_string()),
+            })?;
+            if self.is_over || self.take()? {
+                return Poll::Ready(Ok(()));
+            }
+            match self.flow.poll_fill(context) {
+                Poll::Ready(Ok(0)) if self.scheme != Scheme::Fastcgi && self.flow.has_received => {
+                    self.is_over = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Ok(0)) if self.flow.has_received => {
+                    return broken("it closed the connection before the end of its answer");
+                }
+                Poll::Ready(Ok(0)) => return broken("it closed the connection without an answer"),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return broken(&error.to_string()),
+                Poll::Pending => {
+                    let waited = ready!(self.flow.poll_late(context, due)).as_secs_f32();
+                    let message = match self.flow.sending {
+                        Sending::Blocked => {
+                            format!("it took nothing of the request for {waited:.1} s (`send_timeout`)")
+                        }
+                        _ => format!("nothing has come for {waited:.1} s (`read_timeout`)"),
+                    };
+                    return Poll::Ready(Err((FailureKind::Timeout, message)));
+                }
+            }
+        }
+    }
+
+    /// Takes what is there of the answer out of what came in. True where that was something.
+    fn take(&mut self) -> Result<bool, Broken> {
+        let input = &mut self.flow.connection.input;
+        if self.scheme != Scheme::Fastcgi {
+            let is_some = !input.is_empty();
+            self.text.unsplit(input.split());
+            return Ok(is_some);
+        }
+        let wrong = |message: String| (FailureKind::Broken, message);
+        // No more than was read at once: the client is waited for in between.
+        let mut has_any = false;
+        while let Some(record) = fastcgi::take_record(input).map_err(|error| wrong(error.to_string()))? {
+            match Kind::from_number(record.kind) {
+                // What the server says of itself.
+                _ if record.id == 0 => {}
+                _ if record.id != ID => return Err(wrong("it answers a request that was not sent".to_owned())),
+                // Its end; the request's is said.
+                Some(Kind::Stdout) if record.content.is_empty() => {}
+                Some(Kind::Stdout) => {
+                    self.text.extend_from_slice(&record.content);
+                    has_any = true;
+                }
+                Some(Kind::Stderr) => self.complaints.push(&record.content),
+                Some(Kind::EndRequest) => {
+                    let (_, ending) = fastcgi::parse_end(&record.content).map_err(|error| wrong(error.to_string()))?;
+                    let why = match ending {
+                        Ending::Complete => {
+                            self.is_over = true;
+                            return Ok(true);
+                        }
+                        Ending::Overloaded => "it has too much to do (FCGI_OVERLOADED)",
+                        Ending::CannotMultiplex => "it takes one request at a time (FCGI_CANT_MPX_CONN)",
+                        Ending::UnknownRole => "it is no responder (FCGI_UNKNOWN_ROLE)",
+                    };
+                    // It says that it has done nothing.
+                    self.flow.has_sent = false;
+                    return Err(wrong(why.to_owned()));
+                }
+                _ => return Err(wrong("a record stands where none of its kind can".to_owned())),
+            }
+        }
+        Ok(has_any)
+    }
+
+    /// The answer was taken: the connection is kept if it is as new, else dropped.
+    pub(super) fn finish(self) {
+        let keep = self.is_over && self.scheme == Scheme::Fastcgi && self.text.is_empty();
+        self.flow.finish(keep);
+    }
+}
+
+async fn read_head(talk: &mut Talk, outbound: &Outbound<'_>) -> Result<Head, Broken> {
+    let mut interims = 0;
+    loop {
+        match parse_head(&talk.text) {
+            Ok(Some(head)) => {
+                // uwsgi servers write whole responses, and some SCGI servers do.
+                let is_whole = talk.scheme == Scheme::Uwsgi || talk.text.starts_with(b"HTTP/");
+                let bytes = talk.text.split_to(head.length).freeze();
+                let status = head.status.as_ref().and_then(|&(code, _)| Status::from_code(code));
+                match status.filter(|status| status.is_informational()) {
+                    Some(status) if status.code() == 101 => {
+                        return Err(wrong("it changes to a protocol that was not asked for"));
+                    }
+                    Some(_) if interims == MAX_INTERIM => return Err(wrong("it sent too many interim responses")),
+                    Some(status) => outbound.request.interim.send(status, fields(&bytes, &head)),
+                    None => return Ok(Head::of(&bytes, &head, is_whole)),
+                }
+                interims += 1;
+                continue;
+            }
+            Ok(None) if talk.is_over && talk.text.is_empty() => return Err(wrong("its answer is empty")),
+            Ok(None) if talk.is_over => {
+                return Err(wrong(&format!("its answer ended within its head: {}", quoted(talk))));
+            }
+            Ok(None) => {}
+            Err(error) => return Err(wrong(&format!("{error}; its answer begins with {}", quoted(talk)))),
+        }
+        std::future::poll_fn(|context| talk.poll_more(context, outbound.due)).await?;
+    }
+}
+
+/// The answer as the client gets it.
+fn respond(talk: Talk, head: Head, request: &Request) -> Answer {
+    let document = match head {
+        Head::Document(document) => document,
+        Head::Local { path, query } => {
+            finish_alone(talk);
+            return Answer::Local { path, query };
+        }
+    };
+    let Document { status, reason, fields, content_length, is_chunked } = document;
+    let body = if request.head.method() == Method::Head || status.is_bodiless() {
+        finish_alone(talk);
+        match content_length {
+            _ if request.head.method() != Method::Head => ResponseBody::Empty,
+            Some(length) => ResponseBody::LengthOnly(length),
+            None => ResponseBody::Stream(Box::pin(Untold)),
+        }
+    } else if talk.is_over && !is_chunked && content_length.is_none_or(|length| length == talk.text.len() as u64) {
+        let mut talk = talk;
+        let bytes: Bytes = talk.text.split().freeze();
+        talk.finish();
+        ResponseBody::Full(bytes)
+    } else {
+        ResponseBody::Stream(Box::pin(GatewayBody::new(talk, content_length, is_chunked)))
+    };
+    Answer::Response(Response { status, reason, fields, body, timing: Timing::default() })
+}
+
+fn quoted(talk: &Talk) -> String {
+    format!("\"{}\"", talk.text[..talk.text.len().min(QUOTED)].escape_ascii())
+}
+
+fn wrong(message: &str) -> Broken {
+    (FailureKind::Broken, message.to_owned())
+}
+
+fn broken<T>(message: &str) -> Poll<Result<T, Broken>> {
+    Poll::Ready(Err(wrong(message)))
+}
