@@ -334,7 +334,7 @@ mod tests {
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
                 // Small numbers, so that many records are whole.
-                bytes.push(if seed % 4 == 0 { seed as u8 } else { (seed >> 8) as u8 % 12 });
+                bytes.push(if seed.is_multiple_of(4) { seed as u8 } else { (seed >> 8) as u8 % 12 });
             }
             let mut input = BytesMut::from(&bytes[..]);
             while let Ok(Some(record)) = take_record(&mut input) {

@@ -124,7 +124,7 @@ mod tests {
                 seed ^= seed << 13;
                 seed ^= seed >> 7;
                 seed ^= seed << 17;
-                bytes.push(if seed % 4 == 0 { seed as u8 } else { (seed >> 8) as u8 % 5 });
+                bytes.push(if seed.is_multiple_of(4) { seed as u8 } else { (seed >> 8) as u8 % 5 });
             }
             if let Some(packet) = parse_packet(&bytes) {
                 assert!(packet.length <= bytes.len());

@@ -214,11 +214,14 @@ impl<'a> Facts<'a> {
                 && one.is_some_and(|one| other.is_some_and(|other| one.as_bytes() == other.as_bytes()))
         });
         let raw = as_sent.map_or(encoded, <[u8]>::to_vec);
-        let target = sent.map(<[u8]>::to_vec).unwrap_or_else(|| {
-            let query = self.get("QUERY_STRING").filter(|query| !query.is_empty());
-            let query = query.map_or(Vec::new(), |query| [b"?", query].concat());
-            [&CanonicalPath::encode(script, false)[..], &raw, &query].concat()
-        });
+        let target = sent.map_or_else(
+            || {
+                let query = self.get("QUERY_STRING").filter(|query| !query.is_empty());
+                let query = query.map_or(Vec::new(), |query| [b"?", query].concat());
+                [&CanonicalPath::encode(script, false)[..], &raw, &query].concat()
+            },
+            <[u8]>::to_vec,
+        );
         Ok([script.to_vec(), raw, target])
     }
 

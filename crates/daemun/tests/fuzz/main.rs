@@ -3,8 +3,10 @@
 //!
 //! `scripts/fuzz` runs the same targets guided by what the bytes reach.
 
+#![expect(clippy::panic, reason = "a finding is a panic")]
+
 #[path = "../../../../fuzz/src/lib.rs"]
-#[expect(unreachable_pub, clippy::panic, reason = "a crate of its own for the fuzzer; a finding is a panic")]
+#[expect(unreachable_pub, reason = "a crate of its own for the fuzzer")]
 mod targets;
 
 use std::fs;
@@ -120,12 +122,12 @@ fn run(name: &str, target: Target, input: &[u8], source: &str) {
         return;
     }
     let kept = folder("findings", name);
-    fs::create_dir_all(&kept).unwrap();
+    fs::create_dir_all(&kept).expect("a folder for what was found");
     let sum = input
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |sum, &byte| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let path = kept.join(format!("{sum:016x}"));
-    fs::write(&path, input).unwrap();
+    fs::write(&path, input).expect("a place for what was found");
     panic!("{name} failed on {source}; it is kept as {}", path.display());
 }
 
