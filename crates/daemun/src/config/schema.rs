@@ -91,9 +91,9 @@ fn said(text: &str, key: &str) -> Option<String> {
         let first = line.strip_prefix("| ").and_then(|line| line.split(" | ").next()).unwrap_or_default();
         first.split(", ").any(|one| one == name)
     })?;
-    // A column that says nothing has a single space.
-    let row = row.trim_matches('|').replace("| |", "|  |");
-    let cells: Vec<&str> = row.split(" | ").map(str::trim).collect();
+    // A column that says nothing has a single space, which it shares with its neighbours' bars.
+    let row = row.trim_matches('|').replace(" | ", " \u{1f} ").replace("| ", " \u{1f} ");
+    let cells: Vec<&str> = row.split('\u{1f}').map(str::trim).collect();
     let what = plain(cells.last()?);
     let default = cells.get(1).filter(|_| cells.len() > 2).map(|cell| plain(cell)).unwrap_or_default();
     Some(if default.is_empty() { what } else { format!("{what} (default: {default})") })
