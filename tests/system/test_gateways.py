@@ -313,7 +313,17 @@ def test_uwsgi_answers_behind_the_gate(tmp_path: Path) -> None:
 def test_gunicorn_answers_behind_the_gate_over_uwsgi(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--protocol", "uwsgi", "--bind", f"127.0.0.1:{port}", "--chdir", str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "gunicorn",
+        "--protocol",
+        "uwsgi",
+        "--bind",
+        f"127.0.0.1:{port}",
+        "--chdir",
+        str(tmp_path),
+    ]
     command += ["--log-file", str(tmp_path / "log"), "app:application"]
     with started(command, port, tmp_path / "log"):
         answers(tmp_path, f"uwsgi://127.0.0.1:{port}")
