@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -31,7 +32,7 @@ exec unshare --mount --pid --fork --kill-child --mount-proc sh -c '
   mount --bind {folder} /mnt && mount --rbind / / && mount -o remount,bind,ro / || exit 9
   mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /run && mkdir /tmp/site || exit 9
   mount --bind /mnt /tmp/site && mount -o remount,bind,ro /tmp/site && cd /tmp/site || exit 9
-  exec setpriv --reuid 4242 --regid 4242 --clear-groups {binary} "$@"
+  exec setpriv --reuid 4242 --regid 4242 --clear-groups /tmp/site/daemun "$@"
 ' sh "$@"
 """
 
@@ -42,7 +43,9 @@ def program(tmp_path: Path) -> Path:
     tmp_path.chmod(0o755)
     (tmp_path / "application.py").write_text(APPLICATION)
     program = tmp_path / "contained"
-    program.write_text(INSIDE.format(folder=tmp_path, binary=BINARY))
+    # Where every user may run it and no mount hides it.
+    shutil.copy(BINARY, tmp_path / "daemun")
+    program.write_text(INSIDE.format(folder=tmp_path))
     program.chmod(0o755)
     return program
 
