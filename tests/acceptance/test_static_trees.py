@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from collected import DJANGO, OURS, WHITENOISE, assert_same, by_daemun, by_django, make_project, tree
+from server import BINARY
 from test_pythons import INTERPRETERS
 from venvs import make_venv
 
@@ -102,4 +103,8 @@ def test_the_tree_is_the_one_that_whitenoise_makes(tmp_path: Path, django: str, 
 
 @pytest.mark.parametrize("django", ["django-3.2", "django-5.2", "django-newest"])
 def test_our_storage_makes_one_tree_by_either_command(tmp_path: Path, django: str) -> None:
+    # Where the wheel puts the program: the storage has it compress.
+    beside = python_of(django).with_name("daemun")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(BINARY)
     compare(tmp_path, django, "REST framework", OURS + "CompressedManifestStaticFilesStorage")
