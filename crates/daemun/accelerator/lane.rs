@@ -21,7 +21,7 @@ const MAX_PAYLOAD: usize = 1024 * 1024;
 
 /// As in the shim: how long finished answers may wait for others, in seconds.
 pub const HOLD: f64 = 0.0005;
-const HOLD_CROWDED: f64 = 0.0025;
+const HOLD_CROWDED: f64 = 0.004;
 const CROWDED: u8 = 0x80;
 
 /// The fields that Python code sees are `Lane.__init__`'s: it fills them, and their meaning stands there.

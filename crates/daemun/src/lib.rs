@@ -19,6 +19,7 @@ pub mod codes;
 pub mod config;
 pub mod connection;
 pub mod control;
+pub mod crowd;
 pub mod django;
 pub mod explain;
 pub mod filter;

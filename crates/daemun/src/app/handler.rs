@@ -13,6 +13,7 @@ use super::answer::{AnswerError, AnswerHead};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
 use super::spool::{self, Payload};
+use crate::crowd::Waiting;
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
@@ -69,8 +70,8 @@ impl Application {
         write_wsgi(&mut environment, request, payload.length(), &self.trusted);
         let exchange = Exchange::new(environment, payload, request, Instant::now());
         let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
-        submitted.map_err(|failure| self.failed(failure, &exchange))?;
-        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None })
+        let waiting = submitted.map_err(|failure| self.failed(failure, &exchange))?;
+        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None, waiting })
     }
 
     /// Makes a response of the first events.
@@ -161,7 +162,7 @@ impl Application {
                     let message = format!("{}: a file that was handed over: {error}", self.pool.name());
                     HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Server, message)
                 })?;
-                let file = FileBody { file: Arc::new(file), offset, length, version };
+                let file = FileBody { file: Arc::new(file), offset, length, version, memory: None };
                 return Ok(response(head, ResponseBody::File(file), timing));
             }
             event => event,
@@ -245,6 +246,8 @@ struct Ticket {
     exchange: Arc<Exchange>,
     finished: bool,
     upload: Option<Upload>,
+    /// Until the first event, where the application is crowded.
+    waiting: Option<Waiting>,
 }
 
 /// A body on its way to an application that is at work.
@@ -261,7 +264,11 @@ impl Ticket {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         loop {
-            match self.exchange.poll_event(context) {
+            let event = self.exchange.poll_event(context);
+            if event.is_ready() {
+                self.waiting = None;
+            }
+            match event {
                 Poll::Ready(Event::Wants(bytes)) => {
                     if let Some(upload) = &mut self.upload {
                         upload.allowed = upload.allowed.saturating_add(bytes);

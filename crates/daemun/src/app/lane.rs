@@ -21,6 +21,7 @@ use tokio::net::UnixStream;
 use super::pool::Pool;
 use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal, TurnedAway};
 use super::worker::Outgoing;
+use crate::crowd::Expected;
 
 /// Bytes that are read from a lane at a time: a batch of small answers, or a quarter of a stream's credit.
 const READ: usize = 64 * 1024;
@@ -54,7 +55,8 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     Some((home, async move {
         let Ok(stream) = UnixStream::from_std(stream) else { return pool.lost(key, "cannot be watched") };
         Lane {
-            stream,
+            stream: Arc::new(stream),
+            expected: None,
             key,
             signal: welcome.signal,
             out,
@@ -91,7 +93,9 @@ async fn read_hello(stream: &UnixStream) -> Result<Hello, LaneError> {
 
 /// A lane at work.
 struct Lane {
-    stream: UnixStream,
+    stream: Arc<UnixStream>,
+    /// Where the application is crowded.
+    expected: Option<Expected>,
     key: LaneKey,
     signal: Arc<Signal>,
     out: Outgoing,
@@ -118,8 +122,11 @@ impl Lane {
                     return Poll::Ready(Ok(()));
                 }
             }
-            if self.out.bytes.is_empty() && !pool.take_outgoing(self.key, &mut self.out) {
-                return Poll::Ready(Ok(()));
+            if self.out.bytes.is_empty() {
+                let Some(is_crowded) = pool.take_outgoing(self.key, &mut self.out) else { return Poll::Ready(Ok(())) };
+                if is_crowded != self.expected.is_some() {
+                    self.expected = is_crowded.then(|| Expected::on(&self.stream));
+                }
             }
             if self.out.bytes.is_empty() || self.poll_write(context)?.is_pending() {
                 return Poll::Pending;

@@ -29,7 +29,7 @@ const WRITES_AT_ONCE: f32 = 500.0;
 
 /// What [`AHEAD`] is while more waits than all threads will soon come to: enough for the answers that a worker then holds
 /// back (`HOLD_CROWDED` in the shim) and those that it works on while they are taken away.
-const AHEAD_CROWDED: f32 = 5_000.0;
+const AHEAD_CROWDED: f32 = 8_000.0;
 
 /// Requests that wait for each thread from which on the application counts as crowded.
 const CROWD: usize = 2;
@@ -101,7 +101,7 @@ mod tests {
         pace.note_queue(1, 1);
         assert_eq!((pace.is_crowded(), pace.depth()), (false, 2), "one waits");
         pace.note_queue(2, 1);
-        assert_eq!((pace.is_crowded(), pace.depth(), pace.silence()), (true, 6, LONGEST_SILENCE));
+        assert_eq!((pace.is_crowded(), pace.depth(), pace.silence()), (true, 10, LONGEST_SILENCE));
         pace.note_queue(2, 2);
         assert!(!pace.is_crowded(), "one for each thread");
         for microseconds in [20, 5_000] {

@@ -27,6 +27,7 @@ use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, SlotState, Worker};
+use crate::crowd::Waiting;
 use crate::sys::SharedMemory;
 pub use figures::PoolFigures;
 pub use flights::PoolFlight;
@@ -283,19 +284,20 @@ impl Pool {
         self.report(WorkerReport::Refused { pid, reason: reason.to_owned() });
     }
 
-    /// Hands a request to a worker, or lets it wait.
-    pub(super) fn submit(&self, exchange: &Arc<Exchange>, event_loop: usize) -> Result<(), Failure> {
+    /// Hands a request to a worker, or lets it wait; `Some` where it waits in a crowd.
+    pub(super) fn submit(&self, exchange: &Arc<Exchange>, event_loop: usize) -> Result<Option<Waiting>, Failure> {
         let now = exchange.submitted;
         let mut state = self.state();
         let mut wakers = Vec::new();
         let result = state.submit(exchange, event_loop, now, &mut wakers);
         let hurry = state.watch_needed();
+        let is_crowded = state.pace.is_crowded();
         drop(state);
         wake(wakers);
         if hurry {
             self.monitor.notify_one();
         }
-        result
+        result.map(|()| is_crowded.then(Waiting::begin))
     }
 
     /// The client of this request is gone.
@@ -346,11 +348,13 @@ impl Pool {
         wake(waker);
     }
 
-    /// Moves what is to be written on a lane into `out`, which is empty; false when the lane is no longer wanted.
-    pub(super) fn take_outgoing(&self, key: LaneKey, out: &mut Outgoing) -> bool {
+    /// Moves what is to be written on a lane into `out`, which is empty, and says whether the application is crowded; `None`
+    /// when the lane is no longer wanted.
+    pub(super) fn take_outgoing(&self, key: LaneKey, out: &mut Outgoing) -> Option<bool> {
         let mut state = self.state();
         let lane = state.worker(key.serial).and_then(|worker| worker.lanes.get_mut(key.thread as usize));
-        lane.map(|lane| std::mem::swap(&mut lane.out, out)).is_some()
+        std::mem::swap(&mut lane?.out, out);
+        Some(state.pace.is_crowded())
     }
 
     /// Takes what a worker's thread has sent.

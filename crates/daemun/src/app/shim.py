@@ -81,7 +81,7 @@ AT_ONCE = RECEIVE_FLAGS | int(socket.MSG_DONTWAIT)
 HOLD = 0.0005
 
 # The same while the front says that many requests wait: they come no sooner for an answer that is written at once.
-HOLD_CROWDED = 0.0025
+HOLD_CROWDED = 0.004
 CROWDED = 0x80
 
 # A lane whose front is gone looks for the new one this long, in seconds.

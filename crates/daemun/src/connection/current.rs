@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::error_page::error_response;
 use super::{Context, Serving};
+use crate::crowd::Busy;
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
 use crate::http::{
     CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, ResponseBody,
@@ -35,6 +36,7 @@ pub(super) struct Current {
     forwarded: (Option<IpAddr>, Option<Scheme>),
     /// Where somebody may look: its entry among the requests in flight.
     flight: Option<Entered>,
+    _busy: Busy,
 }
 
 /// Which certificate a connection began with, where some ask for those of clients.
@@ -66,7 +68,7 @@ impl Current {
             let client = forwarded.0.or(endpoint.client().map(|peer| peer.address.ip()));
             flights::enter(&head, &id, client, received.into_std())
         });
-        Self { head, received, scope: Scope::default(), endpoint, context, id, forwarded, flight }
+        Self { head, received, scope: Scope::default(), endpoint, context, id, forwarded, flight, _busy: Busy::begin() }
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.

@@ -16,6 +16,7 @@ use super::handshake::{Done, Handshake, HandshakeError, handshake};
 use super::transport::Transport;
 use super::wire::Wire;
 use super::{Context, Phase, Serving};
+use crate::crowd::Busy;
 use crate::http::h1::{HeadLimits, HeadScan, Outgoing, ParsedHead, Refusal, Scanned, encode_head, parse_head, plan};
 use crate::http::h2::PREFACE;
 use crate::http::{Endpoint, InterimQueue, Method, ResponseBody, Status, Timing, Version, date};
@@ -94,8 +95,11 @@ pub async fn serve_gateway(transport: Transport, endpoint: Arc<Endpoint>, protoc
 /// Serves one connection that begins with TLS to its end. Abandon the future to cut it.
 pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<Certificates>, context: Arc<Context>) {
     let patience = context.serving.load().limits.header_timeout;
+    let busy = Busy::begin();
     // Boxed: what a handshake needs would else be carried along by every idle connection.
-    match Box::pin(handshake(socket, &certificates, patience, &context.drain)).await {
+    let handshake = Box::pin(handshake(socket, &certificates, patience, &context.drain)).await;
+    drop(busy);
+    match handshake {
         Handshake::Done(Done { secure, early, entry }) => {
             metrics::tls_handshake(true);
             let Some(entry) = entry else { return };

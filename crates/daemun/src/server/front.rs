@@ -26,6 +26,7 @@ pub(crate) use handlers::{behind_https_of, filters, limits};
 
 use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
+use crate::crowd;
 use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::http::TrustedProxies;
@@ -408,6 +409,7 @@ fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
                 .enable_all()
                 .max_blocking_threads(BLOCKING_THREADS)
                 .thread_keep_alive(Duration::from_secs(10))
+                .on_thread_park(crowd::rest)
                 .build()?;
             let handle = runtime.handle().clone();
             std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
