@@ -14,8 +14,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawF
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use bytes::Bytes;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use tokio::io::unix::AsyncFd;
@@ -31,7 +33,7 @@ pub use xslt::{Loader, Stylesheet, Transformed, Xslt};
 pub struct SharedMemory {
     address: NonNull<u8>,
     length: usize,
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
 }
 
 // SAFETY: the mapping lives as long as the value, has no thread affinity, and is only touched through atomics or, for
@@ -59,7 +61,7 @@ impl SharedMemory {
             )
         }?;
         let address = NonNull::new(address.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let memory = Self { address, length, descriptor };
+        let memory = Self { address, length, descriptor: Arc::new(descriptor) };
         let mut seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
         if readers_only {
             seals |= SealFlags::FUTURE_WRITE;
@@ -111,6 +113,26 @@ impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: mapped in `new` with this length; no reference outlives `self`. A failure leaves memory behind.
         let _ = unsafe { rustix::mm::munmap(self.address.as_ptr().cast(), self.length) };
+    }
+}
+
+/// A copy of `content` that nobody can change any more: the bytes, and a descriptor from which the kernel can send them.
+/// It is of pages of its own, so it is for what is some pages long.
+pub fn freeze(name: &str, content: &[u8]) -> io::Result<(Bytes, Arc<OwnedFd>)> {
+    let memory = SharedMemory::new(name, content.len(), true)?;
+    memory.write(0, content);
+    let descriptor = Arc::clone(&memory.descriptor);
+    Ok((Bytes::from_owner(Frozen(memory)), descriptor))
+}
+
+/// Memory that was written for the last time: whoever has the descriptor can only read, and the mapping is ours alone.
+struct Frozen(SharedMemory);
+
+impl AsRef<[u8]> for Frozen {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: mapped with this length for as long as `self` lives, sealed against being shortened, and nobody writes
+        // to it: the only way to do so, `SharedMemory::write`, is not to be reached from here.
+        unsafe { std::slice::from_raw_parts(self.0.address.as_ptr(), self.0.length) }
     }
 }
 

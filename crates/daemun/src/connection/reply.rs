@@ -85,6 +85,7 @@ impl Reply<'_> {
         let Response { status, reason, fields, body, .. } = response;
         let date = date::now();
         let head = move |out: &mut Vec<u8>| encode_head(out, plan, (status, reason.as_ref()), &fields, &date);
+        let body = if self.wire.transport.sends_files() { body } else { body.at_hand() };
         let close = if plan.connection == ConnectionField::Close { Sent::Close } else { Sent::KeepAlive };
         match body {
             ResponseBody::Full(bytes) if plan.sends_body => {
@@ -108,7 +109,7 @@ impl Reply<'_> {
 
     /// Whether the kernel can send the file by itself, and the file is likely to stay as it is meanwhile.
     fn may_sendfile(&self, file: &FileBody) -> bool {
-        self.wire.transport.sends_files() && file.version.is_at_rest()
+        self.wire.transport.sends_files() && file.is_still()
     }
 
     async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
@@ -133,9 +134,10 @@ impl Reply<'_> {
         }
         self.write_with(Bytes::new()).await?;
         let mut end = file.clone();
-        let bulk = end.split_to(file.length - LAST).length;
+        let is_frozen = file.memory.is_some();
+        let bulk = end.split_to(file.length - if is_frozen { 0 } else { LAST }).length;
         // Up to here it was seen to be in memory.
-        let mut warm = 0;
+        let mut warm = if is_frozen { bulk } else { 0 };
         while self.sent < bulk {
             let step = (bulk - self.sent).min(SENDFILE_STEP);
             if self.sent >= warm {
@@ -153,6 +155,9 @@ impl Reply<'_> {
             if written == SENDFILE_STEP {
                 tokio::task::yield_now().await;
             }
+        }
+        if is_frozen {
+            return Ok(());
         }
         let last = fetch(&end, end.offset, end.length).await;
         let last = last.and_then(|()| end.read_into(&mut self.wire.output).map_err(|error| error.to_string()));

@@ -206,7 +206,7 @@ impl<'a> Stream<'a> {
             keep_alive: true,
         });
         let head = response_head(status, &fields, plan.length, &date::now());
-        let bytes = match body {
+        let bytes = match body.at_hand() {
             ResponseBody::Full(bytes) if plan.sends_body => bytes,
             ResponseBody::File(file) if plan.sends_body && file.length <= SMALL_FILE => {
                 file.read().map_err(|error| Broken::Body(error.to_string()))?.into()

@@ -179,7 +179,7 @@ const PIECE: usize = 128 * 1024;
 const ENOUGH: usize = 16 * 1024;
 
 fn compressed(body: ResponseBody, compressor: Compressor) -> ResponseBody {
-    let source = match body {
+    let source = match body.at_hand() {
         ResponseBody::Full(bytes) => Source::Whole(bytes),
         ResponseBody::File(file) => Source::File(file),
         ResponseBody::Stream(stream) => Source::Stream(stream),

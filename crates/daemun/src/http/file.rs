@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use rustix::fs::Stat;
 use rustix::io::Errno;
 use rustix::time::{ClockId, clock_gettime};
@@ -24,6 +25,8 @@ pub struct FileBody {
     /// What the file was when this was promised. If it is another one at the end, the connection is cut too: half of one
     /// version and half of the other never looks whole.
     pub version: FileVersion,
+    /// The very bytes, where they are in memory too and nobody can change them or the file.
+    pub memory: Option<Bytes>,
 }
 
 /// What tells one content of an open file from another.
@@ -90,7 +93,8 @@ impl FileBody {
     #[must_use]
     pub fn split_to(&mut self, length: u64) -> Self {
         let length = length.min(self.length);
-        let first = Self { file: Arc::clone(&self.file), offset: self.offset, length, version: self.version };
+        let memory = self.memory.as_mut().map(|memory| memory.split_to(length as usize));
+        let first = Self { file: Arc::clone(&self.file), offset: self.offset, length, version: self.version, memory };
         self.offset += length;
         self.length -= length;
         first
@@ -99,6 +103,11 @@ impl FileBody {
     /// The descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// Whether the kernel can be trusted to send it as it is: nobody can write to it, or nobody has for a while.
+    pub fn is_still(&self) -> bool {
+        self.memory.is_some() || self.version.is_at_rest()
     }
 
     /// Whether what was read or sent up to now was of the version that was promised. To be asked after the last byte was
@@ -110,6 +119,10 @@ impl FileBody {
 
     /// Appends all of it to `output`, and nothing where it is not there any more or not what it was. Waits for the disk.
     pub fn read_into(&self, output: &mut Vec<u8>) -> io::Result<()> {
+        if let Some(memory) = &self.memory {
+            output.extend_from_slice(memory);
+            return Ok(());
+        }
         let begin = output.len();
         output.resize(begin + self.length as usize, 0);
         let read = self.fill(&mut output[begin..]).and_then(|()| self.check().map_err(io::Error::other));
@@ -154,7 +167,7 @@ mod tests {
         file.set_modified(SystemTime::now() - Duration::from_secs(3600)).unwrap();
         let version = FileVersion::of(&file).unwrap();
         let shared = Arc::new(OwnedFd::from(file.try_clone().unwrap()));
-        (file, FileBody { file: shared, offset: 1, length, version })
+        (file, FileBody { file: shared, offset: 1, length, version, memory: None })
     }
 
     #[test]

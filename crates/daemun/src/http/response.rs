@@ -70,6 +70,17 @@ pub enum ResponseBody {
     Tunnel(Box<dyn Tunnel>),
 }
 
+impl ResponseBody {
+    /// The same, as bytes where they are in memory: for whoever cannot have the kernel send a file.
+    #[must_use]
+    pub fn at_hand(self) -> Self {
+        match self {
+            Self::File(FileBody { memory: Some(bytes), .. }) => Self::Full(bytes),
+            other => other,
+        }
+    }
+}
+
 /// A body that is still coming.
 pub trait BodyStream: Send {
     /// The next bytes, `None` at the end. An error cuts the connection: a broken body never looks whole.

@@ -14,10 +14,14 @@ use super::conditional::{self, Validators};
 use super::dress::Dress;
 use super::range::Part;
 use crate::http::{Fields, FileBody, FileVersion, ResponseBody, date};
+use crate::sys;
 
-/// Files up to this length are held in memory. `sendfile` begins to pay only above some tens of KiB; below, one
-/// `writev` of head and body is cheaper.
+/// Files up to this length are held in memory.
 pub(super) const SMALL: u64 = 128 * 1024;
+
+/// From this length on what is in memory is sent by the kernel, from where nobody can change it: `sendfile` costs a system
+/// call more than one `writev` of head and body, and half the processor time of 100 KiB.
+const SENT_BY_KERNEL: u64 = 32 * 1024 + 1;
 
 /// Time after which a file's times can be trusted to change with its content: the coarsest clock of a file system in
 /// use is FAT's, with 2 s. Until then two different contents can carry the same times.
@@ -127,6 +131,8 @@ pub(super) struct Representation {
 #[derive(Debug)]
 enum Content {
     Memory(Bytes),
+    /// The same bytes behind a descriptor.
+    Frozen(Bytes, Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
 }
 
@@ -217,7 +223,10 @@ impl Entry {
 
     /// Bytes that it holds in memory.
     pub(super) fn held(&self) -> usize {
-        let held = |one: &Representation| if let Content::Memory(bytes) = &one.content { bytes.len() } else { 0 };
+        let held = |one: &Representation| match &one.content {
+            Content::Memory(bytes) | Content::Frozen(bytes, _) => bytes.len(),
+            Content::Open(_) => 0,
+        };
         held(&self.plain) + self.variants.iter().map(held).sum::<usize>()
     }
 
@@ -225,7 +234,7 @@ impl Entry {
     /// each of which sets the change time. One system call for a file that is not in memory; none for one that is.
     pub(super) fn has_changed(&self) -> bool {
         std::iter::once(&self.plain).chain(&self.variants).any(|one| match &one.content {
-            Content::Memory(_) => false,
+            Content::Memory(_) | Content::Frozen(..) => false,
             Content::Open(file) => rustix::fs::fstat(file).map_or(true, |stat| {
                 let (size, modified) = (stat.st_size as u64, (stat.st_mtime, stat.st_mtime_nsec as i64));
                 let changed = (stat.st_ctime, stat.st_ctime_nsec as i64);
@@ -237,7 +246,7 @@ impl Entry {
     /// Descriptors that it holds open.
     pub(super) fn descriptors(&self) -> usize {
         let all = std::iter::once(&self.plain).chain(&self.variants);
-        all.filter(|one| matches!(one.content, Content::Open(_))).count()
+        all.filter(|one| !matches!(one.content, Content::Memory(_))).count()
     }
 }
 
@@ -280,18 +289,18 @@ impl Representation {
 
     /// A part of it that lies within it.
     pub(super) fn part(&self, part: Part) -> ResponseBody {
+        let Part { first: offset, length } = part;
+        let slice = |bytes: &Bytes| bytes.slice(offset as usize..(offset + length) as usize);
+        let version = self.identity.version();
         match &self.content {
-            Content::Memory(bytes) => {
-                ResponseBody::Full(bytes.slice(part.first as usize..(part.first + part.length) as usize))
+            Content::Memory(bytes) => ResponseBody::Full(slice(bytes)),
+            Content::Frozen(bytes, _) if length < SENT_BY_KERNEL => ResponseBody::Full(slice(bytes)),
+            Content::Frozen(bytes, file) => {
+                let memory = Some(slice(bytes));
+                ResponseBody::File(FileBody { file: Arc::clone(file), offset, length, version, memory })
             }
             Content::Open(file) => {
-                let version = self.identity.version();
-                ResponseBody::File(FileBody {
-                    file: Arc::clone(file),
-                    offset: part.first,
-                    length: part.length,
-                    version,
-                })
+                ResponseBody::File(FileBody { file: Arc::clone(file), offset, length, version, memory: None })
             }
         }
     }
@@ -341,7 +350,9 @@ fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
             return Ok(Some(Content::Open(Arc::new(OwnedFd::from(opened.file.try_clone()?)))));
         }
         if let Some(bytes) = read_as(&opened.file, &opened.metadata)? {
-            return Ok(Some(Content::Memory(bytes)));
+            let frozen =
+                (bytes.len() as u64 >= SENT_BY_KERNEL).then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
+            return Ok(Some(frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(bytes, file))));
         }
         opened.metadata = opened.file.metadata()?;
     }

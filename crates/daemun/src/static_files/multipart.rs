@@ -32,7 +32,7 @@ pub(super) fn body(
         head.extend_from_slice(content_type);
         head.extend_from_slice(format!("\r\nContent-Range: bytes {first}-{last}/{length}\r\n\r\n").as_bytes());
         pieces.push_back(Piece::Bytes(Bytes::from(head)));
-        match body(*part) {
+        match body(*part).at_hand() {
             ResponseBody::Full(bytes) => pieces.push_back(Piece::Bytes(bytes)),
             ResponseBody::File(file) => pieces.push_back(Piece::File(file)),
             ResponseBody::Empty | ResponseBody::LengthOnly(_) | ResponseBody::Stream(_) | ResponseBody::Tunnel(_) => {}

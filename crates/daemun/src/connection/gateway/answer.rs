@@ -89,7 +89,7 @@ impl Reply<'_> {
         });
         let mut head = Vec::with_capacity(512);
         write_response(&mut head, self.is_http, (status, reason.as_ref()), &fields, plan.length);
-        let stream: Pin<Box<dyn BodyStream>> = match body {
+        let stream: Pin<Box<dyn BodyStream>> = match body.at_hand() {
             ResponseBody::Tunnel(_) => return Err(("no other protocol can be spoken here".to_owned(), false)),
             _ if !plan.sends_body => {
                 self.outbox.put_now(head.into());

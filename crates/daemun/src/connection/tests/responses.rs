@@ -273,7 +273,7 @@ fn file(length: usize, offset: u64, sent: u64) -> (Vec<u8>, impl Fn(Request) -> 
     let file = Arc::new(OwnedFd::from(file));
     let part = bytes[(offset as usize).min(length)..((offset + sent) as usize).min(length)].to_vec();
     let version = FileVersion::of(&*file).unwrap();
-    let body = FileBody { file, offset, length: sent, version };
+    let body = FileBody { file, offset, length: sent, version, memory: None };
     (part, move |_| Response::new(Status::OK).with_body(ResponseBody::File(body.clone())))
 }
 

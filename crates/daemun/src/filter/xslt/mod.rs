@@ -390,7 +390,7 @@ enum Ungathered {
 
 /// All of a body, if it is not longer than this.
 async fn gathered(body: ResponseBody, most: u64) -> Result<Bytes, Ungathered> {
-    match body {
+    match body.at_hand() {
         ResponseBody::Empty | ResponseBody::LengthOnly(_) => Ok(Bytes::new()),
         ResponseBody::Full(bytes) if bytes.len() as u64 <= most => Ok(bytes),
         ResponseBody::File(file) if file.length <= most => {

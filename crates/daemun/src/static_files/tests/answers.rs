@@ -42,6 +42,21 @@ async fn small_files_come_from_memory_and_large_ones_from_their_descriptor() {
 }
 
 #[tokio::test]
+async fn what_is_sent_out_of_memory_by_the_kernel_does_not_change_with_its_file() {
+    let content: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
+    let site = Site::new(&[("some", &content)]);
+    let answer = site.get("/some").await;
+    let ResponseBody::File(file) = answer.response.unwrap().body else { panic!("it has a descriptor") };
+    std::fs::write(site.path("some"), b"another").unwrap();
+    assert_eq!(file.memory.as_deref(), Some(&content[..]));
+    let mut sent = vec![0; content.len()];
+    std::fs::File::from(file.file.try_clone().unwrap()).read_exact_at(&mut sent, 0).unwrap();
+    assert!(sent == content);
+    assert!(rustix::fs::ftruncate(&*file.file, 0).is_err(), "nobody can");
+    assert!(rustix::io::pwrite(&*file.file, b"x", 0).is_err());
+}
+
+#[tokio::test]
 async fn other_methods_are_told_which_there_are() {
     let site = Site::new(&[("a.txt", b"a")]);
     for target in ["/a.txt", "/none"] {

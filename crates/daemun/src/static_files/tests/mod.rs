@@ -218,7 +218,7 @@ async fn answer(result: Result<Outcome, HandlerError>) -> Answer {
             let file = fs::File::from(part.file.try_clone().unwrap());
             let mut bytes = vec![0; part.length as usize];
             file.read_exact_at(&mut bytes, part.offset).unwrap();
-            (bytes, part.length, true)
+            (bytes, part.length, part.memory.is_none())
         }
         ResponseBody::Stream(_) => {
             let ResponseBody::Stream(mut stream) = std::mem::replace(&mut response.body, ResponseBody::Empty) else {
