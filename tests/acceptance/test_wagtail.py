@@ -126,16 +126,17 @@ def test_wagtail_works_in_a_browser(server: Server, page: Page, tmp_path: Path) 
     page.eval_on_selector("form[enctype]", "form => form.requestSubmit()")
     page.wait_for_url(re.compile(r"/admin/images/$"))
     page.wait_for_selector("img[src^='/media/']")
-    page.wait_for_function("""() => {
-        const image = document.querySelector("img[src^='/media/']");
-        return image && image.complete && image.naturalWidth > 0;
-    }""")
     source = page.get_attribute("img[src^='/media/']", "src")
     assert source is not None
     assert source.startswith("/media/")
     media = server.get(source)
     assert media.status == 200
     assert media.headers["Content-Type"].startswith("image/")
+    shoot(page, "images", tmp_path)
+    page.wait_for_function("""() => {
+        const image = document.querySelector("img[src^='/media/']");
+        return image && image.complete && image.naturalWidth > 0;
+    }""")
     shoot(page, "images", tmp_path)
 
     # The home page's own type is the only one of a fresh project; a page below it is made and published.

@@ -41,7 +41,7 @@ pub fn run(settings: &Settings, progress: &dyn Progress) -> Result<Report, Error
     let hashed = match (&settings.hashing, &rewriter) {
         (Some(hashing), Some(rewriter)) => {
             progress.begin("rewriting references", listing.files.len());
-            Some(rewrite(hashing, rewriter, &listing.files, &snapshots, settings)?)
+            Some(rewrite(hashing, rewriter, &listing.files, &snapshots, settings, &mut report)?)
         }
         _ => None,
     };
@@ -127,11 +127,12 @@ fn rewrite(
     files: &[Found],
     snapshots: &[Snapshot],
     settings: &Settings,
+    report: &mut Report,
 ) -> Result<Hashed, Error> {
     // Looking for references takes the time, and needs no order; putting them right needs it.
-    let look = |(found, snapshot): (&Found, &Snapshot)| -> Result<(bool, Option<String>), Error> {
+    let look = |(found, snapshot): (&Found, &Snapshot)| -> Result<(bool, Option<String>, Option<Error>), Error> {
         if !rewriter.is_adjustable(&found.name) {
-            return Ok((false, None));
+            return Ok((false, None, None));
         }
         let bytes = snapshot.content.bytes()?;
         let text = std::str::from_utf8(&bytes).map_err(|error| {
@@ -142,24 +143,25 @@ fn rewrite(
         let text = match text {
             Ok(text) => text,
             // Left as it is, then.
-            Err(_) if settings.lenient => return Ok((true, None)),
+            Err(error) if settings.lenient => return Ok((true, None, Some(error))),
             Err(error) => return Err(error),
         };
         let any = rewriter.finds_any(&found.name[found.below..], text);
-        Ok((true, any.then(|| text.to_owned())))
+        Ok((true, any.then(|| text.to_owned()), None))
     };
     let looked = files.par_iter().zip(snapshots).map(look).collect::<Result<Vec<_>, Error>>()?;
     let inputs: Vec<Input<'_>> = files
         .iter()
         .zip(snapshots)
         .zip(&looked)
-        .map(|((found, snapshot), (adjustable, text))| Input {
+        .map(|((found, snapshot), (adjustable, text, _))| Input {
             found,
             snapshot,
             text: text.as_deref(),
             adjustable: *adjustable,
         })
         .collect();
+    report.warnings.extend(looked.iter().filter_map(|(_, _, fault)| fault.as_ref()).map(Error::to_string));
     hashing::run(hashing, rewriter, &inputs, &settings.destination, settings.lenient)
 }
 

@@ -138,12 +138,19 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
 fn uncollected(info: &DjangoInfo) -> Finding {
     if info.storage_needs_manifest && !info.manifest_exists {
         let storage = info.storage.as_deref().unwrap_or("the static files storage");
-        let manifest = info.manifest_path.as_deref().unwrap_or("staticfiles.json in STATIC_ROOT");
+        let (why, mend) = if info.static_root.is_none() && info.manifest_path.is_none() {
+            let mend = "paste STATIC_ROOT = BASE_DIR / \"staticfiles\" and run daemun serve --collect";
+            (String::from("STATIC_ROOT, where it would lie, is not set"), mend)
+        } else {
+            let manifest = info.manifest_path.as_deref().unwrap_or("staticfiles.json in STATIC_ROOT");
+            let mend =
+                "collect the files first: daemun collect, daemun serve --collect, or python manage.py collectstatic";
+            (format!("{manifest} is not there"), mend)
+        };
         let message = format!(
-            "{storage} needs a manifest and {manifest} is not there: every page that uses {{% static %}} will be 500 \
-             (Missing staticfiles manifest entry)"
+            "{storage} needs a manifest and {why}: every page that uses {{% static %}} will be 500 (Missing staticfiles \
+             manifest entry)"
         );
-        let mend = "collect the files first: daemun collect, daemun serve --collect, or python manage.py collectstatic";
         return finding(info, "D106", "STORAGES", message).mend(mend);
     }
     let served = "static files are served from the finders, without long caching";
@@ -268,6 +275,9 @@ mod tests {
         let warning = examine(&info).warnings.remove(1).told();
         assert!(warning.contains("ManifestStaticFilesStorage needs a manifest"), "{warning}");
         assert!(warning.contains("will be 500") && warning.contains("--collect"), "{warning}");
+        let nowhere = DjangoInfo { manifest_path: None, static_root: None, ..info };
+        let warning = examine(&nowhere).warnings.remove(1).told();
+        assert!(warning.contains("is not set: every page") && warning.contains("paste STATIC_ROOT"), "{warning}");
     }
 
     #[test]

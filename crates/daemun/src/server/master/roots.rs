@@ -8,14 +8,18 @@ use crate::check::sent_for_programs;
 use crate::config::{Configuration, HandlerSettings};
 use crate::server::plan::ToFront;
 
-/// How often folders are looked for that were not there, or have been replaced since.
-pub(super) const LOOK: Duration = Duration::from_secs(2);
+/// How often folders are looked at that may have been replaced.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How often, while one of them is not there: the first upload makes MEDIA_ROOT, and the page after it shows the picture.
+pub(super) const LOOK_FOR_MISSING: Duration = Duration::from_millis(100);
 
 impl Master {
     /// Folders that were not there at the last plan, or that have been replaced since (`rm -r`, a release switched by a
     /// symlink), are opened again and the routes swapped, without touching any worker.
     pub(super) async fn look_for_roots(&mut self) {
-        self.later(LOOK, Event::LookForRoots);
+        let is_complete = self.roots.iter().all(Option::is_some);
+        self.later(if is_complete { LOOK } else { LOOK_FOR_MISSING }, Event::LookForRoots);
         if self.change.is_some() || self.phase != Phase::Running {
             return;
         }

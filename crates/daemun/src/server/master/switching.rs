@@ -138,7 +138,7 @@ impl Master {
             self.say_where();
             self.replace_old().await;
             self.sign_of_life().await;
-            self.later(roots::LOOK, Event::LookForRoots);
+            self.later(roots::LOOK_FOR_MISSING, Event::LookForRoots);
             self.look_at_workers().await;
         } else {
             self.renew_launcher().await;
