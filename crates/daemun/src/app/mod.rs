@@ -5,6 +5,8 @@
 //! 3. [`lane`]: frames are written to the worker and read from it, many at a time.
 //! 4. [`exchange`]: what comes back reaches the waiting task; [`answer`] makes a response of it.
 //!
+//! Who has a request at any moment, also when a worker dies or is asked for it back, is said by [`handover`].
+//!
 //! Beside that way stands the [`zygote`](Zygote): the process that has imported an application and forks its workers; the
 //! supervisor starts it.
 //!
@@ -15,6 +17,7 @@ mod broken;
 pub mod collect;
 mod exchange;
 mod handler;
+mod handover;
 mod lane;
 mod pace;
 mod pool;

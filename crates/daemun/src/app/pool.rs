@@ -21,12 +21,13 @@ use tokio::sync::Notify;
 
 use super::broken::Broken;
 use super::exchange::{Event, Exchange, Failure, Place};
+use super::handover::SlotState;
 use super::pace::Pace;
 use super::report::{Admission, Counts, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
-use super::worker::{Lane, Outgoing, SlotState, Worker};
+use super::worker::{Lane, Outgoing, Worker};
 use crate::sys::SharedMemory;
 pub use figures::PoolFigures;
 pub use flights::PoolFlight;
@@ -229,7 +230,14 @@ impl Pool {
         let serial = admission.serial;
         let key = LaneKey { serial, thread: hello.thread };
         let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::default() };
+        if hello.threads != admission.threads {
+            return Err(format!("it has {} threads, not {}", hello.threads, admission.threads).into());
+        }
         if hello.thread == 0 {
+            if state.worker(serial).is_some() {
+                // Its lanes before are not known to be closed yet. What is in flight on them must not be forgotten.
+                return Err(TurnedAway::TooEarly);
+            }
             let worker = self.new_worker(&state, admission, hello, now)?;
             let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned();
             admitted.page = worker.page.length() as u32;
@@ -238,7 +246,6 @@ impl Pool {
                 admitted.arena = arena.length();
                 admitted.descriptors.push(duplicate(arena.as_fd()).map_err(|error| error.to_string())?);
             }
-            state.workers.retain(|worker| worker.serial != serial);
             state.workers.push(worker);
         }
         let home = serial as usize % self.event_loops;

@@ -12,6 +12,8 @@ pub struct Admission {
     pub serial: u32,
     /// The generation of the application's code that it runs.
     pub generation: u64,
+    /// How many threads it was told to have.
+    pub threads: u16,
 }
 
 /// What the pool tells the supervisor.

@@ -70,6 +70,10 @@ pub(super) enum LaneError {
     Truncated,
     #[error("unexpected {0:?}")]
     Unexpected(Kind),
+    #[error("it sends more of an answer than it was given credit for")]
+    Flood,
+    #[error("it asks for more of a request body without reading what it was sent")]
+    Unread,
     #[error("no hello within {} s", HELLO_DEADLINE.as_secs())]
     Late,
 }

@@ -45,6 +45,8 @@ pub struct Start<'a> {
 pub struct Zygote {
     /// Its process id.
     pub pid: i32,
+    /// How many threads each of its workers has.
+    pub threads: u16,
     commands: OwnedWriteHalf,
 }
 
@@ -291,7 +293,7 @@ impl Zygote {
             }),
         };
         write_line(&mut commands, &orders).await?;
-        Ok((Self { pid, commands }, BufReader::new(reader)))
+        Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))
     }
 
     /// Asks for a worker; the answer is [`ZygoteMessage::Forked`] or [`ZygoteMessage::ForkFailed`].
