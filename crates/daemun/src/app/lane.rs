@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::pool::Pool;
+use super::report::Parting;
 use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal, TurnedAway};
 use super::worker::Outgoing;
 
@@ -52,7 +53,7 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     let stream = stream.into_std().ok()?;
     let pool = Arc::clone(pool);
     Some((home, async move {
-        let Ok(stream) = UnixStream::from_std(stream) else { return pool.lost(key, "cannot be watched") };
+        let Ok(stream) = UnixStream::from_std(stream) else { return pool.lost(key, Parting::Closed) };
         Lane {
             stream,
             key,
@@ -104,8 +105,7 @@ impl Lane {
     /// Until the worker closes it, breaks the protocol, or the pool drops it.
     async fn run(mut self, pool: &Pool) {
         let result = poll_fn(|context| self.poll(context, pool)).await;
-        let reason = result.map_or_else(|error| error.to_string(), |()| String::from("closed by the worker"));
-        pool.lost(self.key, &reason);
+        pool.lost(self.key, result.map_or_else(LaneError::parting, |()| Parting::Closed));
     }
 
     fn poll(&mut self, context: &mut Context<'_>, pool: &Pool) -> Poll<Result<(), LaneError>> {

@@ -32,7 +32,7 @@ pub use broken::Broken;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Pool, PoolFigures, PoolFlight};
-pub use report::{Admission, Counts, Reports, WorkerReport};
+pub use report::{Admission, Counts, Parting, Reports, WorkerReport};
 pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
 pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 

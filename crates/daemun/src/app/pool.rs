@@ -23,7 +23,7 @@ use super::broken::Broken;
 use super::exchange::{Event, Exchange, Failure, Place};
 use super::handover::SlotState;
 use super::pace::Pace;
-use super::report::{Admission, Counts, Reports, WorkerReport};
+use super::report::{Admission, Counts, Parting, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
@@ -388,8 +388,8 @@ impl Pool {
     }
 
     /// A lane is gone, and with it the whole worker, unless it was told to: what the worker had not started goes
-    /// elsewhere, the rest has failed.
-    pub(super) fn lost(&self, key: LaneKey, reason: &str) {
+    /// elsewhere, the rest has failed. It does not come back: whatever it was that closed a lane, its state is unknown.
+    pub(super) fn lost(&self, key: LaneKey, parting: Parting) {
         let now = Instant::now();
         let mut wakers = Vec::new();
         let mut state = self.state();
@@ -398,7 +398,10 @@ impl Pool {
             return;
         }
         let worker = state.workers.swap_remove(index);
+        state.admissions.retain(|_, admission| admission.serial != worker.serial);
         let mut reports = Vec::new();
+        let is_in_order = parting == Parting::Closed && worker.retiring && worker.in_flight() == 0;
+        let parting = if is_in_order { Parting::InOrder } else { parting };
         let serving = state.recover(&worker, now, &mut wakers, &mut reports);
         state.dispatch(now, &mut wakers);
         drop(state);
@@ -406,7 +409,7 @@ impl Pool {
         wakers.extend(worker.lanes.iter().filter_map(|lane| lane.signal.take_waker()));
         wake(wakers);
         let (serial, served) = (worker.serial, worker.served);
-        self.report(WorkerReport::Lost { serial, served, serving, reason: reason.to_owned() });
+        self.report(WorkerReport::Lost { serial, served, serving, parting });
         for report in reports {
             self.report(report);
         }

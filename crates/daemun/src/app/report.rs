@@ -32,8 +32,8 @@ pub enum WorkerReport {
         served: u64,
         /// What it was serving, with the seconds since each was sent to it.
         serving: Vec<(String, f32)>,
-        /// Why, as far as the front knows.
-        reason: String,
+        /// How its lanes came to be closed.
+        parting: Parting,
     },
     /// A request that this worker was serving when it died is sent to another, once.
     Replayed {
@@ -92,6 +92,17 @@ pub enum WorkerReport {
         /// Why.
         reason: String,
     },
+}
+
+/// How the connection of a worker ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Parting {
+    /// It was told to end, and had nothing left to do.
+    InOrder,
+    /// It closed a lane, as the kernel does for a process that ends.
+    Closed,
+    /// It broke the protocol in this way: what it says cannot be believed any more.
+    Breach(String),
 }
 
 /// What has happened to the requests of an application, beyond being answered.
