@@ -205,6 +205,8 @@ def application(environ, start_response):
 """
 
 SETTINGS = """\
+[server]
+max_body = "2GiB"
 [app.hostile]
 wsgi = "hostile:application"
 processes = 1

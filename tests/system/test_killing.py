@@ -142,7 +142,7 @@ class Killer:
         while time.monotonic() < end:
             # The time between two is what is random here: from at once to long enough for all to be well again.
             time.sleep(self._choose.choice([0.0, 0.001, 0.01, 0.05, 0.1, 0.3, 0.6]))
-            kind = self._choose.choices(["worker", "zygote", "front"], [20, 2, 1])[0]
+            kind = self._choose.choices(["worker", "zygote", "front"], [16, 2, 2])[0]
             self._kill(kind)
 
     def _kill(self, kind: str) -> None:

@@ -49,6 +49,10 @@ def made_group() -> Path | None:
             group.mkdir()
         except OSError:
             continue
+        if not (group / "cgroup.procs").exists():
+            # No control group: beside those of version 1 stands an ordinary folder.
+            group.rmdir()
+            continue
         try:
             for file, limit in limits.items():
                 # Whether swap counts is not the same on every kernel.

@@ -234,6 +234,7 @@ struct Tools<'a> {
     program: &'a Path,
     stamp: &'a Path,
     refresh: bool,
+    debugger: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -286,10 +287,11 @@ impl Zygote {
             ready: settings.ready.as_deref(),
             hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
-            development: settings.development.zip(start.development).map(|(wished, (program, stamp))| Tools {
+            development: settings.development.as_ref().zip(start.development).map(|(wished, (program, stamp))| Tools {
                 program,
                 stamp,
                 refresh: wished.refresh,
+                debugger: wished.debugger.as_deref(),
             }),
         };
         write_line(&mut commands, &orders).await?;
