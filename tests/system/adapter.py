@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import IO, Any
 
 from server import DEADLINE
@@ -19,13 +20,26 @@ Message = dict[str, Any]
 class Session:
     """A conversation with an adapter, over any two streams."""
 
-    def __init__(self, reading: IO[bytes], writing: IO[bytes]) -> None:
+    def __init__(self, reading: IO[bytes], writing: IO[bytes], connection: socket.socket | None = None) -> None:
         self._reading = reading
         self._writing = writing
+        self._connection = connection
         self._number = 0
         self._kept: list[Message] = []
         self._arrived: queue.Queue[Message] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Hang up; an adapter that is spoken with over its own input and output has been ended before."""
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
+        self._thread.join(DEADLINE)
+        for stream in (self._reading, self._writing):
+            with suppress(OSError):
+                stream.close()
 
     def _read(self) -> None:
         while line := self._reading.readline():
@@ -93,4 +107,4 @@ def at(host: str, port: int) -> Session:
     """Speak with an adapter that listens there."""
     connection = socket.create_connection((host, port), DEADLINE)
     connection.settimeout(None)
-    return Session(connection.makefile("rb"), connection.makefile("wb"))
+    return Session(connection.makefile("rb"), connection.makefile("wb"), connection)

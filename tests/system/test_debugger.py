@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import adapter
@@ -31,6 +34,7 @@ class Editor:
 
     def __init__(self, folder: Path, breakpoints: dict[str, list[int]]) -> None:
         self._breakpoints = breakpoints
+        self._joined: list[adapter.Session] = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "debugpy.adapter"],
             cwd=folder,
@@ -55,12 +59,12 @@ class Editor:
             subProcess=True,
         )
         self.pid = int(self.session.event("process")["systemProcessId"])
-        self.port = 0
 
     def worker(self) -> adapter.Session:
         """Take over the next process that joins."""
         wanted = self.session.event("debugpyAttach")
         session = adapter.at(wanted["connect"]["host"], wanted["connect"]["port"])
+        self._joined.append(session)
         session.begin("attach", self._breakpoints, **wanted)
         return session
 
@@ -71,10 +75,18 @@ class Editor:
             said += self.session.event("output")["output"]
         return int(found[1])
 
+    def stop(self) -> None:
+        """Press the button that ends the session."""
+        self.session.answer(self.session.request("disconnect", terminateDebuggee=True))
+
     def close(self) -> None:
-        """End the session as an editor does."""
-        self.session.request("disconnect", terminateDebuggee=True)
+        """Close the editor, whatever it still runs."""
+        for pid in [*children(self.process.pid), self.process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
+        for session in [self.session, *self._joined]:
+            session.close()
 
 
 @pytest.fixture
@@ -84,8 +96,7 @@ def editor(tmp_path: Path) -> Iterator[Editor]:
     path.write_text(APP)
     editor = Editor(tmp_path, {str(path): [1, 5]})
     yield editor
-    if editor.process.poll() is None:
-        editor.close()
+    editor.close()
 
 
 def stopped(session: adapter.Session) -> tuple[int, int, int]:
@@ -120,7 +131,7 @@ def test_breakpoints_stop_import_and_request_and_the_answer_can_be_changed(edito
     assert answers == [b"mended"]
     below = children(editor.pid)
     assert below
-    editor.close()
+    editor.stop()
     end = time.monotonic() + DEADLINE
     while any(alive(pid) for pid in below):
         assert time.monotonic() < end, "the server outlived the editor's session"

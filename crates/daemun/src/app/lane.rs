@@ -41,6 +41,8 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     let (key, home, welcome) = match greeting.and_then(|hello| pool.admit(pid, hello)) {
         Ok(admitted) => admitted,
         Err(TurnedAway::TooEarly) => return None,
+        // One that was ended while it waited is no stranger.
+        Err(TurnedAway::Because(_)) if matches!(stream.try_read(&mut [0; 1]), Ok(0)) => return None,
         Err(TurnedAway::Because(reason)) => {
             pool.refused(pid, &reason);
             return None;

@@ -215,7 +215,7 @@ impl Master {
         let certificate = Certificate { name, serial, ended, worker, python, by_oom };
         let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
         if change && let Some(why) = ended.code.and_then(unfit) {
-            let why = format!("{name}: a worker {why}; its log stands above");
+            let why = format!("{name}: a worker {why}; the log of the server says more");
             return self.later(Duration::ZERO, Event::Unfit(worker.generation, why));
         }
         if worker.generation != app.generation && !change {
