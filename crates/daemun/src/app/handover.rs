@@ -133,7 +133,7 @@ impl<Moment: Copy> SlotState<Moment> {
     /// that is for workers in plain Python, which have no barrier.
     pub(super) fn look<B: Byte>(
         &mut self,
-        flags: Flags<'_, B>,
+        flags: &Flags<'_, B>,
         now: Moment,
         is_visible: impl Fn(Moment) -> bool,
     ) -> bool {

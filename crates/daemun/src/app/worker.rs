@@ -208,7 +208,7 @@ impl Worker {
         let mut taken = Vec::new();
         for slot in lanes[thread].slots_mut() {
             let Some(flags) = flags(page, thread, slot.id) else { continue };
-            if slot.state.look(flags, now, &is_visible) {
+            if slot.state.look(&flags, now, &is_visible) {
                 taken.push(Arc::clone(&slot.exchange));
             }
         }

@@ -267,6 +267,13 @@ impl Zygote {
             None => process::spawn(command, setup)?,
         };
         let (reader, mut commands) = UnixStream::from_std(ours)?.into_split();
+        let wished = settings.development.as_ref().zip(start.development);
+        let tools = wished.map(|(wished, (program, stamp))| Tools {
+            program,
+            stamp,
+            refresh: wished.refresh,
+            debugger: wished.debugger.as_deref(),
+        });
         let orders = Orders {
             name: &settings.name,
             mounts: settings.mounts.iter().map(|mount| (&*mount.path, &*mount.callable)).collect(),
@@ -287,12 +294,7 @@ impl Zygote {
             ready: settings.ready.as_deref(),
             hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
-            development: settings.development.as_ref().zip(start.development).map(|(wished, (program, stamp))| Tools {
-                program,
-                stamp,
-                refresh: wished.refresh,
-                debugger: wished.debugger.as_deref(),
-            }),
+            development: tools,
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))

@@ -169,7 +169,7 @@ impl Front {
     /// Looks at each request once, as behind a silent thread.
     fn look(&mut self) {
         for (at, request) in self.requests.iter_mut().enumerate().filter(|(_, request)| request.in_flight) {
-            request.again += u8::from(request.state.look(self.lane.flags(at), (), |()| true));
+            request.again += u8::from(request.state.look(&self.lane.flags(at), (), |()| true));
         }
     }
 

@@ -15,6 +15,30 @@ const LEAVING: Duration = Duration::from_secs(10);
 const ENDING: Duration = Duration::from_secs(1);
 
 impl Master {
+    /// The connection of a worker has ended.
+    fn worker_lost(&mut self, name: &str, serial: u32, words: LastWords, parting: Parting) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        if let Some((worker, _)) = app.ended.get_mut(&serial) {
+            worker.last_words = Some(words);
+            self.told_of_end(name, serial);
+        } else if let Some(worker) = app.workers.get_mut(&serial) {
+            worker.last_words = Some(words);
+            // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
+            let pid = worker.pid;
+            let patience = match parting {
+                Parting::InOrder => LEAVING,
+                Parting::Closed => ENDING,
+                Parting::Breach(how) => {
+                    self.errors.error(format_args!(
+                        "{name}: worker {serial} (pid {pid}) broke the protocol and is ended: {how}"
+                    ));
+                    Duration::ZERO
+                }
+            };
+            self.later(patience, Event::Overdue(pid));
+        }
+    }
+
     pub(super) async fn worker_reported(&mut self, name: &str, report: WorkerReport) -> bool {
         let Some(app) = self.apps.get_mut(name) else { return false };
         match report {
@@ -27,25 +51,7 @@ impl Master {
                 return self.check_connected().await;
             }
             WorkerReport::Lost { serial, served, serving, parting } => {
-                if let Some((worker, _)) = app.ended.get_mut(&serial) {
-                    worker.last_words = Some(LastWords { served, serving });
-                    self.told_of_end(name, serial);
-                } else if let Some(worker) = app.workers.get_mut(&serial) {
-                    worker.last_words = Some(LastWords { served, serving });
-                    // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
-                    let pid = worker.pid;
-                    let patience = match parting {
-                        Parting::InOrder => LEAVING,
-                        Parting::Closed => ENDING,
-                        Parting::Breach(how) => {
-                            self.errors.error(format_args!(
-                                "{name}: worker {serial} (pid {pid}) broke the protocol and is ended: {how}"
-                            ));
-                            Duration::ZERO
-                        }
-                    };
-                    self.later(patience, Event::Overdue(pid));
-                }
+                self.worker_lost(name, serial, LastWords { served, serving }, parting);
             }
             WorkerReport::Replayed { serial, request } => self.errors.warning(format_args!(
                 "{name}: {request} was being served by worker {serial} when that died; it is sent to another, once"
