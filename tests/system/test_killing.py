@@ -13,11 +13,12 @@ import re
 import signal
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from server import DEADLINE, Server, alive, children, eventually, front
+from server import DEADLINE, Server, alive, children, eventually
 
 SECONDS = float(os.environ.get("DAEMUN_KILL_SECONDS", "10"))
 CLIENTS = 12
@@ -125,6 +126,14 @@ class Clients:
         return "right" if found == one.name.encode() else f"wrong: {found!r}"
 
 
+def command(pid: int) -> bytes:
+    """Give the words that a process was started with; of one that is gone, none."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 class Killer:
     """Kills one process after another."""
 
@@ -148,13 +157,13 @@ class Killer:
     def _kill(self, kind: str) -> None:
         zygotes = {int(line) for line in (self._folder / "zygotes").read_text().split()}
         ours = [pid for pid in children(self._server.pid) if alive(pid)]
-        python = [pid for pid in ours if b"daemun_worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        python = [pid for pid in ours if b"daemun_worker" in command(pid)]
         if kind == "worker":
             candidates = [pid for pid in python if pid not in zygotes]
         elif kind == "zygote":
             candidates = [pid for pid in python if pid in zygotes]
         else:
-            candidates = [front(self._server)]
+            candidates = [pid for pid in ours if b"--role=front" in command(pid)]
         if not candidates:
             return
         pid = self._choose.choice(sorted(candidates))
@@ -164,8 +173,9 @@ class Killer:
             self.fronts.append(time.monotonic())
         elif kind == "worker":
             self.workers.add(pid)
-        os.kill(pid, number)
-        self.count[kind] += 1
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+            self.count[kind] += 1
 
 
 def account(
