@@ -36,6 +36,7 @@ pub(super) struct Worker {
     pub(super) retiring: bool,
     /// Kept free of others for a request that may have killed a worker.
     pub(super) is_reserved: bool,
+    /// Requests that it has answered; what was taken back from it is not among them.
     pub(super) served: u64,
     /// Requests after which it asks to be replaced.
     pub(super) lifetime: Option<u64>,
@@ -179,7 +180,6 @@ impl Worker {
         let lane = self.lanes.get_mut(thread as usize)?;
         let slot = lane.slots[id as usize % SLOTS].take_if(|slot| slot.id == id)?;
         lane.free |= 1 << (id as usize % SLOTS);
-        self.served += 1;
         Some(slot)
     }
 

@@ -82,6 +82,7 @@ impl State {
         }
         if last {
             worker.release(key.thread, id);
+            worker.served += 1;
         }
         Ok(())
     }
