@@ -282,9 +282,7 @@ def connect_debugger(wish):
         import debugpy
 
         # Of the process that was started: the editor knows no other.
-        debugpy.connect(
-            (wish["host"], wish["port"]), access_token=wish["token"], parent_session_pid=wish["pid"]
-        )
+        debugpy.connect((wish["host"], wish["port"]), access_token=wish["token"], parent_session_pid=wish["pid"])
         given_up = threading.Timer(EDITOR, debugpy.wait_for_client.cancel)
         given_up.daemon = True
         given_up.start()
