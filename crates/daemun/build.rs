@@ -10,6 +10,7 @@ use std::process::Command;
 
 fn main() {
     println!("cargo::rerun-if-changed=accelerator");
+    println!("cargo::rerun-if-changed=src/app/handover/flags.rs");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("daemun_accelerator.so");
     if is_supported() {
         compile(&out);

@@ -1,9 +1,17 @@
-"""``python -m daemun …``: becomes the program ``daemun`` that lies in the same environment, with the same arguments."""
+"""``python -m daemun …``: becomes the program ``daemun`` that lies in the same environment, with the same arguments.
+
+Under a debugger (``debugpy``, as editors start it) it stays beside the program instead: the editor's session is with
+this process, and the workers of ``daemun dev`` join it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -31,6 +39,44 @@ def find() -> Path | None:
     return Path(on_path) if on_path else None
 
 
+def debugger() -> str | None:
+    """Find the debugger that this process was started under, and how another process joins it."""
+    pydevd, debugpy = sys.modules.get("pydevd"), sys.modules.get("debugpy")
+    setup = getattr(getattr(pydevd, "SetupHolder", None), "setup", None)
+    if not setup or debugpy is None or debugpy.__file__ is None or not setup.get("multiprocess"):
+        return None
+    return json.dumps(
+        {
+            "host": setup["client"],
+            "port": setup["port"],
+            "token": setup.get("client-access-token"),
+            "pid": os.getpid(),
+            "path": str(Path(debugpy.__file__).parent.parent),
+        }
+    )
+
+
+def end_with_parent() -> None:
+    """An editor ends its session with KILL: what it has started must not stay."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def run_beside(arguments: list[str], wish: str) -> int:
+    """Run the program and wait for it; what a terminal sends reaches both, what a process sends is passed on."""
+    environment = {**os.environ, "DAEMUN_INTERNAL_DEBUGGER": wish}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    program = subprocess.Popen(  # noqa: S603 - as below
+        arguments,
+        env=environment,
+        preexec_fn=end_with_parent,  # noqa: PLW1509 - it calls the kernel, and nothing else
+        restore_signals=True,
+    )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: program.send_signal(number))
+    code = program.wait()
+    return code if code >= 0 else 128 - code
+
+
 def main() -> None:
     """Replace this process by the program: signals and exit codes are its own."""
     path = find()
@@ -40,6 +86,9 @@ def main() -> None:
             f"daemun: the program is not installed in this environment (looked in {looked} and on PATH)\n"
             f"daemun: run:  {sys.executable} -m pip install --force-reinstall daemun"
         )
+    wish = debugger()
+    if wish is not None:
+        sys.exit(run_beside([str(path), *sys.argv[1:]], wish))
     os.execv(path, [str(path), *sys.argv[1:]])  # noqa: S606 - this is what the module is for
 
 

@@ -4,10 +4,11 @@ use alloc::boxed::Box;
 use core::ffi::{c_int, c_void};
 use core::mem::offset_of;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::AtomicU8;
 
 use crate::call::Call;
 use crate::environ::Maker;
+use crate::flags::Flags;
 use crate::python::{self as py, GetSetDef, MemberDef, MethodDef, Own, Py, Raised, Result, Slot, done};
 use crate::start::Start;
 use crate::{give, names, none, raise, wire};
@@ -273,8 +274,8 @@ impl Lane {
         }
         // SAFETY: within the mapping, which the buffer holds; the other side uses single bytes as well.
         unsafe {
-            AtomicU8::from_ptr(page.data.add(place)).store(1, Ordering::SeqCst);
-            AtomicU8::from_ptr(page.data.add(place + SLOTS)).load(Ordering::SeqCst) == 0
+            let started = AtomicU8::from_ptr(page.data.add(place));
+            Flags { started, revoked: AtomicU8::from_ptr(page.data.add(place + SLOTS)) }.start()
         }
     }
 }

@@ -8,7 +8,8 @@
 //! 2. [`call`]: one call of the application, and its answer as a frame.
 //! 3. [`environ`]: the environment dictionary.
 //! 4. [`start`]: `start_response`, and [`head`] what was given to it.
-//! 5. [`python`]: the C API.
+//! 5. [`flags`]: whether a request has begun, the same lines as in the front.
+//! 6. [`python`]: the C API.
 //!
 //! Needs nothing but the interpreter that loads it and the C library that the interpreter has: no `std`, no header,
 //! no C compiler. Everything here runs with the interpreter locked; nothing here waits.
@@ -20,6 +21,8 @@ extern crate alloc;
 
 mod call;
 mod environ;
+#[path = "../src/app/handover/flags.rs"]
+mod flags;
 mod head;
 mod lane;
 mod python;

@@ -15,7 +15,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::AtomicU8;
 
 use bytes::Bytes;
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -75,18 +75,6 @@ impl SharedMemory {
         self.length
     }
 
-    /// The byte at `index`; 0 beyond the end.
-    pub fn load(&self, index: usize) -> u8 {
-        self.byte(index).map_or(0, |byte| byte.load(Ordering::SeqCst))
-    }
-
-    /// Stores a byte; nothing happens beyond the end.
-    pub fn store(&self, index: usize, value: u8) {
-        if let Some(byte) = self.byte(index) {
-            byte.store(value, Ordering::SeqCst);
-        }
-    }
-
     /// Copies `bytes` to `offset`. The caller owns that range: nobody else writes to it at this time.
     ///
     /// # Panics
@@ -97,7 +85,8 @@ impl SharedMemory {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.as_ptr().add(offset), bytes.len()) }
     }
 
-    fn byte(&self, index: usize) -> Option<&AtomicU8> {
+    /// The byte at `index`, which whoever else has mapped it may change at any time; `None` beyond the end.
+    pub fn byte(&self, index: usize) -> Option<&AtomicU8> {
         // SAFETY: within the mapping, which lives as long as the reference; bytes have no alignment.
         (index < self.length).then(|| unsafe { AtomicU8::from_ptr(self.address.as_ptr().add(index)) })
     }
@@ -399,7 +388,8 @@ mod tests {
     fn shared_memory_cannot_be_resized_nor_written_by_a_later_mapping() {
         let memory = SharedMemory::new("test", 4096, true).unwrap();
         memory.write(10, b"abc");
-        assert_eq!((memory.load(10), memory.load(12), memory.load(13), memory.load(9999)), (b'a', b'c', 0, 0));
+        let at = |index| memory.byte(index).map(|byte| byte.load(std::sync::atomic::Ordering::SeqCst));
+        assert_eq!((at(10), at(12), at(13), at(4096)), (Some(b'a'), Some(b'c'), Some(0), None));
         assert!(rustix::fs::ftruncate(&memory, 0).is_err(), "sealed against shrinking");
         assert!(rustix::fs::ftruncate(&memory, 8192).is_err(), "sealed against growing");
         // SAFETY: never dereferenced; the mapping must not come about.

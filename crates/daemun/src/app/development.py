@@ -4,9 +4,11 @@ The zygote compiles it beside the shim, with the same Pythons in mind: CPython 3
 """
 
 import html
+import json
 import linecache
 import os
 import sys
+import threading
 import traceback
 
 # Set by whoever loads this: frames of that file are nobody's business.
@@ -260,6 +262,34 @@ def forget(environment):
     cache = getattr(environment, "cache", None)
     if cache is not None:
         cache.clear()
+
+
+# === A debugger that all of this was started under ===
+
+# An editor that has not taken this process over by then, in seconds, does not want to.
+EDITOR = 10.0
+
+
+def connect_debugger(wish):
+    """Has the debugger that `python -m daemun` was started under take this process over, with its breakpoints set."""
+    if not wish:
+        return
+    wish = json.loads(wish)
+    if wish["path"] not in sys.path:
+        # The last place: nothing of the application's is hidden by what lies there.
+        sys.path.append(wish["path"])
+    try:
+        import debugpy
+
+        # Of the process that was started: the editor knows no other.
+        debugpy.connect((wish["host"], wish["port"]), access_token=wish["token"], parent_session_pid=wish["pid"])
+        given_up = threading.Timer(EDITOR, debugpy.wait_for_client.cancel)
+        given_up.daemon = True
+        given_up.start()
+        debugpy.wait_for_client()
+        given_up.cancel()
+    except Exception as error:  # noqa: BLE001
+        sys.stderr.write("daemun: the debugger does not answer, and is left out: " + one_line(error) + "\n")
 
 
 # === What is to be watched, and what a developer should know ===

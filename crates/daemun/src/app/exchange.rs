@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use daemun_protocol::frame::{Answer, Ending};
+use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
 use super::spool::Payload;
 use crate::http::{Method, Request};
@@ -94,7 +94,29 @@ struct Mailbox {
     place: Option<Place>,
     sent: Option<Instant>,
     deaths: u8,
+    /// What waits here, as [`Event::weight`] counts it.
+    weight: usize,
 }
+
+/// What may wait in a mailbox. A worker has credit for a quarter of it; one that sends what nobody takes would fill our
+/// memory.
+const MOST_WAITING: usize = 4 * INITIAL_CREDIT as usize;
+
+// === impl Event ===
+
+impl Event {
+    /// What it costs to keep. An answer that is whole is the last there is, and is bounded by its frame.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Answer(_) | Self::Done(_) | Self::Failed(_) => 0,
+            Self::Data(bytes) => bytes.len(),
+            Self::Inform(bytes) | Self::Head(_, bytes) => size_of::<Self>() + bytes.len(),
+            Self::Wants(_) | Self::File { .. } => size_of::<Self>(),
+        }
+    }
+}
+
+// === impl Exchange ===
 
 impl Exchange {
     /// `request`'s environment and body, handed over at `submitted`.
@@ -117,15 +139,18 @@ impl Exchange {
         format!("{} {}", method.escape_ascii(), target.escape_ascii())
     }
 
-    /// Puts an event into the mailbox; the waker is to be woken once no lock is held.
-    pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) {
+    /// Puts an event into the mailbox; the waker is to be woken once no lock is held. False when too much waits there.
+    pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) -> bool {
         let mut mailbox = self.mailbox();
+        mailbox.weight += event.weight();
+        let has_room = mailbox.weight <= MOST_WAITING;
         if mailbox.first.is_none() {
             mailbox.first = Some(event);
         } else {
             mailbox.events.push_back(event);
         }
         wakers.extend(mailbox.waker.take());
+        has_room
     }
 
     /// The next event.
@@ -133,6 +158,7 @@ impl Exchange {
         let mut mailbox = self.mailbox();
         if let Some(event) = mailbox.first.take() {
             mailbox.first = mailbox.events.pop_front();
+            mailbox.weight -= event.weight();
             return Poll::Ready(event);
         }
         match &mut mailbox.waker {
@@ -169,16 +195,14 @@ impl Exchange {
         self.method.is_idempotent() && !matches!(self.body, Payload::Stream(_))
     }
 
-    /// Whether a worker has died while it was at this request.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.mailbox().deaths > 0
+    /// Workers that have died while they were at this request.
+    pub(super) fn deaths(&self) -> u8 {
+        self.mailbox().deaths
     }
 
-    /// A worker has died while it was at this request. Returns how many have by now.
-    pub(super) fn has_seen_a_death(&self) -> u8 {
-        let mut mailbox = self.mailbox();
-        mailbox.deaths = mailbox.deaths.saturating_add(1);
-        mailbox.deaths
+    /// A worker has died while it was at this request.
+    pub(super) fn has_seen_a_death(&self) {
+        self.mailbox().deaths += 1;
     }
 
     /// A panic while the lock was held left plain data behind: it can be used.

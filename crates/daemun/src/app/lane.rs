@@ -19,6 +19,7 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::pool::Pool;
+use super::report::Parting;
 use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal, TurnedAway};
 use super::worker::Outgoing;
 use crate::crowd::Expected;
@@ -41,6 +42,8 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     let (key, home, welcome) = match greeting.and_then(|hello| pool.admit(pid, hello)) {
         Ok(admitted) => admitted,
         Err(TurnedAway::TooEarly) => return None,
+        // One that was ended while it waited is no stranger.
+        Err(TurnedAway::Because(_)) if matches!(stream.try_read(&mut [0; 1]), Ok(0)) => return None,
         Err(TurnedAway::Because(reason)) => {
             pool.refused(pid, &reason);
             return None;
@@ -53,7 +56,7 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
     let stream = stream.into_std().ok()?;
     let pool = Arc::clone(pool);
     Some((home, async move {
-        let Ok(stream) = UnixStream::from_std(stream) else { return pool.lost(key, "cannot be watched") };
+        let Ok(stream) = UnixStream::from_std(stream) else { return pool.lost(key, Parting::Closed) };
         Lane {
             stream: Arc::new(stream),
             expected: None,
@@ -108,8 +111,7 @@ impl Lane {
     /// Until the worker closes it, breaks the protocol, or the pool drops it.
     async fn run(mut self, pool: &Pool) {
         let result = poll_fn(|context| self.poll(context, pool)).await;
-        let reason = result.map_or_else(|error| error.to_string(), |()| String::from("closed by the worker"));
-        pool.lost(self.key, &reason);
+        pool.lost(self.key, result.map_or_else(LaneError::parting, |()| Parting::Closed));
     }
 
     fn poll(&mut self, context: &mut Context<'_>, pool: &Pool) -> Poll<Result<(), LaneError>> {

@@ -5,6 +5,8 @@
 //! 3. [`lane`]: frames are written to the worker and read from it, many at a time.
 //! 4. [`exchange`]: what comes back reaches the waiting task; [`answer`] makes a response of it.
 //!
+//! Who has a request at any moment, also when a worker dies or is asked for it back, is said by [`handover`].
+//!
 //! Beside that way stands the [`zygote`](Zygote): the process that has imported an application and forks its workers; the
 //! supervisor starts it.
 //!
@@ -15,6 +17,7 @@ mod broken;
 pub mod collect;
 mod exchange;
 mod handler;
+mod handover;
 mod lane;
 mod pace;
 mod pool;
@@ -29,7 +32,7 @@ pub use broken::Broken;
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Pool, PoolFigures, PoolFlight};
-pub use report::{Admission, Counts, Reports, WorkerReport};
+pub use report::{Admission, Counts, Parting, Reports, WorkerReport};
 pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
 pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 

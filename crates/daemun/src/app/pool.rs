@@ -21,12 +21,13 @@ use tokio::sync::Notify;
 
 use super::broken::Broken;
 use super::exchange::{Event, Exchange, Failure, Place};
+use super::handover::SlotState;
 use super::pace::Pace;
-use super::report::{Admission, Counts, Reports, WorkerReport};
+use super::report::{Admission, Counts, Parting, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
-use super::worker::{Lane, Outgoing, SlotState, Worker};
+use super::worker::{Lane, Outgoing, Worker};
 use crate::crowd::Waiting;
 use crate::sys::SharedMemory;
 pub use figures::PoolFigures;
@@ -230,7 +231,14 @@ impl Pool {
         let serial = admission.serial;
         let key = LaneKey { serial, thread: hello.thread };
         let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::default() };
+        if hello.threads != admission.threads {
+            return Err(format!("it has {} threads, not {}", hello.threads, admission.threads).into());
+        }
         if hello.thread == 0 {
+            if state.worker(serial).is_some() {
+                // Its lanes before are not known to be closed yet. What is in flight on them must not be forgotten.
+                return Err(TurnedAway::TooEarly);
+            }
             let worker = self.new_worker(&state, admission, hello, now)?;
             let duplicate = |descriptor: std::os::fd::BorrowedFd<'_>| descriptor.try_clone_to_owned();
             admitted.page = worker.page.length() as u32;
@@ -239,7 +247,6 @@ impl Pool {
                 admitted.arena = arena.length();
                 admitted.descriptors.push(duplicate(arena.as_fd()).map_err(|error| error.to_string())?);
             }
-            state.workers.retain(|worker| worker.serial != serial);
             state.workers.push(worker);
         }
         let home = serial as usize % self.event_loops;
@@ -385,8 +392,8 @@ impl Pool {
     }
 
     /// A lane is gone, and with it the whole worker, unless it was told to: what the worker had not started goes
-    /// elsewhere, the rest has failed.
-    pub(super) fn lost(&self, key: LaneKey, reason: &str) {
+    /// elsewhere, the rest has failed. It does not come back: whatever it was that closed a lane, its state is unknown.
+    pub(super) fn lost(&self, key: LaneKey, parting: Parting) {
         let now = Instant::now();
         let mut wakers = Vec::new();
         let mut state = self.state();
@@ -395,7 +402,10 @@ impl Pool {
             return;
         }
         let worker = state.workers.swap_remove(index);
+        state.admissions.retain(|_, admission| admission.serial != worker.serial);
         let mut reports = Vec::new();
+        let is_in_order = parting == Parting::Closed && worker.retiring && worker.in_flight() == 0;
+        let parting = if is_in_order { Parting::InOrder } else { parting };
         let serving = state.recover(&worker, now, &mut wakers, &mut reports);
         state.dispatch(now, &mut wakers);
         drop(state);
@@ -403,7 +413,7 @@ impl Pool {
         wakers.extend(worker.lanes.iter().filter_map(|lane| lane.signal.take_waker()));
         wake(wakers);
         let (serial, served) = (worker.serial, worker.served);
-        self.report(WorkerReport::Lost { serial, served, serving, reason: reason.to_owned() });
+        self.report(WorkerReport::Lost { serial, served, serving, parting });
         for report in reports {
             self.report(report);
         }

@@ -12,6 +12,8 @@ pub struct Admission {
     pub serial: u32,
     /// The generation of the application's code that it runs.
     pub generation: u64,
+    /// How many threads it was told to have.
+    pub threads: u16,
 }
 
 /// What the pool tells the supervisor.
@@ -30,8 +32,8 @@ pub enum WorkerReport {
         served: u64,
         /// What it was serving, with the seconds since each was sent to it.
         serving: Vec<(String, f32)>,
-        /// Why, as far as the front knows.
-        reason: String,
+        /// How its lanes came to be closed.
+        parting: Parting,
     },
     /// A request that this worker was serving when it died is sent to another, once.
     Replayed {
@@ -90,6 +92,17 @@ pub enum WorkerReport {
         /// Why.
         reason: String,
     },
+}
+
+/// How the connection of a worker ended.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Parting {
+    /// It was told to end, and had nothing left to do.
+    InOrder,
+    /// It closed a lane, as the kernel does for a process that ends.
+    Closed,
+    /// It broke the protocol in this way: what it says cannot be believed any more.
+    Breach(String),
 }
 
 /// What has happened to the requests of an application, beyond being answered.

@@ -70,10 +70,12 @@ pub struct AppSettings {
 }
 
 /// What the development server does for an application.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Development {
     /// Whether its pages load themselves anew after a change.
     pub refresh: bool,
+    /// The debugger that workers connect to before they import the application, as `python -m daemun` tells it.
+    pub debugger: Option<String>,
 }
 
 /// One callable of an application.

@@ -301,6 +301,8 @@ class Zygote:
         leave(0)
 
     def become_worker(self, serial):
+        if self.development is not None:
+            self.development.connect_debugger(self.orders["development"].get("debugger"))
         if self.per_worker:
             try:
                 self.load_application()

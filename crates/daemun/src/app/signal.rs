@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use daemun_protocol::frame::{self, Kind};
 
+use super::report::Parting;
+
 /// How long a worker may take to say hello, and to take our answer.
 pub(super) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -70,6 +72,20 @@ pub(super) enum LaneError {
     Truncated,
     #[error("unexpected {0:?}")]
     Unexpected(Kind),
+    #[error("it sends more of an answer than it was given credit for")]
+    Flood,
+    #[error("it asks for more of a request body without reading what it was sent")]
+    Unread,
     #[error("no hello within {} s", HELLO_DEADLINE.as_secs())]
     Late,
+}
+
+impl LaneError {
+    /// What it says of the worker. An error of the socket is how the end of a process may look too.
+    pub(super) fn parting(self) -> Parting {
+        match self {
+            Self::Io(error) if error.kind() != io::ErrorKind::InvalidData => Parting::Closed,
+            breach => Parting::Breach(breach.to_string()),
+        }
+    }
 }

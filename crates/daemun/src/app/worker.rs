@@ -2,16 +2,26 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
 
 use super::exchange::{Exchange, Place};
+use super::handover::flags::Flags;
+use super::handover::{Progress, SlotState, progress};
 use super::pace::Pace;
 use super::signal::Signal;
 use super::spool::Payload;
 use crate::sys::SharedMemory;
+
+/// Bytes that may wait for a thread that asks for more: a full lane of requests with the largest heads and bodies in
+/// their frames, and what it has asked for.
+const MOST_UNREAD: usize = 8 * 1024 * 1024;
+
+/// Where the generation of a request's id begins, above its slot.
+const GENERATION: u32 = SLOTS.trailing_zeros();
 
 /// A connected worker process.
 #[derive(Debug)]
@@ -26,6 +36,7 @@ pub(super) struct Worker {
     pub(super) retiring: bool,
     /// Kept free of others for a request that may have killed a worker.
     pub(super) is_reserved: bool,
+    /// Requests that it has answered; what was taken back from it is not among them.
     pub(super) served: u64,
     /// Requests after which it asks to be replaced.
     pub(super) lifetime: Option<u64>,
@@ -71,21 +82,6 @@ pub(super) struct Slot {
     pub(super) untaken: u32,
 }
 
-/// What the front knows of a request in flight.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum SlotState {
-    /// Its answer is awaited.
-    Held,
-    /// Its head has come.
-    Answering,
-    /// `revoked` was stored at this moment; whether it was in time is not known yet.
-    Revoking(Instant),
-    /// It was taken back in time; what still comes for it is dropped.
-    Moved,
-    /// Its client is gone, or was told of a timeout; what still comes for it is dropped.
-    Abandoned,
-}
-
 impl Worker {
     /// Threads that take requests. The lane after theirs is the monitor's.
     pub(super) fn threads(&self) -> usize {
@@ -100,6 +96,11 @@ impl Worker {
             return None;
         }
         self.lanes.last_mut()?.put(Kind::Flush, thread as u32, &[])
+    }
+
+    /// Whether a thread has left more unread than it can have been sent while it reads.
+    pub(super) fn is_deaf(&self, thread: u16) -> bool {
+        self.lanes.get(thread as usize).is_some_and(|lane| lane.out.bytes.len() > MOST_UNREAD)
     }
 
     /// Asks the monitor to end what a thread does for a request that has been answered without it.
@@ -153,9 +154,10 @@ impl Worker {
         let slot = lane.free.trailing_zeros() as usize;
         lane.free &= !(1 << slot);
         lane.generation = lane.generation.wrapping_add(1);
-        let id = (lane.generation << 6) | slot as u32;
-        page.store(started(index, slot), 0);
-        page.store(revoked(index, slot), 0);
+        let id = (lane.generation << GENERATION) | slot as u32;
+        if let Some(flags) = flags(page, index, id) {
+            flags.refresh();
+        }
         if lane.in_flight() == 1 {
             lane.heard = now;
         }
@@ -178,7 +180,6 @@ impl Worker {
         let lane = self.lanes.get_mut(thread as usize)?;
         let slot = lane.slots[id as usize % SLOTS].take_if(|slot| slot.id == id)?;
         lane.free |= 1 << (id as usize % SLOTS);
-        self.served += 1;
         Some(slot)
     }
 
@@ -187,12 +188,31 @@ impl Worker {
         is_started(&self.page, thread, id)
     }
 
-    /// Asks for a request back; see [`SlotState::Revoking`].
-    pub(super) fn revoke(&mut self, thread: usize, id: u32, now: Instant) {
-        self.page.store(revoked(thread, id as usize % SLOTS), 1);
-        if let Some(slot) = self.slot(thread as u16, id) {
-            slot.state = SlotState::Revoking(now);
+    /// How far this thread had come with a request, now that the worker is gone.
+    pub(super) fn progress(&self, thread: usize, id: u32) -> Progress {
+        let lane = &self.lanes[thread];
+        let later = lane.slots().filter(|slot| lane.age(slot.id) < lane.age(id));
+        let begun_later = later.into_iter().any(|slot| self.has_started(thread, slot.id));
+        progress(self.has_started(thread, id), begun_later)
+    }
+
+    /// Looks at the requests that wait behind a silent thread: asks for those back that it has not begun, and returns
+    /// those that are the front's again. `is_visible`: see [`SlotState::look`].
+    pub(super) fn take_back(
+        &mut self,
+        thread: usize,
+        now: Instant,
+        is_visible: impl Fn(Instant) -> bool,
+    ) -> Vec<Arc<Exchange>> {
+        let Self { lanes, page, .. } = self;
+        let mut taken = Vec::new();
+        for slot in lanes[thread].slots_mut() {
+            let Some(flags) = flags(page, thread, slot.id) else { continue };
+            if slot.state.look(&flags, now, &is_visible) {
+                taken.push(Arc::clone(&slot.exchange));
+            }
         }
+        taken
     }
 
     /// A lane is closed. True where that is as it should be: it was told to end and had nothing in flight, and other
@@ -247,6 +267,11 @@ impl Lane {
         self.in_flight() > 0 && now.saturating_duration_since(self.heard) >= pace.silence()
     }
 
+    /// How many requests were sent after that of this id.
+    fn age(&self, id: u32) -> u32 {
+        self.generation.wrapping_sub(id >> GENERATION) & (u32::MAX >> GENERATION)
+    }
+
     /// Everything in flight.
     pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter().flatten()
@@ -283,15 +308,11 @@ impl Outgoing {
 
 /// Whether the application was called for this request, as the page says.
 pub(super) fn is_started(page: &SharedMemory, thread: usize, id: u32) -> bool {
-    page.load(started(thread, id as usize % SLOTS)) != 0
+    flags(page, thread, id).is_some_and(|flags| flags.is_started())
 }
 
-/// Where `started` of a slot is on the page.
-fn started(thread: usize, slot: usize) -> usize {
-    thread * LANE_PAGE + slot
-}
-
-/// Where `revoked` of a slot is on the page.
-fn revoked(thread: usize, slot: usize) -> usize {
-    started(thread, slot) + SLOTS
+/// Where the two sides meet over a request.
+fn flags(page: &SharedMemory, thread: usize, id: u32) -> Option<Flags<'_, AtomicU8>> {
+    let place = thread * LANE_PAGE + id as usize % SLOTS;
+    Some(Flags { started: page.byte(place)?, revoked: page.byte(place + SLOTS)? })
 }

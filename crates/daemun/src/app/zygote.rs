@@ -45,6 +45,8 @@ pub struct Start<'a> {
 pub struct Zygote {
     /// Its process id.
     pub pid: i32,
+    /// How many threads each of its workers has.
+    pub threads: u16,
     commands: OwnedWriteHalf,
 }
 
@@ -232,6 +234,7 @@ struct Tools<'a> {
     program: &'a Path,
     stamp: &'a Path,
     refresh: bool,
+    debugger: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -264,6 +267,13 @@ impl Zygote {
             None => process::spawn(command, setup)?,
         };
         let (reader, mut commands) = UnixStream::from_std(ours)?.into_split();
+        let wished = settings.development.as_ref().zip(start.development);
+        let tools = wished.map(|(wished, (program, stamp))| Tools {
+            program,
+            stamp,
+            refresh: wished.refresh,
+            debugger: wished.debugger.as_deref(),
+        });
         let orders = Orders {
             name: &settings.name,
             mounts: settings.mounts.iter().map(|mount| (&*mount.path, &*mount.callable)).collect(),
@@ -284,14 +294,10 @@ impl Zygote {
             ready: settings.ready.as_deref(),
             hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
-            development: settings.development.zip(start.development).map(|(wished, (program, stamp))| Tools {
-                program,
-                stamp,
-                refresh: wished.refresh,
-            }),
+            development: tools,
         };
         write_line(&mut commands, &orders).await?;
-        Ok((Self { pid, commands }, BufReader::new(reader)))
+        Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))
     }
 
     /// Asks for a worker; the answer is [`ZygoteMessage::Forked`] or [`ZygoteMessage::ForkFailed`].

@@ -263,6 +263,9 @@ pub struct DevArguments {
     pub https: bool,
 }
 
+/// Where `python -m daemun`, started under a debugger, tells which.
+const DEBUGGER: &str = "DAEMUN_INTERNAL_DEBUGGER";
+
 /// The variables that stand for options.
 const VARIABLES: &[&str] = &[
     "DAEMUN_CONFIG",
@@ -311,6 +314,7 @@ impl DevArguments {
             poll: self.poll,
             reload: !self.no_reload,
             refresh: self.refresh,
+            debugger: environment.variable(DEBUGGER).map(str::to_owned),
             colours: colours && matches!(self.serve.access_log.as_deref(), None | Some("-")),
         }
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::acme;
 use super::configuration::{Configuration, DevelopmentSettings};
 use super::environment::Environment;
-use crate::app::Development;
+use crate::app::{Development, Preload};
 use crate::telemetry::Format;
 use crate::tls::Source;
 use crate::watch::WatchSettings;
@@ -32,6 +32,8 @@ pub struct DevelopmentWishes {
     pub refresh: bool,
     /// Whether the access log goes to a terminal that shows colours.
     pub colours: bool,
+    /// A debugger that this was started under.
+    pub debugger: Option<String>,
 }
 
 /// Turns what would be served into what is developed: one process that nobody hurries, so that a debugger sees every
@@ -51,7 +53,11 @@ pub fn develop(configuration: &mut Configuration, wishes: &DevelopmentWishes, en
         }
     }
     for app in &mut configuration.apps {
-        app.development = Some(Development { refresh: wishes.refresh });
+        app.development = Some(Development { refresh: wishes.refresh, debugger: wishes.debugger.clone() });
+        if wishes.debugger.is_some() {
+            // It has threads and a connection of its own, which no fork survives.
+            app.preload = Preload::Never;
+        }
         if !wishes.has_processes {
             (app.processes, app.min_processes) = (1, 1);
         }

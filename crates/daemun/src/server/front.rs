@@ -18,7 +18,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::net::UnixListener;
 use tokio::runtime::{Builder, Handle};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::plan::{FromFront, Plan, ToFront};
@@ -46,6 +46,9 @@ const LOG_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often a draining front looks whether it is done.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
+
+/// Processes of one application whose hello is awaited at a time: one that connects and says nothing takes descriptors.
+const WELCOMES: usize = 128;
 
 /// Threads for work that may block: cold files and spooled bodies.
 const BLOCKING_THREADS: usize = 16;
@@ -424,11 +427,15 @@ fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
 /// Accepts lanes of an application's workers and runs each on the event loop that is its worker's home.
 async fn accept_workers(listener: std::os::unix::net::UnixListener, pool: Arc<Pool>, event_loops: Vec<Handle>) {
     let Ok(listener) = UnixListener::from_std(listener) else { return };
+    let welcomes = Arc::new(Semaphore::new(WELCOMES));
     loop {
+        // Never closed.
+        let Ok(permit) = Arc::clone(&welcomes).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (pool, event_loops) = (Arc::clone(&pool), event_loops.clone());
                 tokio::spawn(async move {
+                    let _permit = permit;
                     if let Some((home, lane)) = app::welcome(&pool, stream).await {
                         event_loops[home % event_loops.len()].spawn(lane);
                     }

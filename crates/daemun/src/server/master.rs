@@ -208,6 +208,7 @@ struct Lifeline {
 struct Worker {
     pid: i32,
     generation: u64,
+    threads: u16,
     started: Instant,
     connected: bool,
     /// Its end is expected: it was told to retire.

@@ -18,6 +18,9 @@ const WITHOUT_EVENTS: &[(u64, &str)] = &[
     (0xfe53_4d42, "SMB"),
     (0x517b, "SMB"),
     (0x786f_4256, "a shared folder of VirtualBox"),
+    (0xbacb_acbc, "a shared folder of VMware"),
+    (0x7c7c_6673, "a shared folder of Parallels"),
+    (0x00c3_6400, "Ceph"),
 ];
 
 /// The kind of file system below `folder` where it does not tell of every change.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Pool;
 use crate::app::exchange::Exchange;
-use crate::app::worker::SlotState;
+use crate::app::handover::SlotState;
 
 /// A request that waits for a worker or is with one.
 #[derive(Clone, Debug, Eq, PartialEq)]

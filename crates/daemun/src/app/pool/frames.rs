@@ -9,8 +9,8 @@ use rustix::fs::FileType;
 
 use super::{State, WorkerReport};
 use crate::app::exchange::Event;
+use crate::app::handover::Skipped;
 use crate::app::signal::{LaneError, LaneKey};
-use crate::app::worker::SlotState;
 
 impl State {
     pub(super) fn take_frame(
@@ -32,6 +32,8 @@ impl State {
                 self.pace.record(microseconds);
                 (Event::Head(microseconds, head), false)
             }
+            // No piece at all; each would still take a place.
+            Kind::Data if payload.is_empty() => return Ok(()),
             Kind::Data => (Event::Data(payload), false),
             Kind::Done => {
                 let number = *payload.first().ok_or(FrameError::Short(kind))?;
@@ -42,57 +44,74 @@ impl State {
                 (Event::File { file: regular_file(descriptors)?, offset, length }, false)
             }
             Kind::Skipped => {
-                self.skipped(key, request);
-                return Ok(());
+                return self.skipped(key, request);
             }
             Kind::Inform => {
-                self.aside(key, request, Event::Inform(payload), wakers);
-                return Ok(());
+                return self.aside(key, request, Event::Inform(payload), wakers);
             }
             Kind::Credit => {
-                self.aside(key, request, Event::Wants(frame::credit(&payload)?), wakers);
-                return Ok(());
+                if self.worker(key.serial).is_some_and(|worker| worker.is_deaf(key.thread)) {
+                    return Err(LaneError::Unread);
+                }
+                return self.aside(key, request, Event::Wants(frame::credit(&payload)?), wakers);
             }
             Kind::Started => return Ok(()),
             kind => return Err(LaneError::Unexpected(kind)),
         };
-        self.hand_over(key, request, event, last, wakers);
-        Ok(())
+        self.hand_over(key, request, event, last, wakers)
     }
 
     /// Gives an event to the request it is for, unless that is gone, and frees the slot after the last one.
-    fn hand_over(&mut self, key: LaneKey, id: u32, event: Event, last: bool, wakers: &mut Vec<Waker>) {
+    fn hand_over(
+        &mut self,
+        key: LaneKey,
+        id: u32,
+        event: Event,
+        last: bool,
+        wakers: &mut Vec<Waker>,
+    ) -> Result<(), LaneError> {
         let bounded = self.settings.stream_idle.is_some();
-        let Some(worker) = self.worker(key.serial) else { return };
-        let Some(slot) = worker.slot(key.thread, id) else { return };
+        let Some(worker) = self.worker(key.serial) else { return Ok(()) };
+        let Some(slot) = worker.slot(key.thread, id) else { return Ok(()) };
         if bounded && let Event::Data(bytes) = &event {
             slot.brought = Instant::now();
             slot.untaken = slot.untaken.saturating_add(bytes.len() as u32);
         }
-        if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
-            slot.state = SlotState::Answering;
-            slot.exchange.post(event, wakers);
+        if slot.state.answered() && !slot.exchange.post(event, wakers) {
+            return Err(LaneError::Flood);
         }
         if last {
             worker.release(key.thread, id);
+            worker.served += 1;
         }
+        Ok(())
     }
 
     /// Early hints, or a wish for more of the body: nothing changes about the answer, which is awaited as before.
-    fn aside(&mut self, key: LaneKey, id: u32, event: Event, wakers: &mut Vec<Waker>) {
-        let Some(slot) = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id)) else { return };
-        if !matches!(slot.state, SlotState::Moved | SlotState::Abandoned) {
-            slot.exchange.post(event, wakers);
+    fn aside(&mut self, key: LaneKey, id: u32, event: Event, wakers: &mut Vec<Waker>) -> Result<(), LaneError> {
+        let slot = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id));
+        match slot.filter(|slot| slot.state.is_wanted()) {
+            Some(slot) if !slot.exchange.post(event, wakers) => Err(LaneError::Flood),
+            _ => Ok(()),
         }
     }
 
     /// A request was taken back before the application was called.
-    fn skipped(&mut self, key: LaneKey, id: u32) {
-        let Some(slot) = self.worker(key.serial).and_then(|worker| worker.release(key.thread, id)) else { return };
-        if matches!(slot.state, SlotState::Revoking(_) | SlotState::Held) {
-            slot.exchange.taken_back();
-            self.queue.push_front(slot.exchange);
+    fn skipped(&mut self, key: LaneKey, id: u32) -> Result<(), LaneError> {
+        let Some(worker) = self.worker(key.serial) else { return Ok(()) };
+        let Some(slot) = worker.slot(key.thread, id) else { return Ok(()) };
+        match slot.state.skipped() {
+            // Its slot stays as it is: what becomes of it is said when the worker is gone.
+            Skipped::Unasked => return Err(LaneError::Unexpected(Kind::Skipped)),
+            Skipped::Settled => drop(worker.release(key.thread, id)),
+            Skipped::TakenBack => {
+                if let Some(slot) = worker.release(key.thread, id) {
+                    slot.exchange.taken_back();
+                    self.queue.push_front(slot.exchange);
+                }
+            }
         }
+        Ok(())
     }
 
     /// After a batch: the lane was heard, there may be room, and its worker may be done.

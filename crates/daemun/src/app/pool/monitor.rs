@@ -8,9 +8,10 @@ use super::{Pool, State, WorkerReport, wake};
 use daemun_protocol::frame;
 
 use crate::app::exchange::{Event, Exchange, Failure, Place};
+use crate::app::handover::SlotState;
 #[cfg(doc)]
 use crate::app::pace::Pace;
-use crate::app::worker::{Lane, Slot, SlotState, Worker, is_started};
+use crate::app::worker::{Lane, Slot, Worker, is_started};
 
 /// How long a request that was asked for back is given at least before it is looked at again.
 const VISIBLE: Duration = Duration::from_millis(1);
@@ -210,18 +211,7 @@ impl State {
                 if !worker.lanes[thread].is_blocked(&self.pace, now) {
                     continue;
                 }
-                for (id, state) in worker.waiting(thread) {
-                    match state {
-                        SlotState::Held => worker.revoke(thread, id, now),
-                        SlotState::Revoking(since) if now - since >= VISIBLE => {
-                            if let Some(slot) = worker.slot(thread as u16, id) {
-                                slot.state = SlotState::Moved;
-                                moved.push(Arc::clone(&slot.exchange));
-                            }
-                        }
-                        _ => {}
-                    }
-                }
+                moved.extend(worker.take_back(thread, now, |since| now - since >= VISIBLE));
             }
         }
         // The oldest first in the queue.
@@ -241,16 +231,9 @@ fn is_silent(slot: &Slot, idle: Option<Duration>, now: Instant) -> bool {
 }
 
 impl Worker {
-    /// Requests on a lane for which the application has not been called.
-    fn waiting(&self, thread: usize) -> Vec<(u32, SlotState)> {
-        let slots = self.lanes[thread].slots().filter(|slot| !self.has_started(thread, slot.id));
-        slots.map(|slot| (slot.id, slot.state)).collect()
-    }
-
     /// Whether nobody waits for anything that is in flight here.
     pub(in crate::app) fn only_abandoned(&self) -> bool {
         // What was moved away from behind a stuck request has its answer from elsewhere.
-        let is_unwanted = |state| matches!(state, SlotState::Abandoned | SlotState::Moved);
-        self.lanes.iter().flat_map(Lane::slots).all(|slot| is_unwanted(slot.state))
+        self.lanes.iter().flat_map(Lane::slots).all(|slot| !slot.state.is_wanted())
     }
 }

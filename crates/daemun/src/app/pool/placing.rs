@@ -82,7 +82,9 @@ impl State {
     ) {
         match self.workers[worker].send(lane, exchange, self.pace.is_crowded(), now) {
             Ok(waker) => wakers.extend(waker),
-            Err(exchange) => exchange.post(Event::Failed(Failure::Resources), wakers),
+            Err(exchange) => {
+                exchange.post(Event::Failed(Failure::Resources), wakers);
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What becomes of the requests of a worker that is gone.
 //!
-//! One of those that it had begun may have killed it, and nobody knows which. Each that may be sent once more is sent to a
-//! worker that does nothing else: if that one dies too, its killer is known, and no bystander shares its fate. Each request
-//! is sent so once; what kills two workers is not sent to a third.
+//! One of those that its threads were at may have killed it, and nobody knows which. Each that may be sent once more is sent
+//! to a worker that does nothing else: if that one dies too, its killer is known, and no bystander shares its fate. Each
+//! request is sent so once; what kills two workers is not sent to a third. What no thread was at, because it had not begun
+//! or was done and only not written yet, is no suspect: it goes to anybody, however many workers have died.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -10,14 +11,12 @@ use std::time::{Duration, Instant};
 
 use super::{State, WorkerReport};
 use crate::app::exchange::{Event, Exchange, Failure};
-use crate::app::worker::{Lane, Slot, SlotState, Worker};
+use crate::app::handover::{Fate, Progress, SlotState};
+use crate::app::worker::{Lane, Slot, Worker};
 
 /// How long a worker is kept free of others for a request that may be deadly. Beyond it, for instance while every worker
 /// has answers that run for minutes, the request goes the usual way: waiting has a price too.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Workers that one request may see die.
-const MOST_DEATHS: u8 = 2;
 
 /// What a worker was serving when it went, for its death certificate.
 pub(super) type Serving = Vec<(String, f32)>;
@@ -37,27 +36,27 @@ impl State {
                 if matches!(state, SlotState::Moved) {
                     continue;
                 }
-                let started = worker.has_started(thread, *id);
-                if started {
+                let progress = worker.progress(thread, *id);
+                let fate = state.after_death(progress, exchange.is_repeatable(), exchange.deaths() + 1);
+                if progress == Progress::Running || fate == Fate::Lost {
                     serving.push((exchange.what(), now.saturating_duration_since(*sent).as_secs_f32()));
                 }
-                match state {
-                    SlotState::Abandoned => {}
-                    // Never called: as if it had not been sent, whatever its method.
-                    SlotState::Held | SlotState::Revoking(_) if !started => {
+                if matches!(fate, Fate::Replayed | Fate::Suspected) {
+                    self.counts.replayed += 1;
+                    reports.push(WorkerReport::Replayed { serial: worker.serial, request: exchange.what() });
+                }
+                match fate {
+                    Fate::Settled => {}
+                    Fate::SentAnew | Fate::Replayed => {
                         exchange.taken_back();
                         self.queue.push_front(Arc::clone(exchange));
                     }
-                    // Once more where that is the same as once.
-                    SlotState::Held | SlotState::Revoking(_)
-                        if exchange.is_repeatable() && exchange.has_seen_a_death() < MOST_DEATHS =>
-                    {
+                    Fate::Suspected => {
+                        exchange.has_seen_a_death();
                         exchange.taken_back();
-                        self.counts.replayed += 1;
-                        reports.push(WorkerReport::Replayed { serial: worker.serial, request: exchange.what() });
                         self.suspects.push_back((now, Arc::clone(exchange)));
                     }
-                    _ => {
+                    Fate::Lost => {
                         self.counts.lost += 1;
                         exchange.post(Event::Failed(Failure::WorkerDied), wakers);
                     }
@@ -124,7 +123,7 @@ impl State {
     /// Workers that were to run empty, and did not, take requests again; those that serve a suspect stay alone with it.
     fn open_drained(&mut self) {
         for worker in self.workers.iter_mut().filter(|worker| worker.is_reserved) {
-            worker.is_reserved = worker.lanes.iter().flat_map(Lane::slots).any(|slot| slot.exchange.is_suspect());
+            worker.is_reserved = worker.lanes.iter().flat_map(Lane::slots).any(|slot| slot.exchange.deaths() > 0);
         }
     }
 }

@@ -82,8 +82,7 @@ impl Master {
         }
         for (name, app) in &self.apps {
             for (&serial, worker) in app.workers.iter().filter(|(_, worker)| !worker.leaving) {
-                let admission = Admission { pid: worker.pid, serial, generation: worker.generation };
-                self.tell_front(ToFront::Expect(name.clone(), admission)).await;
+                self.tell_front(ToFront::Expect(name.clone(), worker.admission(serial))).await;
             }
         }
         if self.serving {
@@ -216,7 +215,7 @@ impl Master {
         let certificate = Certificate { name, serial, ended, worker, python, by_oom };
         let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
         if change && let Some(why) = ended.code.and_then(unfit) {
-            let why = format!("{name}: a worker {why}; its log stands above");
+            let why = format!("{name}: a worker {why}; the log of the server says more");
             return self.later(Duration::ZERO, Event::Unfit(worker.generation, why));
         }
         if worker.generation != app.generation && !change {
@@ -259,7 +258,7 @@ impl Master {
             None => return,
         };
         self.next_serial += 1;
-        app.workers.insert(serial, Worker::new(generation, replaces));
+        app.workers.insert(serial, Worker::new(generation, zygote.threads, replaces));
         if zygote.fork(serial).await.is_err() {
             // It is gone: its end brings a new one, which forks what is missing.
             app.workers.remove(&serial);
@@ -332,7 +331,7 @@ impl Master {
             // Told to go, or given up with its change, before it was there: nobody waits for it.
             return self.kill_if_alive(pid);
         }
-        let admission = Admission { pid, serial, generation: worker.generation };
+        let admission = worker.admission(serial);
         self.tell_front(ToFront::Expect(name.to_owned(), admission)).await;
         if let Some(ended) = ended {
             self.worker_ended(name, serial, ended);
@@ -384,10 +383,11 @@ impl Master {
 
 impl Worker {
     /// A worker that is being forked.
-    pub(super) fn new(generation: u64, replaces: Option<u32>) -> Self {
+    pub(super) fn new(generation: u64, threads: u16, replaces: Option<u32>) -> Self {
         Self {
             pid: 0,
             generation,
+            threads,
             started: Instant::now(),
             connected: false,
             leaving: false,
@@ -395,6 +395,11 @@ impl Worker {
             last_words: None,
             replaces,
         }
+    }
+
+    /// The word for the front that it may connect.
+    fn admission(&self, serial: u32) -> Admission {
+        Admission { pid: self.pid, serial, generation: self.generation, threads: self.threads }
     }
 
     /// How long it may take to end. One whose threads are not all connected will be refused from now on, and nobody

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_certificate_says_who_how_when_and_over_what() {
-        let mut worker = Worker::new(1, None);
+        let mut worker = Worker::new(1, 4, None);
         worker.started = Instant::now();
         worker.last_words = Some(LastWords { served: 7, serving: vec![("GET /a".to_owned(), 0.25)] });
         let told = |by_oom| {

@@ -5,10 +5,40 @@ use std::time::Duration;
 use super::children::PATIENCE;
 use super::events::Event;
 use super::{LastWords, Master};
-use crate::app::WorkerReport;
+use crate::app::{Parting, WorkerReport};
 use crate::server::plan::ToFront;
 
+/// How long a worker may take to end after its last answer: functions that it runs then, and threads of its own.
+const LEAVING: Duration = Duration::from_secs(10);
+
+/// How long one may take whose connection was closed out of turn: nearly always it is ending already.
+const ENDING: Duration = Duration::from_secs(1);
+
 impl Master {
+    /// The connection of a worker has ended.
+    fn worker_lost(&mut self, name: &str, serial: u32, words: LastWords, parting: Parting) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        if let Some((worker, _)) = app.ended.get_mut(&serial) {
+            worker.last_words = Some(words);
+            self.told_of_end(name, serial);
+        } else if let Some(worker) = app.workers.get_mut(&serial) {
+            worker.last_words = Some(words);
+            // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
+            let pid = worker.pid;
+            let patience = match parting {
+                Parting::InOrder => LEAVING,
+                Parting::Closed => ENDING,
+                Parting::Breach(how) => {
+                    self.errors.error(format_args!(
+                        "{name}: worker {serial} (pid {pid}) broke the protocol and is ended: {how}"
+                    ));
+                    Duration::ZERO
+                }
+            };
+            self.later(patience, Event::Overdue(pid));
+        }
+    }
+
     pub(super) async fn worker_reported(&mut self, name: &str, report: WorkerReport) -> bool {
         let Some(app) = self.apps.get_mut(name) else { return false };
         match report {
@@ -20,17 +50,8 @@ impl Master {
                 }
                 return self.check_connected().await;
             }
-            WorkerReport::Lost { serial, served, serving, reason } => {
-                if let Some((worker, _)) = app.ended.get_mut(&serial) {
-                    worker.last_words = Some(LastWords { served, serving });
-                    self.told_of_end(name, serial);
-                } else if let Some(worker) = app.workers.get_mut(&serial) {
-                    worker.last_words = Some(LastWords { served, serving });
-                    // Its lanes are closed, so it can do nothing more; a process that goes on all the same is ended.
-                    let pid = worker.pid;
-                    self.errors.debug(format_args!("{name}: worker {serial} (pid {pid}) is disconnected: {reason}"));
-                    self.later(Duration::from_secs(10), Event::Overdue(pid));
-                }
+            WorkerReport::Lost { serial, served, serving, parting } => {
+                self.worker_lost(name, serial, LastWords { served, serving }, parting);
             }
             WorkerReport::Replayed { serial, request } => self.errors.warning(format_args!(
                 "{name}: {request} was being served by worker {serial} when that died; it is sent to another, once"
