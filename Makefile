@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect chromium peers acme cgi bench
+	@scripts/require rust lint venv collect frameworks chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
@@ -80,6 +80,11 @@ require-acceptance:
 compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md
 	@scripts/require venv cgi-peers
 	$(PYTHON) tests/system/compare_cgi.py
+
+.PHONY: compare-wsgi
+compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI, mod_wsgi, Granian, daemun: docs/conformance/wsgi-peers.md
+	@scripts/require venv wsgi-peers
+	$(PYTHON) tests/system/compare_wsgi.py
 
 .PHONY: bench
 bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md

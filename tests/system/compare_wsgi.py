@@ -19,7 +19,7 @@ import wsgi_peers
 from compared import Case, outcome, row, table, write_page
 from gate import Gate
 from server import ROOT, Server
-from wsgi_cases import CASES, SECRET, Asked, Hurt
+from wsgi_cases import CASES, NO_ANSWER, SECRET, Asked, Hurt
 from wsgi_peers import Setup
 
 PAGE = ROOT / "docs/conformance/wsgi-peers.md"
@@ -74,7 +74,7 @@ def asked(start: Callable[[Setup], AbstractContextManager[wsgi_peers.Peer]], fol
         with start(Setup("bad", place, place / "run", processes, 4, timeout, max_requests)) as peer:
             yield Hurt(peer.port, peer.pid, peer.reload)
 
-    gate = Gate()
+    gate = Gate(NO_ANSWER)
     try:
         with start(Setup("probes", HERE, folder / "run", env={**gate.env, SECRET: "1"})) as peer:
             yield Asked(peer.port, gate, peer.said, hurt)
@@ -104,8 +104,7 @@ def page() -> str:
         folder.chmod(0o755)
         columns = ["daemun", *names]
         lines = [
-            row(case, columns, found, TEST)
-            for case, found in zip(CASES, outcomes(CASES, names, folder), strict=True)
+            row(case, columns, found, TEST) for case, found in zip(CASES, outcomes(CASES, names, folder), strict=True)
         ]
     versions = [f"{name} {wsgi_peers.version(name)}" for name in names]
     return table(HEAD.format(peers=", ".join(versions[:-1]) + " and " + versions[-1]), lines)

@@ -23,10 +23,16 @@ class Case(Generic[Asked]):
 
 
 def outcome(case: Case[Asked], asked: Asked) -> str:
-    """What came of a question; a server that does not answer at all is an outcome too."""
+    """What came of a question; a server that does not answer at all, or not what can be read, is an outcome too."""
     try:
         return case.ask(asked)
-    except (OSError, http.client.HTTPException) as error:
+    except TimeoutError:
+        return "no answer"
+    except (ConnectionError, http.client.RemoteDisconnected):
+        return "hung up"
+    except AssertionError as error:
+        return str(error).partition("\n")[0]
+    except (OSError, http.client.HTTPException, ValueError) as error:
         return type(error).__name__
 
 

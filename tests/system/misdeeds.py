@@ -1,4 +1,4 @@
-"""A WSGI application of everything that one should not do, a path each. Tests serve a copy, beside which it notes tries."""
+"""A WSGI application of everything that one should not do, a path each. Tests serve copies: it notes tries beside itself."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def segfault(environ: dict[str, Any]) -> None:
 
 
 @misdeed
-def exit(environ: dict[str, Any]) -> None:
+def leave(environ: dict[str, Any]) -> None:
     os._exit(3)
 
 

@@ -16,6 +16,7 @@ import pytest
 from load import Load
 from server import DEADLINE, Server, children, front
 
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The bad application."""
@@ -66,7 +67,7 @@ def is_served_again(server: Server, within: float = DEADLINE) -> None:
 # What may become of the request itself.
 MISDEEDS = {
     "/segfault": {502},
-    "/exit": {502},
+    "/leave": {502},
     "/kill-self": {502},
     "/system-exit": {500},
     "/keyboard": {500},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import select
 import signal
 import socket
@@ -16,7 +17,6 @@ from typing import Any
 from compared import Case
 from gate import Gate
 from load import Load
-from server import eventually
 from wire import Reply, Wire, wire
 from wsgi_peers import NoSuchOptionError
 
@@ -52,7 +52,7 @@ class Asked:
             opened.send(head.encode("latin-1") + body)
             reply = opened.reply(method)
         if reply is None:
-            raise http.client.RemoteDisconnected
+            raise http.client.RemoteDisconnected("no answer")
         return reply
 
     def environ(self, target: str = "", fields: str = "", version: str = "1.1") -> dict[str, Any]:
@@ -142,7 +142,7 @@ def let_go(asked: Asked, target: str) -> Reply:
         asked.gate.open()
         reply = opened.reply()
     if reply is None:
-        raise http.client.RemoteDisconnected
+        raise http.client.RemoteDisconnected("no answer")
     return reply
 
 
@@ -173,7 +173,7 @@ def odd(name: str) -> Callable[[Asked], str]:
 
     def ask(asked: Asked) -> str:
         reply = asked.ask(f"/odd?{name}")
-        return "sent as it is" if reply.all("X-Evil") else str(reply.status)
+        return f"{reply.status}, as it is" if reply.all("X-Evil") else str(reply.status)
 
     return ask
 
@@ -212,7 +212,7 @@ def shorter(asked: Asked) -> str:
 
 def text(asked: Asked) -> str:
     reply = asked.ask("/text")
-    return str(reply.status)
+    return str(reply.status) + ("" if reply.complete else ", cut")
 
 
 def computed(asked: Asked) -> str:
@@ -300,7 +300,9 @@ def chunked(asked: Asked) -> str:
     body = b"x" * 100_000
     pieces = b"".join(b"%x\r\n%s\r\n" % (len(body) // 10, body[:10_000]) for _ in range(10))
     with asked.wire() as opened:
-        opened.send(b"POST /digest HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n")
+        opened.send(
+            b"POST /digest HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n" + pieces + b"0\r\n\r\n"
+        )
         try:
             reply = opened.reply()
         except TimeoutError:
@@ -390,7 +392,8 @@ def late(path: str) -> Callable[[Asked], str]:
     def ask(asked: Asked) -> str:
         try:
             with asked.hurt(timeout=2) as hurt:
-                status = hurt.status(path, "POST", 8)
+                # mod_wsgi takes what its threads have on average, so that one of four has four times the limit.
+                status = hurt.status(path, "POST", 15)
                 return status + ("" if hurt.serves() else ", and the server is gone")
         except NoSuchOptionError:
             return "no such limit"
@@ -431,8 +434,6 @@ def recycled(asked: Asked) -> str:
 
 def reloaded(asked: Asked) -> str:
     """The signal for new code, five times under eight clients on kept connections."""
-    import os
-
     with asked.hurt() as hurt:
         if hurt.reload is None:
             return "no such signal"
@@ -441,10 +442,12 @@ def reloaded(asked: Asked) -> str:
                 load.more(20)
                 before = {hurt.ask("/pid")[1] for _ in range(8)}
                 os.kill(hurt.pid, hurt.reload)
-                with suppress(AssertionError):
-                    eventually(lambda: hurt.ask("/pid")[1] not in {*before, ""}, "another process")
+                end = time.monotonic() + PATIENCE * 5
+                while hurt.ask("/pid")[1] in {*before, ""}:
+                    if time.monotonic() > end:
+                        return "the old code serves on"
                 load.more(20)
-        return "no request fails" if not load.failures else f"{len(load.failures)} requests fail"
+        return f"{len(load.failures)} requests fail" if load.failures else "no request fails"
 
 
 POSTED = b"one\ntwolong\nthree\nfourfive"
@@ -472,29 +475,76 @@ CASES: list[Case[Asked]] = [
     Case("`Content-Length` of a list with one string", LENGTH, computed, "set"),
     Case("HEAD", PEP + "Other HTTP Features", head, "200, no body"),
     Case("The first of two pieces", PEP + "Buffering and Streaming", flushed, "at once"),
-    Case("`close()` after an exception", PEP + "Specification Details", closed("/raises-midway", "close midway"), "called"),
-    Case("`close()` when the client has gone", PEP + "Specification Details", closed("/stream?gone", "close gone", True), "called"),
-    Case("`wsgi.file_wrapper` around an open file", PEP + "Optional Platform-Specific File Handling", wrapper, "from its position"),
-    Case("`readline()`, `readline(3)`, `readline()`, `read(3)`, `read()`", INPUT, reads("readline,readline3,readline,read3,read", POSTED, LINES), "exact"),
-    Case("`for line in wsgi.input`", INPUT, reads("iter", POSTED, [["one\n", "twolong\n", "three\n", "fourfive"]]), "exact"),
+    Case(
+        "`close()` after an exception",
+        PEP + "Specification Details",
+        closed("/raises-midway", "close midway"),
+        "called",
+    ),
+    Case(
+        "`close()` when the client has gone",
+        PEP + "Specification Details",
+        closed("/stream?gone", "close gone", True),
+        "called",
+    ),
+    Case(
+        "`wsgi.file_wrapper` around an open file",
+        PEP + "Optional Platform-Specific File Handling",
+        wrapper,
+        "from its position",
+    ),
+    Case(
+        "`readline()`, `readline(3)`, `readline()`, `read(3)`, `read()`",
+        INPUT,
+        reads("readline,readline3,readline,read3,read", POSTED, LINES),
+        "exact",
+    ),
+    Case(
+        "`for line in wsgi.input`",
+        INPUT,
+        reads("iter", POSTED, [["one\n", "twolong\n", "three\n", "fourfive"]]),
+        "exact",
+    ),
     Case("`readlines()`", INPUT, reads("readlines", POSTED, [["one\n", "twolong\n", "three\n", "fourfive"]]), "exact"),
     Case("`read(-1)`, then `read()` at the end", INPUT, reads("read-1,read", POSTED, [POSTED.decode(), ""]), "exact"),
     Case("A body of 100,000 bytes in chunks", INPUT, chunked, "read whole"),
-    Case("A body that ends within a chunk", INPUT, half("Transfer-Encoding: chunked", b"5\r\nhello\r\n5\r\nwo"), "not taken for whole"),
-    Case("A body that ends before its `Content-Length`", INPUT, half("Content-Length: 10", b"hello"), "not taken for whole"),
-    Case("`wsgi.multithread`, `multiprocess`, `run_once` of one process with four threads", PEP + "environ Variables", flags, "multithread"),
+    Case(
+        "A body that ends within a chunk",
+        INPUT,
+        half("Transfer-Encoding: chunked", b"5\r\nhello\r\n5\r\nwo"),
+        "not taken for whole",
+    ),
+    Case(
+        "A body that ends before its `Content-Length`",
+        INPUT,
+        half("Content-Length: 10", b"hello"),
+        "not taken for whole",
+    ),
+    Case(
+        "`wsgi.multithread`, `multiprocess`, `run_once` of one process with four threads",
+        PEP + "environ Variables",
+        flags,
+        "multithread",
+    ),
     Case("`SERVER_PROTOCOL` of a request in HTTP/1.0", PEP + "environ Variables", protocol, "`HTTP/1.0`"),
     Case("`PATH_INFO` of `/%EB%8C%80%20b`", PEP + "Unicode Issues", path, "its bytes as latin-1"),
     Case("A secret in the environment of the server", PEP + "environ Variables", leaks, "kept"),
     Case("`X-User: dash` beside `X_User: underscore`", "house", underscore, "`dash`"),
     Case("`wsgi.early_hints`", "RFC 8297", hints, "103, then 200"),
     Case("A worker that segfaults", "house", one_dies("/segfault"), "others go on"),
-    Case("A worker that calls `os._exit(3)`", "house", one_dies("/exit"), "others go on"),
+    Case("A worker that calls `os._exit(3)`", "house", one_dies("/leave"), "others go on"),
     Case("A GET whose first worker dies", "house", replayed, "200 from another"),
     Case("A view that sleeps beyond the limit of 2 s", "house", late("/sleep"), "504"),
     Case("A view that loops beyond the limit of 2 s", "house", late("/spin"), "504"),
-    Case("32 clients that send half a head", "house", slow(b"GET / HTTP/1.1\r\nHost: x\r\nX-a:"), "others are answered"),
-    Case("32 clients that send 3 bytes of 100,000", "house", slow(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc"), "others are answered"),
+    Case(
+        "32 clients that send half a head", "house", slow(b"GET / HTTP/1.1\r\nHost: x\r\nX-a:"), "others are answered"
+    ),
+    Case(
+        "32 clients that send 3 bytes of 100,000",
+        "house",
+        slow(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc"),
+        "others are answered",
+    ),
     Case("Processes that are replaced after ten requests", "house", recycled, "replaced, no request fails"),
     Case("New code by signal, five times under load", "house", reloaded, "no request fails"),
 ]

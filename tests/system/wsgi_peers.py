@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
 import subprocess
@@ -70,7 +71,10 @@ def uwsgi(setup: Setup, port: int) -> list[str]:
     words += ["--processes", str(setup.processes), "--threads", str(setup.threads)]
     words += ["--module", f"{setup.module}:application", "--pythonpath", str(setup.folder)]
     words += ["--harakiri", str(setup.timeout)] if setup.timeout else []
-    return words + (["--max-requests", str(setup.max_requests)] if setup.max_requests else [])
+    # Without the second option no worker is replaced in its first minute.
+    return words + (
+        ["--max-requests", str(setup.max_requests), "--min-worker-lifetime", "1"] if setup.max_requests else []
+    )
 
 
 def mod_wsgi(setup: Setup, port: int) -> list[str]:
@@ -132,22 +136,20 @@ def serving(name: str, setup: Setup) -> Iterator[Peer]:
 
 def wait_answering(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Wait until it answers: some listen long before."""
-    import http.client
-
     until = time.monotonic() + DEADLINE
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
         try:
             connection.request("GET", "/whole")
-            connection.getresponse().read()
+            if connection.getresponse().status == 200:
+                return
         except (OSError, http.client.HTTPException):
-            said = log.read_text(errors="replace")
-            assert process.poll() is None, f"{process.args!r} ended: {said}"
-            assert time.monotonic() < until, f"{process.args!r} never answered: {said}"
-        else:
-            return
+            pass
         finally:
             connection.close()
+        said = log.read_text(errors="replace")
+        assert process.poll() is None, f"{process.args!r} ended: {said}"
+        assert time.monotonic() < until, f"{process.args!r} never answered: {said}"
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
