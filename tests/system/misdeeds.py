@@ -1,4 +1,4 @@
-"""A WSGI application of everything that one should not do, a path each. Tests serve copies: it notes tries beside itself."""
+"""A WSGI application of everything that one should not do, a path each. Tests serve copies; it notes its tries."""
 
 from __future__ import annotations
 
