@@ -1,4 +1,4 @@
-"""Two hundred reloads in a row under load, on kept and on new connections: no request fails and nothing is left behind."""
+"""Two hundred reloads in a row under load, on kept and on new connections: none fails, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def test_no_request_fails_and_nothing_leaks_in_200_reloads_in_a_row(tmp_path: Pa
             "front": resident(front(server)) - memory["front"],
         }
         print(f"{RELOADS} reloads\nkept: {kept.summary}\nnew: {fresh.summary}")
-        print(f"before: {at_first}, after: {held()}; memory: {', '.join(f'{n} +{g >> 10} KiB' for n, g in grown.items())}")
+        told = ", ".join(f"{name} +{each >> 10} KiB" for name, each in grown.items())
+        print(f"before: {at_first}, after: {held()}; memory: {told}")
         assert kept.failures == []
         assert fresh.failures == []
         assert all(each < 8 * MIB for each in grown.values()), grown

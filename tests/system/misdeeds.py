@@ -178,6 +178,12 @@ def umask(environ: dict[str, Any]) -> None:
 
 
 @misdeed
+def nap(environ: dict[str, Any]) -> None:
+    """No misdeed: a view that takes a second."""
+    time.sleep(1)
+
+
+@misdeed
 def pid(environ: dict[str, Any]) -> bytes:
     """No misdeed: who answers."""
     return str(os.getpid()).encode()
