@@ -52,7 +52,7 @@ def daemun(setup: Setup) -> Server:
 def ours(setup: Setup) -> Iterator[wsgi_peers.Peer]:
     """Daemun as one of them."""
     with daemun(setup) as server:
-        yield wsgi_peers.Peer(server.port, server.pid, lambda: server.errors.text, signal.SIGHUP)
+        yield wsgi_peers.Peer(server.port, server.pid, lambda: server.errors.text, signal.SIGHUP, 0.0)
 
 
 def theirs(name: str) -> Callable[[Setup], AbstractContextManager[wsgi_peers.Peer]]:
@@ -72,7 +72,7 @@ def asked(start: Callable[[Setup], AbstractContextManager[wsgi_peers.Peer]], fol
         place.chmod(0o777)
         shutil.copy(misdeeds.__file__, place / "bad.py")
         with start(Setup("bad", place, place / "run", processes, 4, timeout, max_requests)) as peer:
-            yield Hurt(peer.port, peer.pid, peer.reload)
+            yield Hurt(peer.port, peer.pid, peer.reload, peer.lingers)
 
     gate = Gate(NO_ANSWER)
     try:

@@ -18,6 +18,7 @@ from typing import Any
 from compared import Case
 from gate import Gate
 from load import Load
+from server import alive
 from wire import Reply, Wire, wire
 from wsgi_peers import NoSuchOptionError
 
@@ -70,6 +71,8 @@ class Hurt:
     port: int
     pid: int
     reload: signal.Signals | None
+    # Seconds that it may go on for after it has decided to end.
+    lingers: float
 
     def status(self, path: str, method: str = "GET", patience: float = NO_ANSWER) -> str:
         """Status or what came instead."""
@@ -88,6 +91,13 @@ class Hurt:
             return "cut", ""
         finally:
             connection.close()
+
+    def falls(self) -> bool:
+        """Whether all of it ends, which some take a while for: theirs is the time, not ours."""
+        end = time.monotonic() + self.lingers
+        while time.monotonic() < end and alive(self.pid):
+            select.select([], [], [], 0.05)
+        return not alive(self.pid)
 
     def serves(self, within: float = 10.0) -> bool:
         """Whether it answers again, many times over."""
@@ -370,6 +380,8 @@ def one_dies(path: str) -> Callable[[Asked], str]:
     def ask(asked: Asked) -> str:
         with asked.hurt() as hurt:
             hurt.status(path, "POST")
+            if hurt.falls():
+                return "the server is gone"
             return "serves on" if hurt.serves() else "the server is gone"
 
     return ask

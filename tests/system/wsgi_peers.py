@@ -44,6 +44,7 @@ class Peer:
     pid: int
     said: Callable[[], str]
     reload: signal.Signals | None
+    lingers: float
 
 
 class NoSuchOptionError(Exception):
@@ -129,7 +130,7 @@ def serving(name: str, setup: Setup) -> Iterator[Peer]:
         )
     try:
         wait_answering(port, process, log)
-        yield Peer(port, process.pid, lambda: log.read_text(errors="replace"), RELOADS[name])
+        yield Peer(port, process.pid, lambda: log.read_text(errors="replace"), RELOADS[name], 4.0)
     finally:
         end(process)
 
