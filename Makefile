@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/workers.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -74,7 +74,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require cgi-sites
+	@scripts/require cgi-sites dav
 
 .PHONY: compare-cgi
 compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md

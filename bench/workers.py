@@ -165,7 +165,8 @@ def reload(binary: Path, python: str, folder: Path) -> None:
     """Reload an unchanged Wagtail site while somebody asks without pause, beside what its import alone takes."""
     site = make_site(python, folder)
     port = free_port()
-    program = "from mysite.wsgi import application"
+    # Its views are imported by the first request elsewhere; daemun has them before it takes any.
+    program = "from mysite.wsgi import application; from django.urls import get_resolver; get_resolver().reverse_dict"
     imports, reloads, waited, failed = [], [], [0.0], 0
     lines = ['target = "."', f'python = "{python}"', "processes = 2"]
     command = daemun(binary, site, port, lines)

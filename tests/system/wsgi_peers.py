@@ -116,7 +116,9 @@ def serving(name: str, setup: Setup) -> Iterator[Peer]:
     setup.run.mkdir(parents=True, exist_ok=True)
     setup.run.chmod(0o777)
     log = setup.run / "output.log"
-    env = {**environment(setup.env), "VIRTUAL_ENV": str(ENVIRONMENT), "PYTHONPATH": str(setup.folder)}
+    # uWSGI begins anew with the interpreter that the environment was made from, and does not find itself there.
+    packages = next((ENVIRONMENT / "lib").glob("python3*/site-packages"))
+    env = {**environment(setup.env), "VIRTUAL_ENV": str(ENVIRONMENT), "PYTHONPATH": f"{setup.folder}:{packages}"}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(ENVIRONMENT / "bin" / words[0]), *words[1:]],
