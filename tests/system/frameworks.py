@@ -70,7 +70,11 @@ def flask_greeting() -> Any:
     return answer
 
 
-in_flask.add_url_rule("/echo", "echo", flask.request.get_data, methods=["POST"])
+@in_flask.post("/echo")
+def flask_echo() -> bytes:
+    return flask.request.get_data()
+
+
 in_flask.add_url_rule("/form", "form", lambda: flask.request.form["word"], methods=["POST"])
 in_flask.add_url_rule("/stream", "stream", lambda: flask.Response(pieces()))
 in_flask.add_url_rule("/away", "away", lambda: flask.redirect("echo"))

@@ -132,7 +132,7 @@ def serving(name: str, setup: Setup) -> Iterator[Peer]:
         )
     try:
         wait_answering(port, process, log)
-        yield Peer(port, process.pid, lambda: log.read_text(errors="replace"), RELOADS[name], 4.0)
+        yield Peer(port, process.pid, lambda: log.read_text(errors="replace"), RELOADS[name], 10.0)
     finally:
         end(process)
 
