@@ -442,8 +442,9 @@ def recycled(asked: Asked) -> str:
                     status, body = hurt.ask("/pid")
                     seen.add(body if status == "200" else "")
             failed = len(load.failures) + ("" in seen)
-            replaced = "replaced" if len(seen - {""}) > 1 else "not replaced"
-            return replaced + (", requests fail" if failed else ", no request fails")
+            if failed:
+                return "requests fail"
+            return "replaced, no request fails" if len(seen) > 1 else "not replaced"
     except NoSuchOptionError:
         return "no such limit"
 
