@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/workers.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect chromium peers acme cgi bench
+	@scripts/require rust lint venv collect frameworks chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
@@ -75,12 +75,17 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require cgi-sites
+	@scripts/require cgi-sites dav
 
 .PHONY: compare-cgi
 compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md
 	@scripts/require venv cgi-peers
 	$(PYTHON) tests/system/compare_cgi.py
+
+.PHONY: compare-wsgi
+compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI, mod_wsgi, Granian, daemun: docs/conformance/wsgi-peers.md
+	@scripts/require venv wsgi-peers
+	$(PYTHON) tests/system/compare_wsgi.py
 
 .PHONY: bench
 bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -39,3 +40,10 @@ def cached(environ: Environ, start_response: StartResponse) -> list[bytes]:
     fields = [("Content-Type", "text/plain"), ("Content-Length", "1024"), ("Cache-Control", "max-age=3600")]
     start_response("200 OK", fields)
     return [body]
+
+
+def sleeper(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Thirteen bytes, below `/sleep` after a tenth of a second."""
+    if environ["PATH_INFO"] == "/sleep":
+        time.sleep(0.1)
+    return hello(environ, start_response)

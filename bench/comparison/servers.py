@@ -92,6 +92,11 @@ def daemun_cache(setting: Setting, place: Place) -> list[str]:
     return command
 
 
+def daemun_threads(setting: Setting, place: Place) -> list[str]:
+    """With four threads in each worker, whatever the others have."""
+    return daemun(replace(setting, threads=4), place)
+
+
 def granian(setting: Setting, place: Place) -> list[str]:
     """As its documentation has WSGI; HTTP/1 only and no WebSocket, as in its own measurements."""
     return [
@@ -290,6 +295,7 @@ WARM = ["datetime", "html", "json", "urllib.parse"]
 COMMANDS: dict[str, Callable[[Setting, Place], list[str]]] = {
     "daemun": daemun,
     "daemun-cache": daemun_cache,
+    "daemun-threads": daemun_threads,
     "granian": granian,
     "gunicorn": gunicorn,
     "nginx": nginx,

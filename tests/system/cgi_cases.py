@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compared import Case
 from server import DEADLINE
 
 SCRIPTS = {
@@ -258,16 +259,6 @@ def complaint(asked: Asked) -> str:
     return "not in the log"
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is asked, where it is said what is right, and what that is."""
-
-    says: str
-    source: str
-    ask: Callable[[Asked], str]
-    right: str
-
-
 CASES = [
     Case("POST of 300,000 bytes in chunks", "4.1.2, 4.2", chunked, "CONTENT_LENGTH 300000, 300000 read"),
     Case("`Proxy: evil` (httpoxy)", "CVE-2016-5385", proxy, "dropped"),
@@ -294,11 +285,3 @@ CASES = [
     Case("The body of an answer to HEAD", "4.3.2", head, "none"),
     Case("A line on standard error", "house", complaint, "logged with its request"),
 ]
-
-
-def outcome(case: Case, asked: Asked) -> str:
-    """What came of a question; a server that does not answer at all is an outcome too."""
-    try:
-        return case.ask(asked)
-    except (OSError, http.client.HTTPException) as error:
-        return type(error).__name__

@@ -10,8 +10,9 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from cgi_cases import CASES, Asked, Case, outcome, write
+from cgi_cases import CASES, Asked, write
 from cgi_peers import apache, fcgiwrap, lighttpd, missing
+from compared import outcome, row, table, write_page
 from server import ROOT, Server
 
 PAGE = ROOT / "docs/conformance/cgi-peers.md"
@@ -28,13 +29,6 @@ The first column is tested with every change.
 """
 
 
-def row(case: Case, outcomes: list[str]) -> str:
-    """One line of the table."""
-    cells = [found if found == case.right else f"*{found}*" for found in outcomes]
-    requirement = ". ".join([case.says, *(f"{name}: {cell}" for name, cell in zip(COLUMNS, cells, strict=True))])
-    return f"| {requirement} | {case.source} | `{TEST}` |"
-
-
 def ours(folder: Path, server: Server) -> Asked:
     """Daemun as one to be asked."""
     return Asked(server.port, folder, lambda: server.errors.text)
@@ -46,7 +40,7 @@ def serve(folder: Path) -> Server:
     return Server(cwd=folder)
 
 
-def table() -> str:
+def page() -> str:
     """Start all, ask all; the page."""
     with tempfile.TemporaryDirectory(prefix="daemun-cgi-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -64,23 +58,9 @@ def table() -> str:
         for case in CASES:
             found = [outcome(case, one) for one in asked]
             print(f"{case.says}: {found}", file=sys.stderr)
-            lines.append(row(case, found))
-    return HEAD + "| requirement | source | test |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
-
-
-def main() -> int:
-    """Write the page; 1 where our column is not right."""
-    lacking = missing()
-    if lacking:
-        print(f"compare-cgi: not there: {', '.join(lacking)}; run:  scripts/require cgi-peers", file=sys.stderr)
-        return 2
-    page = Path(sys.argv[1]) if len(sys.argv) > 1 else PAGE
-    text = table()
-    page.write_text(text)
-    wrong = [line for line in text.splitlines() if "daemun: *" in line]
-    print("\n".join([f"wrote {page}", *wrong]))
-    return 1 if wrong else 0
+            lines.append(row(case, COLUMNS, found, TEST))
+    return table(HEAD, lines)
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(write_page(PAGE, page, missing(), "cgi-peers"))

@@ -22,9 +22,10 @@ def hold():
         gate.recv(2)
 """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = DEADLINE) -> None:
+        self._patience = patience
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(DEADLINE)
+        self._listener.settimeout(patience)
         self._held: list[socket.socket] = []
 
     @property
@@ -35,7 +36,7 @@ def hold():
     def entered(self) -> None:
         """Wait until a request has reached the application."""
         held, _ = self._listener.accept()
-        held.settimeout(DEADLINE)
+        held.settimeout(self._patience)
         assert held.recv(2) == b"in"
         self._held.append(held)
 

@@ -14,11 +14,21 @@ from server import DEADLINE
 class Load:
     """So many clients, each with a thread and a connection of its own, from `with` to its end."""
 
-    def __init__(self, port: int, path: str, clients: int = 8, wanted: bytes | None = None, keep: bool = True) -> None:
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        clients: int = 8,
+        wanted: bytes | None = None,
+        keep: bool = True,
+        never_closed: bool = False,
+    ) -> None:
         self._port = port
         self._path = path
         self._wanted = wanted
         self._keep = keep
+        # Whether an answer that says `Connection: close` is a failure.
+        self._never_closed = never_closed
         self._stop = threading.Event()
         self._changed = threading.Condition()
         self.answered = 0
@@ -67,15 +77,17 @@ class Load:
             return type(error).__name__
         if answer.status != 200:
             return str(answer.status)
+        if self._never_closed and answer.headers["Connection"] == "close":
+            return "closed"
         if self._wanted is not None and body != self._wanted:
             return f"body {body[:40]!r}"
         return None
 
-    def more(self, count: int = 200) -> None:
+    def more(self, count: int = 200, within: float = DEADLINE) -> None:
         """Wait until so many more requests were answered."""
         with self._changed:
             goal = self.answered + count
-            assert self._changed.wait_for(lambda: self.answered >= goal, DEADLINE), "nothing is answered any more"
+            assert self._changed.wait_for(lambda: self.answered >= goal, within), "nothing is answered any more"
 
     def flows_for(self, seconds: float) -> None:
         """Let it run so long."""

@@ -332,6 +332,7 @@ def body(environ: Environ, start_response: Start) -> Iterable[bytes]:
         "read3": lambda: source.read(3),
         "readline": source.readline,
         "readline2": lambda: source.readline(2),
+        "readline3": lambda: source.readline(3),
         "readlines": source.readlines,
         "readlines1": lambda: source.readlines(1),
         "iter": lambda: list(source),
@@ -357,9 +358,34 @@ def digest(environ: Environ, start_response: Start) -> Iterable[bytes]:
 
 
 @probe
+def swallow(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Read to what looks like the end, and note it."""
+    EVENTS.append(f"swallowed {len(environ['wsgi.input'].read())}")
+    start_response("200 OK", PLAIN)
+    return [b"swallowed"]
+
+
+@probe
+def forget(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Begin a new list of events."""
+    EVENTS.clear()
+    start_response("200 OK", PLAIN)
+    return [b"forgotten"]
+
+
+@probe
 def unread(environ: Environ, start_response: Start) -> Iterable[bytes]:
     start_response("200 OK", PLAIN)
     return [b"unread"]
+
+
+@probe
+def hinted(environ: Environ, start_response: Start) -> Iterable[bytes]:
+    """Hints ahead of the answer, where the server takes them."""
+    if "wsgi.early_hints" in environ:
+        environ["wsgi.early_hints"]([("Link", "</a.css>; rel=preload; as=style")])
+    start_response("200 OK", PLAIN)
+    return [b"hinted"]
 
 
 @probe

@@ -133,7 +133,7 @@ FAULTS = [
     (
         "mod:application",
         "class App:\n    async def __call__(self, scope, receive, send): pass\napplication = App()",
-        "is an ASGI application failed: daemun serves WSGI",
+        "is an ASGI application: daemun serves WSGI",
     ),
     ("mod:application", "def application(scope): pass", r"has the wrong signature.*this one takes \(scope\)"),
     ("mod:application", "application = 3", "it is a int; a WSGI application is called with environ and start_response"),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cgi_cases import CASES, outcome, write
+from cgi_cases import CASES, write
 from compare_cgi import PAGE, ours, serve
+from compared import outcome
 
 
 def test_our_column_is_right_in_every_row(tmp_path: Path) -> None:

@@ -223,3 +223,28 @@ def test_files_that_were_compressed_beforehand_are_sent_so(startproject: Startpr
         assert (packed.headers["Content-Encoding"], packed.headers["Vary"]) == ("gzip", "Accept-Encoding")
         assert gzip.decompress(packed.body) == content
         assert "immutable" in packed.headers["Cache-Control"]
+
+
+VIEWS = """
+import os
+from django.http import HttpResponse
+from django.urls import path
+
+BORN = os.getpid()
+urlpatterns = [path("", lambda request: HttpResponse("before" if BORN != os.getpid() else "after"))]
+"""
+
+
+def test_views_are_imported_once_and_before_workers_are_forked(startproject: Startproject) -> None:
+    folder = startproject(DEPLOYED)
+    (folder / "shop" / "urls.py").write_text(VIEWS)
+    with Server(folder, "--workers", "2", cwd=folder) as server:
+        assert {server.get("/").text for _ in range(10)} == {"before"}
+
+
+def test_views_that_cannot_be_imported_are_told_by_the_first_request(startproject: Startproject) -> None:
+    folder = startproject(DEPLOYED)
+    (folder / "shop" / "urls.py").write_text("import a_module_that_is_not_there\n")
+    with Server(folder, "--workers", "1", cwd=folder) as server:
+        assert server.get("/").status == 500
+        server.wait_for("No module named 'a_module_that_is_not_there'")

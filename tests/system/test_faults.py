@@ -4,89 +4,23 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import misdeeds
 import pytest
 from load import Load
 from server import DEADLINE, Server, children, front
-
-# Everything that an application should not do, one path each.
-BAD_APP = """\
-import ctypes, os, signal, sys, threading, time
-
-print("printed while imported")
-tries = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tries")
-
-def once(method):
-    with open(tries, "a") as file:
-        file.write(method + "\\n")
-    with open(tries) as file:
-        return len(file.readlines()) == 1
-
-def recurse(n):
-    return recurse(n + 1) + 1
-
-def application(environ, start_response):
-    path = environ["PATH_INFO"]
-    body = b"fine"
-    if path == "/segfault":
-        ctypes.string_at(0)
-    elif path == "/exit":
-        os._exit(3)
-    elif path == "/system-exit":
-        raise SystemExit(3)
-    elif path == "/keyboard":
-        raise KeyboardInterrupt
-    elif path == "/recursion":
-        recurse(0)
-    elif path == "/sleep":
-        time.sleep(600)
-    elif path == "/spin":
-        while True:
-            pass
-    elif path == "/close-all":
-        os.closerange(3, 4096)
-    elif path == "/close-standard":
-        os.closerange(0, 3)
-    elif path == "/fork":
-        if os.fork() == 0:
-            return [b"the child came back"]
-    elif path == "/fork-exit":
-        if os.fork() == 0:
-            sys.exit(0)
-    elif path == "/threads":
-        for _ in range(5):
-            threading.Thread(target=time.sleep, args=(3600,)).start()
-    elif path == "/print":
-        print("printed to stdout")
-        sys.stdout.write("x" * 100_000 + "\\n")
-    elif path == "/signal":
-        signal.raise_signal(signal.SIGTERM)
-    elif path == "/kill-self":
-        os.kill(os.getpid(), signal.SIGKILL)
-    elif path == "/memory":
-        raise MemoryError
-    elif path == "/chdir":
-        os.chdir("/")
-    elif path == "/umask":
-        os.umask(0o777)
-    elif path == "/once":
-        if once(environ["REQUEST_METHOD"]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        body = b"second"
-    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
-    return [body]
-"""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The bad application."""
-    (tmp_path / "bad.py").write_text(BAD_APP)
+    shutil.copy(misdeeds.__file__, tmp_path / "bad.py")
     return tmp_path
 
 
@@ -133,20 +67,24 @@ def is_served_again(server: Server, within: float = DEADLINE) -> None:
 # What may become of the request itself.
 MISDEEDS = {
     "/segfault": {502},
-    "/exit": {502},
+    "/leave": {502},
     "/kill-self": {502},
     "/system-exit": {500},
     "/keyboard": {500},
     "/memory": {500},
     "/recursion": {500, 502},
+    "/hoard": {500, 502},
+    "/open-files": {500, 502},
     "/sleep": {504},
+    "/spin": {504},
+    "/deadlock": {504},
     "/close-all": {200, 502},
     "/close-standard": {200},
     "/fork": {200},
     "/fork-exit": {200},
     "/threads": {200},
-    "/print": {200},
-    "/signal": {200},
+    "/printing": {200},
+    "/terminate": {200},
     "/chdir": {200},
     "/umask": {200},
 }
@@ -172,7 +110,7 @@ def test_a_misdeed_is_answered_and_nobody_else_notices(server: Server, path: str
 
 
 def test_what_an_application_prints_is_in_the_log_and_not_in_an_answer(server: Server) -> None:
-    assert server.get("/print").text == "fine"
+    assert server.get("/printing").text == "fine"
     server.wait_for("printed to stdout", server.errors)
     server.wait_for("printed while imported", server.errors)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import signal
 import socket
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gate import Gate
-from server import DEADLINE, Server, children, eventually, exchange
+from load import Load
+from server import DEADLINE, Server, children, eventually
 
 BASE = """\
 [server]
@@ -42,40 +41,6 @@ TWO = (
 )
 
 
-class Load:
-    """Asks again and again on kept connections, and counts what does not come back as it should."""
-
-    def __init__(self, port: int, connections: int = 4) -> None:
-        self._port = port
-        self._stop = threading.Event()
-        self.answers = 0
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask) for _ in range(connections)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(DEADLINE)
-
-    def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
-        while not self._stop.is_set():
-            try:
-                answer = exchange(connection, "/")
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                return
-            self.answers += 1
-            if answer.status != 200 or answer.headers["Connection"] == "close":
-                self.failures.append(f"{answer.status} {answer.headers}")
-        connection.close()
-
-
 def listens(port: int) -> bool:
     """Whether anybody does."""
     with socket.socket() as connection:
@@ -89,13 +54,13 @@ def free_port() -> int:
 
 
 def test_no_request_fails_while_code_is_reloaded_under_load(flask: Path) -> None:
-    with Server("app:app", "--workers", "2", cwd=flask) as server, Load(server.port) as load:
+    with Server("app:app", "--workers", "2", cwd=flask) as server, Load(server.port, "/", 4, never_closed=True) as load:
         source = (flask / "app.py").read_text()
         for number in range(3):
             (flask / "app.py").write_text(source.replace('"one"', f'"version {number}"'))
             server.send(signal.SIGHUP)
             server.until("/", f"version {number}")
-    assert load.answers > 0
+    assert load.answered > 0
     assert load.failures == []
 
 

@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from gate import Gate
-from server import BINARY, DEADLINE, Server, alive, children, environment, exchange, front
-
-
-class Load:
-    """Asks again and again, on kept connections as long as the server keeps them, and counts what fails."""
-
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self._stop = threading.Event()
-        self.answers = 0
-        self.failures: list[str] = []
-        self._threads = [threading.Thread(target=self._ask, args=(kept,)) for kept in (True, True, False, False)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(DEADLINE)
-
-    def _ask(self, keeps: bool) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
-        while not self._stop.is_set():
-            try:
-                answer = exchange(connection, "/")
-            except (OSError, http.client.HTTPException) as error:
-                self.failures.append(repr(error))
-                return
-            self.answers += 1
-            if answer.status != 200:
-                self.failures.append(str(answer.status))
-            if not keeps or answer.headers["Connection"] == "close":
-                connection.close()
-        connection.close()
+from load import Load
+from server import BINARY, DEADLINE, Server, alive, children, environment, front
 
 
 @pytest.fixture
@@ -89,7 +52,11 @@ def until_gone(pids: list[int]) -> None:
 
 
 def test_no_request_fails_while_the_program_is_replaced_under_load(flask: Path, program: Path) -> None:
-    with Server("app:app", "--workers", "2", cwd=flask, program=program) as server, Load(server.port) as load:
+    with (
+        Server("app:app", "--workers", "2", cwd=flask, program=program) as server,
+        Load(server.port, "/", clients=2) as kept,
+        Load(server.port, "/", clients=2, keep=False) as fresh,
+    ):
         for _ in range(3):
             before = children(server.pid)
             install(BINARY, program)
@@ -99,8 +66,9 @@ def test_no_request_fails_while_the_program_is_replaced_under_load(flask: Path, 
             assert Path(f"/proc/{server.pid}/exe").readlink() == program
             until_gone(before)
         assert server.get("/").text == "one"
-    assert load.answers > 100
-    assert load.failures == []
+    assert kept.answered > 50
+    assert fresh.answered > 50
+    assert kept.failures == fresh.failures == []
 
 
 def test_what_is_in_flight_is_finished_by_those_who_began_it(flask: Path, program: Path, gate: Gate) -> None:

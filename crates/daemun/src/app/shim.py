@@ -194,7 +194,9 @@ class Zygote:
         self.application = mounts[0][1] if len(mounts) == 1 and not mounts[0][0] else Mounts(mounts)
         self.hooks = Hooks(self.orders.get("hooks"))
         watch_errors(self.orders["name"])
-        if self.development is not None:
+        if self.development is None:
+            finish_django()
+        else:
             self.application = self.development.around(self.application, self.orders, log_exception)
         return reason
 
@@ -426,6 +428,23 @@ def fork_twice():
     return int(answer)
 
 
+def finish_django():
+    """Imports what Django leaves for its first request: the views and whatever they import, half of a large site.
+
+    Here it is done once, and its memory is shared by the workers; there each of them would do it for itself, while a
+    client waits.
+    """
+    urls = sys.modules.get("django.urls")
+    if urls is None:
+        return
+    try:
+        # Asked for a name's URL, it also has the names of all others.
+        urls.get_resolver().reverse_dict.getlist("")
+    except BaseException:  # noqa: BLE001
+        pass  # The first request says why, with its traceback, as it does elsewhere.
+    close_database_connections()
+
+
 def close_database_connections():
     """A connection that two processes share mixes up both their answers."""
     database = sys.modules.get("django.db")
@@ -496,7 +515,7 @@ def load(target):
 
 
 def import_module(name):
-    what = "import of " + name
+    what = "import of " + name + " failed"
     try:
         __import__(name)
         return sys.modules[name]
@@ -570,7 +589,7 @@ def call_factory(target, factory, call):
         return factory(*call[0], **call[1])
     except BaseException as error:  # noqa: BLE001
         hint = f"{type(error).__name__}: {error}"
-        raise LoadError("calling the factory of " + target, hint, format_exception(error))
+        raise LoadError(f"calling the factory of {target} failed", hint, format_exception(error))
 
 
 def check_callable(target, found, called=False):
@@ -614,7 +633,7 @@ def apply_middleware(target, application):
         wrapped = factory(application)
     except BaseException as error:  # noqa: BLE001
         hint = f"{type(error).__name__}: {error}"
-        raise LoadError("calling the middleware " + target, hint, format_exception(error))
+        raise LoadError(f"calling the middleware {target} failed", hint, format_exception(error))
     check_callable(target, wrapped, called=True)
     return wrapped
 
@@ -1749,7 +1768,7 @@ class Hooks:
             return
         from importlib import util
 
-        what = "import of the hooks in " + path
+        what = f"import of the hooks in {path} failed"
         try:
             spec = util.spec_from_file_location("daemun_hooks", path)
             module = util.module_from_spec(spec)

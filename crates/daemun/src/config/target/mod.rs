@@ -47,7 +47,10 @@ impl Looking<'_> {
     pub(super) fn find(&self, targets: &[String]) -> Result<Target, ConfigFault> {
         match targets {
             [] => self.search(self.directory.unwrap_or(self.base), false),
-            [one] if !one.starts_with('/') || !one.contains('=') => self.single(one),
+            // The `=` of a factory's arguments mounts nothing.
+            [one] if !one.starts_with('/') || !one.split('(').next().is_some_and(|first| first.contains('=')) => {
+                self.single(one)
+            }
             several => self.mounted(several).map(Target::Application),
         }
     }
@@ -64,7 +67,9 @@ impl Looking<'_> {
         if path.is_file() {
             return self.file(&path, None).map_err(wrong);
         }
-        if let Some((file, callable)) = target.rsplit_once(':').filter(|(file, _)| is_python(Path::new(file))) {
+        let outside_call = target.find('(').unwrap_or(target.len());
+        let colon = target[..outside_call].rfind(':').map(|at| (&target[..at], &target[at + 1..]));
+        if let Some((file, callable)) = colon.filter(|(file, _)| is_python(Path::new(file))) {
             let path = super::environment::join(self.base, file);
             return if path.is_file() {
                 self.file(&path, Some(callable)).map_err(wrong)

@@ -70,15 +70,16 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// `module:callable` or `module:factory()`, found well-formed.
+/// `module:callable` or `module:factory()`, found well-formed. Whether the arguments of a factory are literals is for
+/// Python to say.
 pub(in crate::config) fn callable(text: &str) -> Result<String, String> {
     let wrong = |more: String| format!("expected `module:callable` or `module:factory()`{more}, found {text:?}");
     let Some((module, name)) = text.split_once(':') else {
         let dotted = !text.is_empty() && text.split('.').all(is_identifier);
         return Err(wrong(if dotted { format!(", such as `{text}:application`") } else { String::new() }));
     };
-    let name = name.strip_suffix("()").unwrap_or(name);
-    if !module.split('.').all(is_identifier) || !name.split('.').all(is_identifier) {
+    let (name, is_closed) = name.split_once('(').map_or((name, true), |(name, rest)| (name, rest.ends_with(')')));
+    if !is_closed || !module.split('.').all(is_identifier) || !name.split('.').all(is_identifier) {
         return Err(wrong(String::new()));
     }
     if module.rsplit('.').next() == Some("asgi") {

@@ -152,10 +152,9 @@ fn a_target_may_be_a_file_a_folder_or_a_callable() {
         ("pkg/sub/web.py", "wsgi /T: pkg.sub.web:create_app()"),
         ("pkg/sub/web.py:other", "wsgi /T: pkg.sub.web:other"),
         ("shop.wsgi:application", "wsgi /T: shop.wsgi:application"),
-        (
-            "shop:make('x')",
-            "`shop:make('x')`: expected `module:callable` or `module:factory()`, found \"shop:make('x')\"",
-        ),
+        ("shop:make('x:y', debug=True)", "wsgi /T: shop:make('x:y', debug=True)"),
+        ("pkg/sub/web.py:make('x:y')", "wsgi /T: pkg.sub.web:make('x:y')"),
+        ("shop:make('x'", "`shop:make('x'`: expected `module:callable` or `module:factory()`, found \"shop:make('x'\""),
         ("shop:make()", "wsgi /T: shop:make()"),
         ("files", "files /T/files"),
         ("page", "files /T/page"),

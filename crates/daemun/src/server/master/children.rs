@@ -293,8 +293,9 @@ impl Master {
             }
             Some(ZygoteMessage::Failed { what, hint, traceback, page }) => {
                 let hint = hint.map(|hint| format!(": {hint}")).unwrap_or_default();
+                let traceback = traceback.filter(|text| !text.is_empty());
                 let traceback = traceback.map(|text| format!("\n{}", text.trim_end())).unwrap_or_default();
-                let why = format!("{name}: {what} failed{hint}{traceback}");
+                let why = format!("{name}: {what}{hint}{traceback}");
                 if changing {
                     let change = self.change.as_mut();
                     if let Some(new) = change.and_then(|change| change.apps.get_mut(name)) {

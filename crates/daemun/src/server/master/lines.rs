@@ -58,8 +58,11 @@ fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
         }
         HandlerSettings::App(name) => {
             let app = configuration.apps.iter().find(|app| &app.name == name);
-            let (processes, threads) = app.map_or((0, 0), |app| (app.processes, app.threads));
-            format!("application {name}, {processes} processes of {threads} threads")
+            let (least, most, threads) =
+                app.map_or((0, 0, 0), |app| (app.min_processes.min(app.processes), app.processes, app.threads));
+            let range = if least < most { format!("{least} to {most}") } else { most.to_string() };
+            let (processes, threads) = (counted(&range, "process", "es"), counted(&threads.to_string(), "thread", "s"));
+            format!("application {name}, {processes} of {threads}")
         }
         HandlerSettings::Upstream(name) => {
             let upstream = configuration.upstreams.iter().find(|upstream| &upstream.name == name);
@@ -79,4 +82,9 @@ fn describe(configuration: &Configuration, route: &RouteSettings) -> String {
         HandlerSettings::Respond { status, .. } => format!("respond {status}"),
     };
     format!("{host}{path} -> {handler} ({})", route.rule.origin)
+}
+
+/// `1 process`, `2 processes`, `0 to 3 processes`.
+fn counted(number: &str, what: &str, ending: &str) -> String {
+    format!("{number} {what}{}", if number == "1" { "" } else { ending })
 }
