@@ -282,10 +282,14 @@ impl Process {
 
     /// From now on the event loop tells when there is output.
     fn watch_output(&mut self) {
-        let Source::Unwatched(output) = std::mem::replace(&mut self.output, Source::Closed) else { return };
-        match pipe::Receiver::from_owned_fd_unchecked(output) {
-            Ok(output) => self.output = Source::Watched(output),
-            Err(_) => self.close(),
+        if !matches!(self.output, Source::Unwatched(_)) {
+            return;
+        }
+        if let Source::Unwatched(output) = std::mem::replace(&mut self.output, Source::Closed) {
+            match pipe::Receiver::from_owned_fd_unchecked(output) {
+                Ok(output) => self.output = Source::Watched(output),
+                Err(_) => self.close(),
+            }
         }
     }
 
