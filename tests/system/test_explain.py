@@ -128,7 +128,7 @@ path = "*.php"
 upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 
 [[site.route]]
-path = "/"
+path = "/index.php/*"
 upstream = { name = "php", root = "php" }
 
 [[site.route]]
@@ -459,7 +459,9 @@ def test_ten_thousand_random_requests_take_the_way_that_is_told(everything: Path
     assert {told["handler"] for told in said} == {"static", "app", "cgi", "redirect", "respond", "upstream", None}
     kinds = {one["handler"] if not (one["target"] or {}).get("gateway") else one["target"]["name"] for one in said}
     assert {"php", "scgi", "uwsgi", "upstream"} <= kinds
-    assert {line["status"] for one, line in zip(said, log, strict=True) if (one["target"] or {}).get("gateway")} == {200}
+    assert {line["status"] for one, line in zip(said, log, strict=True) if (one["target"] or {}).get("gateway")} == {
+        200
+    }
     assert [fault for one in said[:1000] for fault in faults(one, SCHEMA)] == []
 
 
@@ -514,15 +516,17 @@ def test_the_last_known_of_an_upstream_is_told_while_a_server_runs(tmp_path: Pat
 
 
 def test_the_script_of_a_fastcgi_route_is_told_with_its_variables(everything: Path) -> None:
-    said = told("-H", "X-A: b", "http://php.example/sub/page.php/x?q=1", cwd=everything)
+    said = told("-H", "X-A: b", "http://php.example/index.php/x?q=1", cwd=everything)
     gateway = said["target"]["gateway"]
     assert (gateway["script"], gateway["script_name"], gateway["path_info"]) == (
-        str(everything / "php/sub/page.php"),
-        "/sub/page.php",
+        str(everything / "php/index.php"),
+        "/index.php",
         "/x",
     )
-    assert {("STAGE", "test"), ("QUERY_STRING", "q=1"), ("HTTP_X_A", "b")} <= {tuple(one) for one in gateway["variables"]}
-    picture = explain("http://php.example/sub/page.php/x", cwd=everything)
+    assert {("STAGE", "test"), ("QUERY_STRING", "q=1"), ("HTTP_X_A", "b")} <= {
+        tuple(one) for one in gateway["variables"]
+    }
+    picture = explain("http://php.example/index.php/x", cwd=everything)
     assert re.search(r"script +/.*", picture)
     assert "PATH_INFO=/x" in picture
     missing = told("http://php.example/sub/none.php", cwd=everything)

@@ -24,7 +24,8 @@ use tokio::io::unix::AsyncFd;
 pub use confine::{confine, end_after};
 pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
 pub use program::{
-    Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors, signal_group,
+    Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors,
+    signal_group,
 };
 pub use xslt::{Loader, Stylesheet, Transformed, Xslt};
 
