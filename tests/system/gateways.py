@@ -149,7 +149,7 @@ def told(variables: Mapping[str, str]) -> bytes:
     fields = [f"X-{name.replace('_', '-')}: {variables.get(name, '')}" for name in ("SCRIPT_NAME", "PATH_INFO")]
     fields += [f"X-Script: {variables.get('SCRIPT_FILENAME', '')}", "Content-Type: text/plain"]
     # Other servers' words are bytes; ours came from bytes that were read so.
-    return ("Status: 200 OK\r\n" + "\r\n".join(fields) + "\r\n\r\nhello").encode()
+    return ("Status: 200 OK\r\n" + "\r\n".join(fields) + "\r\n\r\nhello").encode("latin-1")
 
 
 def tell_fastcgi(_: object, peer: Peer) -> None:
@@ -167,7 +167,8 @@ def tell_scgi(_: object, peer: Peer) -> None:
     size = b""
     while (byte := peer.socket.recv(1)) not in {b":", b""}:
         size += byte
-    names = Records(peer.socket).exactly(int(size)).decode("utf-8", "replace").split("\0")
+    # With the comma behind it: what is left unread would tear the connection down.
+    names = Records(peer.socket).exactly(int(size) + 1).decode("latin-1").split("\0")
     peer.send(told(dict(zip(names[::2], names[1::2], strict=False))))
 
 
@@ -178,6 +179,6 @@ def tell_uwsgi(_: object, peer: Peer) -> None:
     text, values = records.exactly(size), []
     while text:
         (count,) = struct.unpack_from("<H", text)
-        values.append(text[2 : 2 + count].decode("utf-8", "replace"))
+        values.append(text[2 : 2 + count].decode("latin-1"))
         text = text[2 + count :]
     peer.send(told(dict(zip(values[::2], values[1::2], strict=False))).replace(b"Status:", b"HTTP/1.1", 1))

@@ -19,7 +19,7 @@ def validator(text: str) -> Draft202012Validator:
 
 
 def faults(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> list[str]:
-    """Give every place that does not fit, with what was expected. `root` is where `#/$defs` are, if not in the schema."""
+    """Give every place that does not fit, with what was expected. `root` has `#/$defs`, where the schema has not."""
     whole = dict(schema)
     if root is not None and "$defs" in root:
         whole["$defs"] = root["$defs"]

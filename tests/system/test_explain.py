@@ -129,7 +129,7 @@ upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 
 [[site.route]]
 path = "/index.php/*"
-upstream = { name = "php", root = "php" }
+upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 
 [[site.route]]
 path = "/front/*"
