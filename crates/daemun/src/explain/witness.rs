@@ -276,7 +276,7 @@ impl Handler for Reached {
 /// What servers are asked.
 fn asked(told: &UpstreamTold, request: &Request, gateway: Option<GatewayTold>) -> UpstreamTold {
     let (script_name, path) = (text(&request.notes.script_name), text(request.head.raw_path()));
-    UpstreamTold { script_name, path, gateway, ..told.clone() }
+    UpstreamTold { path, script_name, gateway, ..told.clone() }
 }
 
 fn settings_root(choice: &Choice) -> std::path::PathBuf {
