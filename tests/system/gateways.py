@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from server import DEADLINE
+from upstreams import Peer
 
 BEGIN, ABORT, END, PARAMS, STDIN, STDOUT, STDERR = range(1, 8)
 GET_VALUES, VALUES, UNKNOWN = 9, 10, 11
@@ -141,3 +142,43 @@ def until_end(sock: socket.socket) -> bytes:
     while more := sock.recv(65536):
         data += more
     return data
+
+
+def told(variables: Mapping[str, str]) -> bytes:
+    """Answer with what the variables say of the script, as CGI has it."""
+    fields = [f"X-{name.replace('_', '-')}: {variables.get(name, '')}" for name in ("SCRIPT_NAME", "PATH_INFO")]
+    fields += [f"X-Script: {variables.get('SCRIPT_FILENAME', '')}", "Content-Type: text/plain"]
+    # Other servers' words are bytes; ours came from bytes that were read so.
+    return ("Status: 200 OK\r\n" + "\r\n".join(fields) + "\r\n\r\nhello").encode("latin-1")
+
+
+def tell_fastcgi(_: object, peer: Peer) -> None:
+    """Answer each request with what it says of its script."""
+    records = Records(peer.socket)
+    while (asked := records.request()) is not None:
+        output = record(STDOUT, told(asked.variables), asked.number) + record(STDOUT, b"", asked.number)
+        peer.send(output + record(END, bytes(8), asked.number))
+        if not asked.keeps:
+            return
+
+
+def tell_scgi(_: object, peer: Peer) -> None:
+    """Answer one request."""
+    size = b""
+    while (byte := peer.socket.recv(1)) not in {b":", b""}:
+        size += byte
+    # With the comma behind it: what is left unread would tear the connection down.
+    names = Records(peer.socket).exactly(int(size) + 1).decode("latin-1").split("\0")
+    peer.send(told(dict(zip(names[::2], names[1::2], strict=False))))
+
+
+def tell_uwsgi(_: object, peer: Peer) -> None:
+    """Answer one request."""
+    records = Records(peer.socket)
+    _, size, _ = struct.unpack("<BHB", records.exactly(4))
+    text, values = records.exactly(size), []
+    while text:
+        (count,) = struct.unpack_from("<H", text)
+        values.append(text[2 : 2 + count].decode("latin-1"))
+        text = text[2 + count :]
+    peer.send(told(dict(zip(values[::2], values[1::2], strict=False))).replace(b"Status:", b"HTTP/1.1", 1))

@@ -7,15 +7,18 @@ import random
 import re
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 from conftest import Startproject
+from gateways import tell_fastcgi, tell_scgi, tell_uwsgi
 from schema import faults
 from server import BINARY, DEADLINE, ROOT, Server, environment
-from upstreams import Upstream, unused_port
+from upstreams import Upstream, plain, unused_port
 
 Told = dict[str, Any]
 Headers = dict[str, str]
@@ -99,6 +102,57 @@ connect_timeout = "1s"
 [[site]]
 hosts = ["back.example"]
 upstream = "back"
+
+[upstream.web]
+servers = ["{web}"]
+
+[[site]]
+hosts = ["web.example"]
+upstream = "web"
+
+[[site.route]]
+path = "/kept/*"
+upstream = "web"
+strip_prefix = "/kept"
+cache = { ttl = "1m" }
+
+[upstream.php]
+servers = ["{fastcgi}"]
+
+[[site]]
+hosts = ["php.example"]
+static = { root = "php", missing = "next", index = ["index.html"] }
+
+[[site.route]]
+path = "*.php"
+upstream = { name = "php", root = "php", params = { STAGE = "test" } }
+
+[[site.route]]
+path = "/index.php/*"
+upstream = { name = "php", root = "php", params = { STAGE = "test" } }
+
+[[site.route]]
+path = "/front/*"
+upstream = { name = "php", root = "php", missing = "/index.php" }
+
+[upstream.scgi]
+servers = ["{scgi}"]
+
+[[site]]
+hosts = ["scgi.example"]
+upstream = "scgi"
+
+[[site.route]]
+path = "/below/*"
+upstream = "scgi"
+strip_prefix = "/below"
+
+[upstream.uwsgi]
+servers = ["{uwsgi}"]
+
+[[site]]
+hosts = ["uwsgi.example"]
+upstream = "uwsgi"
 
 [[site]]
 hosts = ["files.example"]
@@ -185,13 +239,26 @@ def told(*arguments: str, cwd: Path) -> Told:
 
 
 @pytest.fixture
-def everything(tmp_path: Path) -> Path:
-    """A folder with every kind of route."""
+def everything(tmp_path: Path) -> Iterator[Path]:
+    """A folder with every kind of route, and the servers that some lead to."""
+    behaviours = {"web": plain, "fastcgi": tell_fastcgi, "scgi": tell_scgi, "uwsgi": tell_uwsgi}
+    configuration = CONFIGURATION
+    with ExitStack() as stack:
+        for name, behaviour in behaviours.items():
+            server = stack.enter_context(Upstream(name, behaviour))
+            scheme = "http" if name == "web" else name
+            configuration = configuration.replace(f"{{{name}}}", f"{scheme}://127.0.0.1:{server.port}")
+        lay_out(tmp_path, configuration)
+        yield tmp_path
+
+
+def lay_out(tmp_path: Path, configuration: str) -> None:
+    """Write what the routes lead to."""
     password = subprocess.run(
         ["openssl", "passwd", "-apr1", "-salt", "saltsalt", "secret"], capture_output=True, text=True, check=True
     ).stdout.strip()
     files = {
-        "daemun.toml": CONFIGURATION.replace("{password}", password),
+        "daemun.toml": configuration.replace("{password}", password),
         "app.py": APPLICATION,
         "cgi/env.cgi": SCRIPT,
         "cgi/sub/deep": SCRIPT,
@@ -202,6 +269,9 @@ def everything(tmp_path: Path) -> Path:
         "files/css/site.css": "b {}" * 100,
         "files/css/site.css.gz": "zz",
         "files/.hidden": "x",
+        "php/index.php": "<?php",
+        "php/sub/page.php": "<?php",
+        "php/a.txt": "a",
         "files/feed.xsl": STYLESHEET,
         "files/feed.xml": '<?xml-stylesheet type="text/xsl" href="/feed.xsl"?><rss/>',
         "files/wrong.xml": '<?xml-stylesheet type="text/xsl" href="/none.xsl"?><rss/>',
@@ -214,7 +284,6 @@ def everything(tmp_path: Path) -> Path:
         (tmp_path / "cgi" / name).chmod(0o755)
     for folder in (tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())):
         folder.chmod(0o755)
-    return tmp_path
 
 
 PLACES = [
@@ -223,6 +292,16 @@ PLACES = [
     *("admin/", "admin", "private/x", "old/x/y", "api/orders", "api", "cgi-bin/env.cgi/more", "cgi-bin/sub/deep"),
     *("cgi-bin/dead", "cgi-bin/nothing", "cgi-bin/.x", "render/a", "page", "deep/b", "site.css", "a.txt", "a.css"),
     *(
+        "index.php",
+        "index.php/more",
+        "sub/page.php/a/b",
+        "sub/none.php",
+        "a.txt/x.php",
+        "front/x",
+        "front/sub/page.php",
+        "kept/x",
+        "below/a",
+        "below",
         "robots.txt",
         "spa/",
         "spa/x/y",
@@ -245,6 +324,11 @@ HOSTS = [
         "files.example",
         "feeds.example",
         "back.example",
+        "web.example",
+        "php.example",
+        "php.example",
+        "scgi.example",
+        "uwsgi.example",
     ),
     *("SHOP.example.", "other.example", "127.0.0.1", "shop.example:8080"),
 ]
@@ -335,6 +419,10 @@ def differences(question: Told, said: Told, line: Told, fields: Headers) -> list
     if said["answer"]["status"] is not None:
         compare("status", said["answer"]["status"], line["status"])
     target = said["target"] or {}
+    if (gateway := target.get("gateway")) and said["ended_by"] == "handler" and line["status"] == 200:
+        compare("script", gateway["script"] or "", fields["x-script"])
+        compare("SCRIPT_NAME", gateway["script_name"], fields["x-script-name"])
+        compare("PATH_INFO", gateway["path_info"].strip(" "), shown(fields["x-path-info"].encode("latin-1")))
     if target.get("kind") in ("application", "program") and "x-script-name" in fields and said["ended_by"] == "handler":
         compare("SCRIPT_NAME", target["script_name"], fields["x-script-name"])
         compare("PATH_INFO", target["path_info"].strip(" "), shown(fields["x-path-info"].encode("latin-1")))
@@ -369,7 +457,12 @@ def test_ten_thousand_random_requests_take_the_way_that_is_told(everything: Path
     # Each kind of ending and of handler was among them, or nothing was shown.
     assert {told["ended_by"] for told in said} == {"server", "router", "filter", "handler"}
     assert {told["handler"] for told in said} == {"static", "app", "cgi", "redirect", "respond", "upstream", None}
-    assert all(faults(one, SCHEMA) == [] for one in said[:200])
+    kinds = {one["handler"] if not (one["target"] or {}).get("gateway") else one["target"]["name"] for one in said}
+    assert {"php", "scgi", "uwsgi", "upstream"} <= kinds
+    assert {line["status"] for one, line in zip(said, log, strict=True) if (one["target"] or {}).get("gateway")} == {
+        200
+    }
+    assert [fault for one in said[:1000] for fault in faults(one, SCHEMA)] == []
 
 
 def test_a_file_is_told_with_its_variant_and_a_missing_one_with_the_nearest(everything: Path) -> None:
@@ -420,6 +513,25 @@ def test_the_last_known_of_an_upstream_is_told_while_a_server_runs(tmp_path: Pat
             assert f"pid {server.pid}" in picture
             assert re.search(r"ejected,\s+heard\s+of", picture)
             assert max(map(len, picture.splitlines())) <= 80
+
+
+def test_the_script_of_a_fastcgi_route_is_told_with_its_variables(everything: Path) -> None:
+    said = told("-H", "X-A: b", "http://php.example/index.php/x?q=1", cwd=everything)
+    gateway = said["target"]["gateway"]
+    assert (gateway["script"], gateway["script_name"], gateway["path_info"]) == (
+        str(everything / "php/index.php"),
+        "/index.php",
+        "/x",
+    )
+    assert {("STAGE", "test"), ("QUERY_STRING", "q=1"), ("HTTP_X_A", "b")} <= {
+        tuple(one) for one in gateway["variables"]
+    }
+    picture = explain("http://php.example/index.php/x", cwd=everything)
+    assert re.search(r"script +/.*", picture)
+    assert "PATH_INFO=/x" in picture
+    missing = told("http://php.example/sub/none.php", cwd=everything)
+    assert (missing["answer"]["status"], missing["handler"]) == (404, "static")
+    assert told("http://scgi.example/below/a", cwd=everything)["target"]["gateway"]["script_name"] == "/below"
 
 
 def test_all_routes_are_shown_with_what_hides_them(everything: Path) -> None:

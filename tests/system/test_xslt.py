@@ -193,6 +193,81 @@ def test_a_docbook_article_with_parameters_and_exslt(tmp_path: Path) -> None:
         until_contains(server, "/any/path", b"<i>two</i>")
 
 
+DOCBOOK = Path("/usr/share/xml/docbook/stylesheet/docbook-xsl-ns")
+ARTICLE = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<article xmlns="http://docbook.org/ns/docbook" xmlns:xlink="http://www.w3.org/1999/xlink" version="5.0" xml:lang="en">
+  <info>
+    <title>The gate of a house</title>
+    <author><personname><firstname>Ada</firstname><surname>Gate</surname></personname></author>
+    <abstract><para>What stands before the yard.</para></abstract>
+  </info>
+  <section xml:id="first">
+    <title>Timber</title>
+    <indexterm><primary>beam</primary></indexterm>
+    <para>One <emphasis role="bold">beam</emphasis> carries <link xlink:href="https://example.com/">all</link>,
+      see <xref linkend="second"/>.<footnote><para>Nearly.</para></footnote></para>
+    <orderedlist><listitem><para>cut</para></listitem><listitem><para>set</para></listitem></orderedlist>
+    <programlisting>daemun serve &amp;&amp; echo done</programlisting>
+  </section>
+  <section xml:id="second">
+    <title>Tiles</title>
+    <table><title>Kinds</title><tgroup cols="2"><thead><row><entry>name</entry><entry>kg</entry></row></thead>
+      <tbody><row><entry>giwa</entry><entry>3</entry></row></tbody></tgroup></table>
+    <note><para>Wet tiles slip.</para></note>
+    <variablelist><varlistentry><term>eaves</term><listitem><para>what hangs over</para></listitem></varlistentry>
+    </variablelist>
+  </section>
+  <index/>
+</article>
+"""
+
+
+def test_docbooks_own_stylesheets_make_of_an_article_what_xsltproc_makes(tmp_path: Path) -> None:
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public/article.xml").write_text(ARTICLE)
+    (tmp_path / "daemun.toml").write_text(
+        '[[site]]\nstatic = { root = "public" }\n'
+        f'xslt = {{ root = "{DOCBOOK}", stylesheet = "html/docbook.xsl", params = {{ "section.autolabel" = "1" }} }}\n'
+        '[[site.route]]\npath = "/source/*"\nstatic = { root = "public" }\nxslt = false\n'
+    )
+    want = subprocess.run(
+        ["xsltproc", "--stringparam", "section.autolabel", "1", str(DOCBOOK / "html/docbook.xsl"), "article.xml"],
+        cwd=tmp_path / "public",
+        capture_output=True,
+        check=True,
+    ).stdout
+    with Server(cwd=tmp_path) as server:
+        page = server.get("/article.xml")
+        assert page.status == 200
+        assert page.headers["Content-Type"] == "text/html; charset=ISO-8859-1"
+        assert squeezed(page.body.decode("latin-1")) == squeezed(want.decode("latin-1"))
+        assert "Table of Contents" in page.body.decode("latin-1")
+        # A route of the site can turn it off.
+        assert server.get("/source/article.xml").body.decode() == ARTICLE
+
+
+def test_entities_of_a_stylesheet_come_from_below_the_root_and_those_of_a_document_from_nowhere(tmp_path: Path) -> None:
+    public = tmp_path / "public"
+    public.mkdir()
+    (tmp_path / "outside.ent").write_text('<!ENTITY e "outside">')
+    (public / "own.ent").write_text('<!ENTITY e "inside">')
+    for name, system in {"own": "own.ent", "up": "../outside.ent", "file": "file:///etc/hostname"}.items():
+        declared = f'<!DOCTYPE a [<!ENTITY % own SYSTEM "{system}"> %own;]>'
+        style = declared + sheet('<xsl:template match="/"><p>&e;<xsl:value-of select="a"/></p></xsl:template>')
+        (public / f"{name}.xsl").write_text(style)
+        (public / f"{name}.xml").write_text(f'<?xml-stylesheet type="text/xsl" href="{name}.xsl"?><a>!</a>')
+    own = '<!DOCTYPE a [<!ENTITY % own SYSTEM "own.ent"> %own;]>'
+    (public / "plain.xsl").write_text(sheet('<xsl:template match="/"><p><xsl:value-of select="a"/></p></xsl:template>'))
+    (public / "document.xml").write_text(f'<?xml-stylesheet type="text/xsl" href="plain.xsl"?>{own}<a>&e;</a>')
+    (tmp_path / "daemun.toml").write_text('[[route]]\npath = "/*"\nstatic = { root = "public" }\nxslt = true\n')
+    with Server(cwd=tmp_path) as server:
+        assert b"<p>inside!</p>" in server.get("/own.xml").body
+        for name in ("up", "file", "document"):
+            page = server.get(f"/{name}.xml")
+            assert (page.status, b"side" in page.body) in {(500, False), (200, False)}
+
+
 def until_contains(server: Server, path: str, wanted: bytes) -> None:
     """Ask until the answer contains it; each has to be whole."""
     end = time.monotonic() + DEADLINE

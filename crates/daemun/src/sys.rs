@@ -20,11 +20,15 @@ use std::sync::atomic::AtomicU8;
 use bytes::Bytes;
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use confine::{confine, end_after};
 pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
-pub use program::{Limit, LimitKind, Program, StartError, Starter, Step, default_signals, signal_group, wait_for};
+pub use program::{
+    Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors,
+    signal_group,
+};
 pub use xslt::{Loader, Stylesheet, Transformed, Xslt};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean
@@ -180,10 +184,11 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// A descriptor whose readiness the event loop tells.
-pub fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+/// A descriptor of which the event loop tells when there is something to read, or with `interest` something else. Not
+/// both where one will do: a socket that is watched for room wakes us up with every packet that the other end takes.
+pub fn watched(descriptor: OwnedFd, interest: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` always gives the same number and is open until it is dropped, which `AsyncFd` does last.
-    unsafe { AsyncFd::register(descriptor) }.map_err(Into::into)
+    unsafe { AsyncFd::register_with_interest(descriptor, interest) }.map_err(Into::into)
 }
 
 /// What a child is started with beyond its arguments.

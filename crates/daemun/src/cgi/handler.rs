@@ -179,7 +179,7 @@ impl Cgi {
         let name = format!("{}: {}", request.notes.id, invocation.script.display());
         let log = (self.shared.errors.clone(), name);
         let Pipes { output, error } = pipes;
-        Process::new(running, output.0, error.0, deadlines, log).map_err(failed)
+        Ok(Process::new(running, output.0, error.0, deadlines, log))
     }
 
     /// The status and the line of the log for a program that gave no head.

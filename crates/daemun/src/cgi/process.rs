@@ -30,6 +30,10 @@ const SETTLING: Duration = Duration::from_millis(5);
 /// output the program may take to end. Nobody waits longer for a page because of a process that was left behind.
 pub(super) const LINGER: Duration = Duration::from_millis(500);
 
+/// How long a program runs before its output is watched. Of one that is done sooner all of it is read at its end, and the
+/// event loop wakes up once for its whole answer; nobody sees that little of a delay.
+const WATCH: Duration = Duration::from_millis(4);
+
 /// How long a program runs before its standard error is attended to while it runs; of one that is done sooner it is
 /// read at its end, which costs a quarter of it.
 const ATTENTION: Duration = Duration::from_millis(20);
@@ -86,13 +90,22 @@ pub(super) struct Deadlines {
     pub(super) total: Duration,
 }
 
+/// Our end of the standard output.
+enum Source {
+    /// Nobody watches it yet.
+    Unwatched(OwnedFd),
+    /// The event loop tells when there is more.
+    Watched(pipe::Receiver),
+    /// It is over.
+    Closed,
+}
+
 /// A running program. Dropping it ends the program with its process group.
 pub(super) struct Process {
     running: Running,
-    output: pipe::Receiver,
+    output: Source,
     /// Output that was read and not yet taken.
     pub(super) buffer: BytesMut,
-    is_closed: bool,
     ended: Option<Ending>,
     /// Whether the last piece filled the room that there was for it.
     was_full: bool,
@@ -100,6 +113,8 @@ pub(super) struct Process {
     last: Instant,
     end: Instant,
     alarm: Pin<Box<Sleep>>,
+    /// When its output is watched.
+    watch: Instant,
     /// When its standard error is attended to.
     attention: Instant,
     complaints: Complaints,
@@ -114,31 +129,33 @@ impl Process {
         error: OwnedFd,
         deadlines: Deadlines,
         log: (ErrorLogger, String),
-    ) -> io::Result<Self> {
+    ) -> Self {
         let now = Instant::now();
-        Ok(Self {
+        Self {
             running,
-            output: pipe::Receiver::from_owned_fd_unchecked(output)?,
+            output: Source::Unwatched(output),
             buffer: BytesMut::new(),
-            is_closed: false,
             ended: None,
             was_full: false,
             idle: deadlines.idle,
             last: now,
             end: now + deadlines.total,
-            alarm: Box::pin(tokio::time::sleep_until(now + ATTENTION.min(deadlines.idle).min(deadlines.total))),
+            alarm: Box::pin(tokio::time::sleep_until(now + WATCH.min(deadlines.idle).min(deadlines.total))),
+            watch: now + WATCH,
             attention: now + ATTENTION,
             complaints: Complaints::new(error, log),
-        })
+        }
     }
 
     /// From now on at most this long between two pieces of output.
     pub(super) fn set_idle(&mut self, idle: Duration) {
         self.idle = idle;
         self.last = Instant::now();
-        let deadline = self.deadline();
-        let next = if self.complaints.are_waiting() { self.attention.min(deadline) } else { deadline };
-        self.alarm.as_mut().reset(next);
+        let next = self.next_alarm();
+        // One that rings too early costs less than moving it for each program that is about to end.
+        if next < self.alarm.deadline() {
+            self.alarm.as_mut().reset(next);
+        }
     }
 
     /// Waits for more output or the end of it.
@@ -149,22 +166,19 @@ impl Process {
     /// Reads into the buffer, or says why there will be no more.
     pub(super) fn poll_read(&mut self, context: &mut Context<'_>) -> Poll<Output> {
         loop {
-            if !self.is_closed {
-                match self.poll_output(context) {
-                    Poll::Ready(0) => self.close(),
-                    Poll::Ready(_) => {
-                        self.last = Instant::now();
-                        return Poll::Ready(Output::More);
-                    }
-                    Poll::Pending => {}
+            if let Poll::Ready(read) = self.poll_output(context) {
+                if read > 0 {
+                    self.last = Instant::now();
+                    return Poll::Ready(Output::More);
                 }
+                self.close();
             }
             if self.ended.is_none() && !self.running.has_ended() {
                 match self.poll_ending(context) {
                     Poll::Ready(Err(error)) => return Poll::Ready(Output::Failed(error)),
                     Poll::Ready(Ok(ending)) => {
                         self.ended = Some(ending);
-                        if !self.is_closed {
+                        if !self.is_closed() {
                             self.linger();
                             continue;
                         }
@@ -172,22 +186,32 @@ impl Process {
                     Poll::Pending => {}
                 }
             }
-            if self.is_closed && self.ended.is_some() {
+            if self.is_closed() && self.ended.is_some() {
                 return Poll::Ready(Output::End(self.ended));
             }
             ready!(self.alarm.as_mut().poll(context));
             let now = Instant::now();
-            self.complaints.attend();
-            if now < self.deadline() {
-                let next = self.deadline();
-                self.alarm.as_mut().reset(next);
-            } else if self.ended.is_some() || self.is_closed {
-                // Somebody else holds the pipe, or it goes on without it.
-                return Poll::Ready(Output::End(self.ended));
-            } else {
-                return Poll::Ready(Output::Late(if now >= self.end { Silence::Total } else { Silence::Idle }));
+            if now >= self.deadline() {
+                return Poll::Ready(self.silence(now));
             }
+            if now >= self.watch {
+                self.watch_output();
+            }
+            if now >= self.attention {
+                self.complaints.attend();
+            }
+            let next = self.next_alarm();
+            self.alarm.as_mut().reset(next);
         }
+    }
+
+    /// What it comes to that a deadline is over.
+    fn silence(&self, now: Instant) -> Output {
+        if self.ended.is_some() || self.is_closed() {
+            // Somebody else holds the pipe, or it goes on without it.
+            return Output::End(self.ended);
+        }
+        Output::Late(if now >= self.end { Silence::Total } else { Silence::Idle })
     }
 
     /// Waits a moment for the rest of a short answer; whether all of it is in the buffer and the program ended well.
@@ -226,8 +250,14 @@ impl Process {
 
     /// The output closed.
     fn close(&mut self) {
-        self.is_closed = true;
-        self.linger();
+        self.output = Source::Closed;
+        if self.ended.is_none() {
+            self.linger();
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.output, Source::Closed)
     }
 
     fn linger(&mut self) {
@@ -238,11 +268,56 @@ impl Process {
         (self.last + self.idle).min(self.end)
     }
 
+    /// When it is to be looked at next, whatever it says.
+    fn next_alarm(&self) -> Instant {
+        let mut next = self.deadline();
+        if matches!(self.output, Source::Unwatched(_)) {
+            next = next.min(self.watch);
+        }
+        if self.complaints.are_waiting() {
+            next = next.min(self.attention);
+        }
+        next
+    }
+
+    /// From now on the event loop tells when there is output.
+    fn watch_output(&mut self) {
+        if !matches!(self.output, Source::Unwatched(_)) {
+            return;
+        }
+        if let Source::Unwatched(output) = std::mem::replace(&mut self.output, Source::Closed) {
+            match pipe::Receiver::from_owned_fd_unchecked(output) {
+                Ok(output) => self.output = Source::Watched(output),
+                Err(_) => self.close(),
+            }
+        }
+    }
+
+    /// Bytes that were read; 0 when the output is over.
     fn poll_output(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        if let Source::Unwatched(output) = &self.output {
+            if self.ended.is_none() {
+                return Poll::Pending;
+            }
+            let mut piece = [0; FIRST_READ];
+            match rustix::io::read(output, &mut piece) {
+                Ok(read) => {
+                    self.buffer.extend_from_slice(&piece[..read]);
+                    if read == FIRST_READ {
+                        self.was_full = true;
+                        self.watch_output();
+                    }
+                    return Poll::Ready(read);
+                }
+                // Others hold it open.
+                Err(_) => self.watch_output(),
+            }
+        }
+        let Source::Watched(output) = &mut self.output else { return Poll::Pending };
         // The head and all of most answers fit into a page; what does not comes in large pieces.
         self.buffer.reserve(if self.was_full { READ } else { FIRST_READ });
         let room = self.buffer.capacity() - self.buffer.len();
-        let read = std::pin::pin!(self.output.read_buf(&mut self.buffer));
+        let read = std::pin::pin!(output.read_buf(&mut self.buffer));
         // A pipe that cannot be read has no more to give than one that was closed.
         let read = ready!(read.poll(context)).unwrap_or(0);
         self.was_full = read == room;

@@ -30,10 +30,11 @@ pub(super) const KEYS: Keys = Keys {
         "cache",
         "compress",
         "early_hints",
+        "xslt",
         "errors",
         "server_timing",
     ],
-    later: &["xslt"],
+    later: &[],
 };
 
 /// Of another host of the same site: the address bar and search engines should know one name for one page. 308 keeps
@@ -133,6 +134,9 @@ fn inner_route(entry: &Entry<'_>, outer: &FilterSettings) -> Option<Draft> {
     }
     if section.entry("cache").is_some() {
         outer.cache = None;
+    }
+    if section.entry("xslt").is_some() {
+        outer.xslt = None;
     }
     draft.settings.filters = draft.settings.filters.within(&outer);
     Some(draft)

@@ -1,5 +1,6 @@
 //! What is told of a request; `docs/manual/explain.schema.json` describes it.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use crate::control::message::ServerStatus;
 use crate::filter::Described;
 use crate::http::{Response, Status};
 use crate::listener::Role;
+use crate::proxy::Aim;
 use crate::router::{HostPattern, Rule, Verdict};
 use crate::static_files::Trace;
 use crate::upstream::{Balance, HashKey, UpstreamSettings};
@@ -185,6 +187,21 @@ pub struct UpstreamTold {
     pub path: String,
     /// What was taken off it.
     pub script_name: String,
+    /// What they are told over FastCGI, SCGI or uwsgi; `None` over HTTP.
+    pub gateway: Option<GatewayTold>,
+}
+
+/// What a server behind FastCGI, SCGI or uwsgi is told.
+#[derive(Clone, Debug, Serialize)]
+pub struct GatewayTold {
+    /// The script that it is to run; `None` where it answers every path.
+    pub script: Option<String>,
+    /// `SCRIPT_NAME`.
+    pub script_name: String,
+    /// `PATH_INFO`.
+    pub path_info: String,
+    /// All variables.
+    pub variables: Vec<(String, String)>,
 }
 
 /// What a running server knows of an upstream.
@@ -299,6 +316,22 @@ impl UpstreamTold {
             seen: None,
             path: String::new(),
             script_name: String::new(),
+            gateway: None,
+        }
+    }
+}
+
+impl GatewayTold {
+    pub(super) fn of(aim: &Aim, variables: &[(Vec<u8>, Vec<u8>)]) -> Self {
+        let value = |name: &[u8]| variables.iter().find(|(other, _)| other == name).map(|(_, value)| text(value));
+        Self {
+            script: match aim {
+                Aim::Script(aimed) => Some(text(aimed.filename.as_os_str().as_bytes())),
+                Aim::Application => None,
+            },
+            script_name: value(b"SCRIPT_NAME").unwrap_or_default(),
+            path_info: value(b"PATH_INFO").unwrap_or_default(),
+            variables: variables.iter().map(|(name, value)| (text(name), text(value))).collect(),
         }
     }
 }

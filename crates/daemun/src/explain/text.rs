@@ -1,6 +1,6 @@
 //! What was found out, for a terminal of 80 columns.
 
-use super::report::{EndedBy, Explanation, Told};
+use super::report::{EndedBy, Explanation, GatewayTold, Told};
 use super::table::Table;
 use crate::control::message::ServerStatus;
 
@@ -164,6 +164,9 @@ fn show_target(page: &mut Page, target: &Told) {
                 page.entry("", &format!("(so says the server that is running, pid {})", seen.pid));
             }
             page.entry("path", &format!("{:?}, taken off it {:?}", upstream.path, upstream.script_name));
+            if let Some(gateway) = &upstream.gateway {
+                show_gateway(page, gateway);
+            }
         }
         Told::Program(program) => {
             page.entry("program", &program.script);
@@ -177,6 +180,17 @@ fn show_target(page: &mut Page, target: &Told) {
         Told::NoProgram { root } => page.entry("program", &format!("none of this name below {}", root.display())),
         Told::Redirect { to, .. } => page.entry("to", to),
         Told::Respond { length, .. } => page.entry("body", &format!("{length} bytes")),
+    }
+}
+
+fn show_gateway(page: &mut Page, gateway: &GatewayTold) {
+    if let Some(script) = &gateway.script {
+        page.entry("script", script);
+    }
+    let mut name = "told";
+    for (variable, value) in &gateway.variables {
+        page.entry(name, &format!("{variable}={value}"));
+        name = "";
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::report::{ApplicationTold, ProgramTold, Told, UpstreamTold, text};
+use super::report::{ApplicationTold, GatewayTold, ProgramTold, Told, UpstreamTold, text};
 use crate::app::AppSettings;
 use crate::cgi::{self, Choice, Way};
 use crate::config::{Configuration, HandlerSettings, RouteSettings};
@@ -13,6 +13,7 @@ use crate::filter::{FilterSettings, Filtered, Kept};
 use crate::gateway::write_wsgi;
 use crate::handler::{Answering, Handler, Outcome};
 use crate::http::{Request, Response, Status, TrustedProxies};
+use crate::proxy::{self, Chooser, ScriptChoice, ScriptSettings};
 use crate::respond::{Redirect, Respond};
 use crate::router::{PathPattern, Router};
 use crate::server::{front, master};
@@ -91,6 +92,8 @@ enum Leaf {
     Application(Box<AppSettings>),
     Program(Choice),
     Upstream(UpstreamTold),
+    /// Servers behind FastCGI, SCGI or uwsgi.
+    Gateway(UpstreamTold, Chooser),
     Fixed(Arc<dyn Handler>, Told),
 }
 
@@ -108,15 +111,9 @@ fn leaf(configuration: &Configuration, route: &RouteSettings) -> io::Result<Leaf
             ))
         }
         HandlerSettings::Upstream(name) => {
-            let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == *name);
-            let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{name}`")))?;
-            Leaf::Upstream(UpstreamTold::of(upstream))
+            upstream(configuration, ScriptSettings { upstream: name.clone(), ..ScriptSettings::default() })?
         }
-        HandlerSettings::Scripts(settings) => {
-            let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == settings.upstream);
-            let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{}`", settings.upstream)))?;
-            Leaf::Upstream(UpstreamTold::of(upstream))
-        }
+        HandlerSettings::Scripts(settings) => upstream(configuration, (**settings).clone())?,
         HandlerSettings::Cgi(settings) => {
             let mut settings = (**settings).clone();
             let (user, group) = (configuration.server.user.as_deref(), configuration.server.group.as_deref());
@@ -133,6 +130,16 @@ fn leaf(configuration: &Configuration, route: &RouteSettings) -> io::Result<Leaf
             Leaf::Fixed(handler, Told::Respond { status: *status, length: body.len() })
         }
     })
+}
+
+fn upstream(configuration: &Configuration, settings: ScriptSettings) -> io::Result<Leaf> {
+    let upstream = configuration.upstreams.iter().find(|upstream| upstream.name == settings.upstream);
+    let upstream = upstream.ok_or_else(|| io::Error::other(format!("no upstream `{}`", settings.upstream)))?;
+    if upstream.servers.iter().all(|server| server.scheme.is_http()) {
+        return Ok(Leaf::Upstream(UpstreamTold::of(upstream)));
+    }
+    let folder = settings.root.as_deref().map(open_folder).transpose()?;
+    Ok(Leaf::Gateway(UpstreamTold::of(upstream), Chooser::new(settings, folder)))
 }
 
 /// As the server opens them: roots that are not there are left out.
@@ -217,11 +224,28 @@ impl Handler for Reached {
                 Box::pin(async { Ok(Outcome::Response(Response::new(Status::OK))) })
             }
             Leaf::Upstream(told) => {
-                let script_name = text(&request.notes.script_name);
-                let target = text(request.head.raw_path());
-                self.tell(Told::Upstream(UpstreamTold { script_name, path: target, ..told.clone() }));
+                self.tell(Told::Upstream(asked(told, &request, None)));
                 Box::pin(async { Ok(Outcome::Response(Response::new(Status::OK))) })
             }
+            Leaf::Gateway(told, chooser) => Box::pin(async move {
+                let root = chooser.settings.root.clone().unwrap_or_default();
+                match chooser.aim(&request).await {
+                    ScriptChoice::Ask(aim) => {
+                        let variables = proxy::describe(&request, &aim, &chooser.settings, &self.trusted);
+                        let gateway = GatewayTold::of(&aim, &variables);
+                        self.tell(Told::Upstream(asked(told, &request, Some(gateway))));
+                        Ok(Outcome::Response(Response::new(Status::OK)))
+                    }
+                    ScriptChoice::Decline => {
+                        self.tell(Told::NoProgram { root });
+                        Ok(Outcome::Decline(request))
+                    }
+                    ScriptChoice::Refuse(error) => {
+                        self.tell(Told::NoProgram { root });
+                        Err(error)
+                    }
+                }
+            }),
             Leaf::Program(choice) => Box::pin(async move {
                 match choice.way(&request).await {
                     Way::Run(invocation) => {
@@ -247,6 +271,12 @@ impl Handler for Reached {
             }),
         }
     }
+}
+
+/// What servers are asked.
+fn asked(told: &UpstreamTold, request: &Request, gateway: Option<GatewayTold>) -> UpstreamTold {
+    let (script_name, path) = (text(&request.notes.script_name), text(request.head.raw_path()));
+    UpstreamTold { path, script_name, gateway, ..told.clone() }
 }
 
 fn settings_root(choice: &Choice) -> std::path::PathBuf {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
@@ -85,7 +86,7 @@ impl Client {
     /// From now on programs are started through this socket.
     pub fn connect(self: &Arc<Self>, socket: OwnedFd) -> io::Result<()> {
         let _entered = self.home.enter();
-        let socket = sys::watched(socket)?;
+        let socket = sys::watched(socket, Interest::READABLE)?;
         let connection = Arc::new(Connection { socket, waiting: Mutex::default(), closed: AtomicBool::new(false) });
         self.home.spawn(listen(Arc::clone(&connection)));
         self.connection.send_replace(Some(connection));
@@ -223,7 +224,10 @@ pub(super) mod packet {
         RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
         SendFlags,
     };
+    use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
+
+    use crate::sys;
 
     /// Descriptors that come with a packet.
     const MOST: usize = 3;
@@ -272,12 +276,14 @@ pub(super) mod packet {
         packet: &[u8],
         descriptors: &[BorrowedFd<'_>],
     ) -> io::Result<()> {
+        match try_send(socket, packet, descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            other => return other,
+        }
+        // The socket itself is watched for what comes alone, and a packet hardly ever finds no room.
+        let watched = sys::watched(socket.get_ref().try_clone()?, Interest::WRITABLE)?;
         loop {
-            match try_send(socket, packet, descriptors) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return other,
-            }
-            let mut ready = socket.writable().await?;
+            let mut ready = watched.writable().await?;
             if let Ok(result) = ready.try_io(|_| try_send(socket, packet, descriptors)) {
                 return result;
             }

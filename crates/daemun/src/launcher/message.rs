@@ -141,7 +141,11 @@ pub(super) fn decode_from_front(mut packet: &[u8]) -> Option<FromFront<'_>> {
     let (arguments, environment) = (packet.try_get_u16_le().ok()?, packet.try_get_u16_le().ok()?);
     let mut strings = Strings(packet);
     let (program, directory) = (strings.next()?, strings.next()?);
-    let mut several = |count: u16| strings.by_ref().take(count.into()).collect::<Vec<_>>();
+    let mut several = |count: u16| {
+        let mut several = Vec::with_capacity(count.into());
+        several.extend(strings.by_ref().take(count.into()));
+        several
+    };
     let (all_arguments, all_environment) = (several(arguments), several(environment));
     let whole = all_arguments.len() == usize::from(arguments) && all_environment.len() == usize::from(environment);
     whole.then_some(FromFront::Start(Received {

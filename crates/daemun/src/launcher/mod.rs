@@ -4,8 +4,8 @@
 //!    programs run. The front cannot choose those: whoever took it over could still start nothing as another user.
 //! 2. The front sends a [`Start`] over a socket that the supervisor has made for the two ([`Client`]): program,
 //!    arguments, environment and three descriptors, ready to use.
-//! 3. The launcher starts it ([`Starter`](crate::sys::Starter)) and watches its end through a pidfd. It parses nothing
-//!    and waits for no program.
+//! 3. The launcher starts it ([`Starter`](crate::sys::Starter)) and hears of its end by CHLD: one signal, one packet to
+//!    the front for all that have ended meanwhile. It parses nothing and waits for no program.
 //! 4. What a request no longer wants is ended with its whole process group: TERM, and KILL half a second later.
 //!
 //! It is not the supervisor, because a start can hang (a program on a dead network disk), and not the front, because

@@ -9,6 +9,7 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Builder;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use super::profile::Profile;
 use super::reuse::Interpreter;
 use super::sandbox;
 use crate::process::Channel;
-use crate::sys::{self, Identity, Limit, Program, StartError, Starter, Step};
+use crate::sys::{self, Ended, Identity, Limit, Program, StartError, Starter, Step};
 
 /// From TERM to KILL.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -50,10 +51,14 @@ fn start(descriptor: i32) -> io::Result<()> {
     // Programs stay in it: none of them can reach a terminal that the server was started from.
     rustix::process::setsid()?;
     let channel = sys::inherited(descriptor)?;
+    sys::keep_descriptors();
+    let ends = sys::ends_of_children()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         let mut channel: Channel<(), ToLauncher> = Channel::from_descriptor(channel)?;
-        let shop = Rc::new(Shop { starter: RefCell::new(Starter::new()?), profiles: RefCell::default() });
+        let starter = RefCell::new(Starter::new()?);
+        let shop = Rc::new(Shop { starter, profiles: RefCell::default(), children: RefCell::default() });
+        spawn_local(reap(Rc::clone(&shop), sys::watched(ends, Interest::READABLE)?));
         let mut fronts: Vec<Rc<Front>> = Vec::new();
         // The end of the channel is the end of the supervisor, and of us.
         while let Ok(Some((message, descriptors))) = channel.receive().await {
@@ -81,6 +86,16 @@ fn start(descriptor: i32) -> io::Result<()> {
 pub(super) struct Shop {
     pub(super) starter: RefCell<Starter>,
     profiles: RefCell<Vec<Rc<Ready>>>,
+    /// What was started and is not reaped yet, by process id.
+    pub(super) children: RefCell<HashMap<i32, Child>>,
+}
+
+/// A process that we have started.
+pub(super) enum Child {
+    /// A program, for the front that wants it under this number.
+    Program(Rc<Front>, u64),
+    /// A warm interpreter.
+    Interpreter,
 }
 
 /// A profile with what can be prepared of it.
@@ -185,7 +200,7 @@ impl Front {
     fn new(socket: OwnedFd) -> io::Result<Rc<Self>> {
         let said = Rc::new(Notify::new());
         let front = Rc::new(Self {
-            socket: sys::watched(socket)?,
+            socket: sys::watched(socket, Interest::READABLE)?,
             runs: RefCell::default(),
             words: RefCell::default(),
             said: Rc::clone(&said),
@@ -221,9 +236,9 @@ impl Front {
         };
         let started = shop.starter.borrow_mut().start(&program);
         match started {
-            Ok((group, pidfd)) => {
+            Ok(group) => {
                 self.add(id, group);
-                spawn_local(watch(Rc::clone(self), id, pidfd));
+                shop.children.borrow_mut().insert(group, Child::Program(Rc::clone(self), id));
             }
             Err(StartError { step, error }) => {
                 self.say(failed(step, error.raw_os_error().unwrap_or(libc::EIO)));
@@ -338,15 +353,23 @@ async fn tell(front: Weak<Front>, said: Rc<Notify>) {
     }
 }
 
-/// Waits for the end of a program.
-async fn watch(front: Rc<Front>, id: u64, pidfd: OwnedFd) {
-    let ended = match sys::watched(pidfd) {
-        Ok(pidfd) => {
-            let _ = pidfd.readable().await;
-            sys::wait_for(pidfd.get_ref())
+/// Reaps whatever has ended: one signal may stand for any number of ends.
+async fn reap(shop: Rc<Shop>, ends: AsyncFd<OwnedFd>) {
+    let mut signals = [0; 128];
+    while let Ok(mut ready) = ends.readable().await {
+        // What it says of one of them is of no use: all are asked for.
+        while rustix::io::read(ends.get_ref(), &mut signals).is_ok() {}
+        ready.clear_ready();
+        while let Some(ended) = sys::reap() {
+            let child = shop.children.borrow_mut().remove(&ended.pid);
+            match child {
+                Some(Child::Program(front, id)) => front.ended(id, ended.code, ended.signal),
+                Some(Child::Interpreter) if ended.code != Some(0) => {
+                    let Ended { pid, .. } = ended;
+                    eprintln!("daemun: launcher: a warm interpreter (pid {pid}) ended: {ended:?}");
+                }
+                Some(Child::Interpreter) | None => {}
+            }
         }
-        Err(error) => Err(error),
-    };
-    let (code, signal) = ended.map_or((None, None), |ended| (ended.code, ended.signal));
-    front.ended(id, code, signal);
+    }
 }

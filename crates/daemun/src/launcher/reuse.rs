@@ -13,12 +13,13 @@ use std::rc::Rc;
 use bytes::Buf;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::Signal;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::task::spawn_local;
 
 use super::client::packet;
 use super::message::FromLauncher;
-use super::process::{Front, Ready, Shop};
+use super::process::{Child, Front, Ready, Shop};
 use crate::sys::{self, LimitKind, Program, StartError, Step};
 
 /// What the interpreter runs: one file of plain Python.
@@ -49,7 +50,7 @@ impl Interpreter {
         let flags = SocketFlags::CLOEXEC;
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (ours, theirs) = pair.map_err(|error| process(error.into()))?;
-        let socket = sys::watched(ours).map_err(process)?;
+        let socket = sys::watched(ours, Interest::READABLE).map_err(process)?;
         let text = |text: &[u8]| CString::new(text).map_err(|error| process(error.into()));
         let python = text(reuse.python.as_os_str().as_bytes())?;
         let cpu = ready.limits.iter().find(|(kind, _)| *kind == LimitKind::Cpu).map_or(0, |&(_, most)| most);
@@ -78,9 +79,9 @@ impl Interpreter {
             limits: &limits,
             sandbox: ready.sandbox.as_ref().map(AsFd::as_fd),
         };
-        let (pid, pidfd) = shop.starter.borrow_mut().start(&program)?;
+        let pid = shop.starter.borrow_mut().start(&program)?;
+        shop.children.borrow_mut().insert(pid, Child::Interpreter);
         let interpreter = Rc::new(Self { socket, alive: Cell::new(true), runs: RefCell::default() });
-        spawn_local(reap(pid, pidfd));
         spawn_local(listen(Rc::clone(&interpreter)));
         Ok(interpreter)
     }
@@ -110,17 +111,6 @@ impl Interpreter {
             self.runs.borrow_mut().remove(&id);
             StartError { step: Step::Process, error }
         })
-    }
-}
-
-/// Reaps the interpreter when it ends.
-async fn reap(pid: i32, pidfd: OwnedFd) {
-    let Ok(pidfd) = sys::watched(pidfd) else { return };
-    let _ = pidfd.readable().await;
-    if let Ok(ended) = sys::wait_for(pidfd.get_ref())
-        && ended.code != Some(0)
-    {
-        eprintln!("daemun: launcher: a warm interpreter (pid {pid}) ended: {ended:?}");
     }
 }
 

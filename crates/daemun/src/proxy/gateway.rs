@@ -85,7 +85,7 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
 fn write(scheme: Scheme, place: &Place, outbound: &Outbound<'_>) -> Result<(BytesMut, Framing), uwsgi::TooLong> {
     let mut out = BytesMut::with_capacity(4096);
     let length = outbound.payload.length().unwrap_or_default();
-    let variables = variables::write(outbound, length);
+    let variables = variables::write(outbound.request, outbound.aim, outbound.params, length, outbound.trusted);
     let framing = match scheme {
         Scheme::Scgi => {
             scgi::put_head(&mut out, length, pairs(&variables));

@@ -29,4 +29,6 @@ mod tunnel;
 mod variables;
 
 pub use handler::{Means, Proxy};
+pub use script::{Aim, Aimed, Choice as ScriptChoice, Chooser};
 pub use settings::ScriptSettings;
+pub use variables::describe;

@@ -16,16 +16,16 @@ use crate::http::{Request, Status};
 
 /// What a server is to do with a request.
 #[derive(Debug)]
-pub(super) enum Aim {
+pub enum Aim {
     /// It answers every path.
     Application,
-    /// This script.
+    /// It runs this script.
     Script(Box<Aimed>),
 }
 
 /// What a route makes of a request.
 #[derive(Debug)]
-pub(super) enum Choice {
+pub enum Choice {
     /// A server is asked.
     Ask(Aim),
     /// No script of this route: the next best route may answer.
@@ -36,34 +36,35 @@ pub(super) enum Choice {
 
 /// A script with its place in the URL.
 #[derive(Debug)]
-pub(super) struct Aimed {
+pub struct Aimed {
     /// Its path, as the server calls it.
-    pub(super) filename: PathBuf,
+    pub filename: PathBuf,
     /// The folder of all scripts, as the server calls it.
-    pub(super) root: PathBuf,
+    pub root: PathBuf,
     /// The part of the path that leads to it.
-    pub(super) name: Vec<u8>,
+    pub name: Vec<u8>,
     /// What follows.
-    pub(super) path_info: Vec<u8>,
+    pub path_info: Vec<u8>,
 }
 
 /// How a route chooses scripts.
 #[derive(Debug)]
-pub(super) struct Chooser {
-    pub(super) settings: ScriptSettings,
+pub struct Chooser {
+    /// What its route says.
+    pub settings: ScriptSettings,
     scripts: Option<Arc<Scripts>>,
 }
 
 impl Chooser {
     /// A route's. `folder` is the opened root, where it has one.
-    pub(super) fn new(settings: ScriptSettings, folder: Option<OwnedFd>) -> Self {
+    pub fn new(settings: ScriptSettings, folder: Option<OwnedFd>) -> Self {
         let scripts = settings.root.clone().zip(folder);
         let scripts = scripts.map(|(root, folder)| Arc::new(Scripts::new(folder, root, Vec::new())));
         Self { settings, scripts }
     }
 
     /// What is to be done with a request.
-    pub(super) async fn aim(&self, request: &Request) -> Choice {
+    pub async fn aim(&self, request: &Request) -> Choice {
         let Some(scripts) = &self.scripts else { return Choice::Ask(Aim::Application) };
         let path = request.path.as_bytes();
         let rest = path.strip_prefix(b"/").unwrap_or(path);

@@ -5,17 +5,23 @@ use std::os::unix::ffi::OsStrExt;
 
 use daemun_protocol::pairs::pairs;
 
-use super::exchange::Outbound;
 use super::script::Aim;
-use crate::gateway::{Script, decode, write_script};
+use super::settings::ScriptSettings;
+use crate::gateway::{Script, TrustedProxies, decode, write_script};
+use crate::http::Request;
 
 /// Bytes that the variables of a browser's request take.
 const USUAL: usize = 2048;
 
 /// Names and values, each ended by a NUL. No name stands there twice, or servers would disagree on it. The body has
 /// `length` bytes.
-pub(super) fn write(outbound: &Outbound<'_>, length: u64) -> Vec<u8> {
-    let request = outbound.request;
+pub(super) fn write(
+    request: &Request,
+    aim: &Aim,
+    params: &[(String, String)],
+    length: u64,
+    trusted: &TrustedProxies,
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(USUAL);
     let mut variable = |name: &[u8], value: &[u8]| {
         out.extend_from_slice(name);
@@ -23,11 +29,11 @@ pub(super) fn write(outbound: &Outbound<'_>, length: u64) -> Vec<u8> {
         out.extend_from_slice(value);
         out.push(0);
     };
-    for (name, value) in outbound.params {
+    for (name, value) in params {
         variable(name.as_bytes(), value.as_bytes());
     }
     let decoded;
-    let (name, path_info) = if let Aim::Script(aimed) = outbound.aim {
+    let (name, path_info) = if let Aim::Script(aimed) = aim {
         let root = aimed.root.as_os_str().as_bytes();
         variable(b"SCRIPT_FILENAME", aimed.filename.as_os_str().as_bytes());
         variable(b"DOCUMENT_ROOT", root);
@@ -50,14 +56,26 @@ pub(super) fn write(outbound: &Outbound<'_>, length: u64) -> Vec<u8> {
     };
     // Variables are no environment that others of the same user could read: credentials may stand there.
     let script = Script { name, path_info, authorization: true };
-    write_script(&mut out, request, length, outbound.trusted, &script);
+    write_script(&mut out, request, length, trusted, &script);
     if length == 0 && request.head.field("content-length").is_none() {
         out.extend_from_slice(b"CONTENT_LENGTH\0\0");
     }
     if request.head.field("content-type").is_none() {
         out.extend_from_slice(b"CONTENT_TYPE\0\0");
     }
-    if outbound.params.is_empty() { out } else { without_repeats(&out, outbound.params) }
+    if params.is_empty() { out } else { without_repeats(&out, params) }
+}
+
+/// What `daemun explain` shows of a request to such a server: each name and its value.
+pub fn describe(
+    request: &Request,
+    aim: &Aim,
+    settings: &ScriptSettings,
+    trusted: &TrustedProxies,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let length = request.body.length().unwrap_or_default();
+    let text = write(request, aim, &settings.params, length, trusted);
+    pairs(&text).map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
 /// What the route says stands for what the request says.

@@ -6,12 +6,12 @@
 use std::cell::Cell;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
 
 use rustix::mm::{MapFlags, ProtFlags};
 
-use super::{Ended, Identity};
+use super::Identity;
 
 /// Bytes of the child's stack: it calls nothing that needs more than a few hundred.
 const STACK: usize = 64 * 1024;
@@ -93,46 +93,76 @@ pub struct StartError {
 #[derive(Debug)]
 pub struct Starter {
     stack: NonNull<u8>,
+    inherited: Inherited,
+    /// Arguments and environment as the kernel takes them; kept for its room alone.
+    pointers: Vec<*const libc::c_char>,
+}
+
+/// What children take over from us, learned once, so that each child changes only what has to be changed.
+#[derive(Clone, Copy, Debug)]
+struct Inherited {
+    /// PIPE is ignored, as a language's runtime has it.
+    ignores_pipe: bool,
+    /// CHLD is blocked, so that [`ends_of_children`] can be read.
+    blocks_child: bool,
+    /// We may gain no privileges, and so they may not.
+    no_new_privileges: bool,
 }
 
 impl Starter {
-    /// A starter with a stack for its children.
+    /// A starter with a stack for its children. Signals and privileges of this process stay as they are from now on.
     pub fn new() -> io::Result<Self> {
         // SAFETY: a new private mapping at an address that the kernel chooses.
         let stack = unsafe {
             let flags = MapFlags::PRIVATE | MapFlags::STACK;
             rustix::mm::mmap_anonymous(std::ptr::null_mut(), STACK, ProtFlags::READ | ProtFlags::WRITE, flags)
         }?;
-        Ok(Self { stack: NonNull::new(stack.cast()).ok_or(io::ErrorKind::OutOfMemory)? })
+        let stack = NonNull::new(stack.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { stack, inherited: Inherited::learn(), pointers: Vec::new() })
     }
 
-    /// Starts `program` as the leader of a process group of its own; its process id and a descriptor that
-    /// becomes readable when it ends.
-    pub fn start(&mut self, program: &Program<'_>) -> Result<(i32, OwnedFd), StartError> {
-        let pointers = |texts: &[&CStr]| -> Vec<*const libc::c_char> {
-            texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
-        };
-        let (arguments, environment) = (pointers(program.arguments), pointers(program.environment));
-        let child = Child { program, arguments, environment, failed: Cell::new(None) };
-        let mut pidfd: RawFd = -1;
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
+    /// Starts `program` as the leader of a process group of its own; its process id. It is ours to reap.
+    pub fn start(&mut self, program: &Program<'_>) -> Result<i32, StartError> {
+        self.pointers.clear();
+        let end = || std::iter::once(std::ptr::null());
+        self.pointers.extend(program.arguments.iter().map(|text| text.as_ptr()).chain(end()));
+        let environment = self.pointers.len();
+        self.pointers.extend(program.environment.iter().map(|text| text.as_ptr()).chain(end()));
+        let (arguments, environment) = (&raw const self.pointers[0], &raw const self.pointers[environment]);
+        let child = Child { program, arguments, environment, inherited: self.inherited, failed: Cell::new(None) };
+        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
         // SAFETY: the stack is ours alone, grows down from its end, and is used by one child at a time, since we are
         // suspended until it has left it. `child` outlives that. The child touches no memory but its stack and `failed`.
         let pid = unsafe {
             let top = self.stack.as_ptr().add(STACK).cast();
-            libc::clone(run_child, top, flags, (&raw const child).cast_mut().cast(), &raw mut pidfd)
+            libc::clone(run_child, top, flags, (&raw const child).cast_mut().cast())
         };
         if pid < 0 {
             return Err(StartError { step: Step::Process, error: io::Error::last_os_error() });
         }
-        // SAFETY: `clone` succeeded, so that this is a descriptor that it made for us.
-        let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
         match child.failed.get() {
-            None => Ok((pid, pidfd)),
+            None => Ok(pid),
             Some((step, number)) => {
-                // It has exited already: nothing waits here.
-                let _ = wait_for(&pidfd);
+                // SAFETY: asks for no result. It has exited already: nothing waits here.
+                unsafe { libc::waitpid(pid, std::ptr::null_mut(), 0) };
                 Err(StartError { step, error: io::Error::from_raw_os_error(number) })
+            }
+        }
+    }
+}
+
+impl Inherited {
+    fn learn() -> Self {
+        // SAFETY: both ask only, and write to places of their own that are plain data; the third takes numbers.
+        unsafe {
+            let mut pipe: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(libc::SIGPIPE, std::ptr::null(), &raw mut pipe);
+            let mut blocked: libc::sigset_t = std::mem::zeroed();
+            libc::sigprocmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked);
+            Self {
+                ignores_pipe: pipe.sa_sigaction == libc::SIG_IGN,
+                blocks_child: libc::sigismember(&raw const blocked, libc::SIGCHLD) == 1,
+                no_new_privileges: libc::prctl(libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1,
             }
         }
     }
@@ -148,8 +178,9 @@ impl Drop for Starter {
 /// What the child reads, and where it says why it failed.
 struct Child<'a> {
     program: &'a Program<'a>,
-    arguments: Vec<*const libc::c_char>,
-    environment: Vec<*const libc::c_char>,
+    arguments: *const *const libc::c_char,
+    environment: *const *const libc::c_char,
+    inherited: Inherited,
     failed: Cell<Option<(Step, i32)>>,
 }
 
@@ -166,20 +197,26 @@ extern "C" fn run_child(child: *mut libc::c_void) -> libc::c_int {
 /// Returns only when a step failed: which one; `errno` says why. System calls on memory that is there already; those
 /// for users go to the kernel directly, because the C library's would signal the threads of our parent.
 fn become_program(child: &Child<'_>) -> Step {
-    let Child { program, arguments, environment, .. } = child;
+    let &Child { program, arguments, environment, inherited, .. } = child;
     // SAFETY: as above: no call allocates, takes a lock or touches memory that is not handed to it.
     unsafe {
         // A group, so that all of it can be ended. Not a session: the launcher's has no terminal either, and the kernel
         // makes a scheduling group for each session (`sched_autogroup`), which costs as much as all else here.
         libc::setpgid(0, 0);
-        libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        if inherited.ignores_pipe {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+        if inherited.blocks_child {
+            let mut child = std::mem::zeroed();
+            libc::sigemptyset(&raw mut child);
+            libc::sigaddset(&raw mut child, libc::SIGCHLD);
+            libc::sigprocmask(libc::SIG_UNBLOCK, &raw const child, std::ptr::null_mut());
+        }
         for (number, descriptor) in (0..).zip(program.standard) {
             if libc::dup2(descriptor.as_raw_fd(), number) < 0 {
                 return Step::Descriptors;
             }
         }
-        // Whatever whoever started us has left open. Kernels before 5.11 refuse, and what we open ourselves closes anyway.
-        libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
         for &(kind, most) in program.limits {
             let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
             if libc::setrlimit(kind.resource(), &raw const limit) != 0 {
@@ -195,7 +232,9 @@ fn become_program(child: &Child<'_>) -> Step {
                 return Step::User;
             }
         }
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        if !inherited.no_new_privileges {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        }
         // After the change of user, which clears it: nothing runs on that nobody would end.
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         if libc::chdir(program.directory.as_ptr()) != 0 {
@@ -206,7 +245,7 @@ fn become_program(child: &Child<'_>) -> Step {
         {
             return Step::Sandbox;
         }
-        libc::execve(program.path.as_ptr(), arguments.as_ptr(), environment.as_ptr());
+        libc::execve(program.path.as_ptr(), arguments, environment);
     }
     Step::Execute
 }
@@ -223,19 +262,24 @@ impl LimitKind {
     }
 }
 
-/// Reaps a child of ours that has ended.
-pub fn wait_for(pidfd: &impl AsFd) -> io::Result<Ended> {
-    // SAFETY: plain data of which all zeros is a value.
-    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    let number = pidfd.as_fd().as_raw_fd() as libc::id_t;
-    // SAFETY: `info` is a valid place for the result.
-    if unsafe { libc::waitid(libc::P_PIDFD, number, &raw mut info, libc::WEXITED) } != 0 {
-        return Err(io::Error::last_os_error());
+/// Blocks CHLD and gives a descriptor that can be read when children have ended, one signal for any number of them.
+pub fn ends_of_children() -> io::Result<OwnedFd> {
+    // SAFETY: sets made on the stack; the descriptor is a new one that nobody else owns.
+    unsafe {
+        let mut child = std::mem::zeroed();
+        libc::sigemptyset(&raw mut child);
+        libc::sigaddset(&raw mut child, libc::SIGCHLD);
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const child, std::ptr::null_mut());
+        let descriptor = libc::signalfd(-1, &raw const child, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK);
+        if descriptor < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(descriptor)) }
     }
-    // SAFETY: `waitid` has filled the part of the union that tells of a child.
-    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
-    let exited = info.si_code == libc::CLD_EXITED;
-    Ok(Ended { pid, code: exited.then_some(status), signal: (!exited).then_some(status), peak: 0 })
+}
+
+/// From now on no program that this process becomes or starts gets more than descriptors 0 to 2, whatever whoever
+/// started us has left open. Kernels before 5.11 refuse, and what we open ourselves closes anyway.
+pub fn keep_descriptors() {
+    // SAFETY: closes nothing here; takes numbers alone.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
 
 /// Sends a signal to a process group; false where nobody is in it any more.
@@ -246,7 +290,7 @@ pub fn signal_group(group: i32, signal: Option<rustix::process::Signal>) -> bool
 }
 
 /// Undoes what whoever started us has ignored or blocked, so that programs begin as from a shell: `nohup` ignores HUP,
-/// and a language's runtime PIPE. Ours do not die of PIPE: each write says so, and the child sets it back.
+/// and a language's runtime PIPE. Of PIPE we do not die, since each write says so; what handles it ends with `execve`.
 pub fn default_signals() {
     // The kernel's `struct sigaction`, all zero on every architecture: SIG_DFL, no flags, an empty mask. Asked directly,
     // because the C library hides two signals of its own (32 and 33), and those too are inherited ignored.
@@ -258,22 +302,28 @@ pub fn default_signals() {
             unsafe { libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u8>(), 8) };
         }
     }
-    // SAFETY: an empty set made on the stack.
+    // SAFETY: a handler that does nothing; an empty set made on the stack.
     unsafe {
+        libc::signal(libc::SIGPIPE, nothing as extern "C" fn(libc::c_int) as libc::sighandler_t);
         let mut none = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
     }
 }
 
+extern "C" fn nothing(_: libc::c_int) {}
+
 #[cfg(test)]
 mod tests {
     use std::ffi::CString;
     use std::io::Read;
+    use std::os::fd::AsFd;
 
     use super::*;
 
-    fn start(script: &str, change: impl FnOnce(&mut Program<'_>)) -> Result<(i32, String, Ended), StartError> {
+    /// The process id, what it wrote, and its exit code or the signal that killed it, less than 0.
+    fn start(script: &str, change: impl FnOnce(&mut Program<'_>)) -> Result<(i32, String, i32), StartError> {
+        keep_descriptors();
         let (mut reader, writer) = io::pipe().unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
         let script = CString::new(script).unwrap();
@@ -288,21 +338,25 @@ mod tests {
             sandbox: None,
         };
         change(&mut program);
-        let (pid, pidfd) = Starter::new().unwrap().start(&program)?;
+        let pid = Starter::new().unwrap().start(&program)?;
         drop(writer);
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
-        Ok((pid, text, wait_for(&pidfd).unwrap()))
+        let mut status = 0;
+        // SAFETY: `status` is a valid place for the result.
+        assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+        let code = if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) };
+        Ok((pid, text, code))
     }
 
     #[test]
     fn a_program_gets_three_descriptors_its_limits_and_a_group_of_its_own() {
         let script =
             "ls /proc/self/fd | tr '\\n' ' '; ulimit -n; pwd; echo $A; ps -o sid=,pgid= $$ 2>/dev/null; exit 7";
-        let (pid, text, ended) = start(script, |_| {}).unwrap();
+        let (_, text, code) = start(script, |_| {}).unwrap();
         // ls reads its folder through 3.
         assert!(text.starts_with("0 1 2 3 50\n/\nb\n"), "{text}");
-        assert_eq!((ended.pid, ended.code, ended.signal), (pid, Some(7), None));
+        assert_eq!(code, 7);
         let (pid, text, _) =
             start("cut -d' ' -f5 /proc/$$/stat; grep -E 'SigIgn|NoNewPrivs' /proc/$$/status", |_| {}).unwrap();
         assert_eq!(text.lines().next().unwrap(), pid.to_string(), "leader of a group");
@@ -329,8 +383,8 @@ mod tests {
 
     #[test]
     fn a_death_by_signal_is_told_and_a_group_without_members_too() {
-        let (pid, _, ended) = start("kill -9 $$", |_| {}).unwrap();
-        assert_eq!((ended.code, ended.signal), (None, Some(9)));
+        let (pid, _, code) = start("kill -9 $$", |_| {}).unwrap();
+        assert_eq!(code, -9);
         assert!(!signal_group(pid, None), "nobody is left");
     }
 }

@@ -1,7 +1,7 @@
 //! libxslt, found when it is needed: parsing, compiling, transforming, and nothing that reads or writes by itself.
 //!
 //! It is loaded by name (`libxslt.so.1`), so that neither building nor running daemun needs it where no route has
-//! `xslt`. What a stylesheet loads comes from the caller; entities from outside come from nowhere. Two facts are read
+//! `xslt`. What a stylesheet loads, entities too, comes from the caller; those of documents come from nowhere. Two facts are read
 //! out of its structures, which have no functions for them: how a transformation ended, and what `xsl:output` says. Their
 //! places have been the same in every libxslt 1.1; a [trial](Xslt::load) finds out before anything depends on it.
 
@@ -114,8 +114,10 @@ struct Callbacks {
     functions: Functions,
     default: DocumentLoader,
     loader: Option<Loader>,
-    /// The one name that may be opened now: a stylesheet or `document()`, and never an entity.
+    /// The one name that may be opened now: a stylesheet or `document()`, and never an entity of a document.
     expected: Option<CString>,
+    /// A stylesheet is being compiled: it may keep entities in files of its own, as those for DocBook do.
+    compiles: bool,
 }
 
 thread_local! {
@@ -185,7 +187,7 @@ impl Xslt {
         if security.is_null() || messages.is_null() {
             return Err("no memory for libxslt".to_owned());
         }
-        CALLBACKS.set(Some(Callbacks { functions, default, loader: None, expected: None }));
+        CALLBACKS.set(Some(Callbacks { functions, default, loader: None, expected: None, compiles: false }));
         let mut xslt = Self { functions, security, messages, text };
         xslt.know_encodings();
         xslt.try_out()?;
@@ -254,6 +256,7 @@ impl Xslt {
     /// Compiles a stylesheet that has this path.
     pub fn compile(&mut self, path: &str, bytes: &[u8]) -> Result<Stylesheet, String> {
         self.forget_messages();
+        compiles(true);
         let document = self.parse(path, bytes)?;
         // SAFETY: a document that was just parsed; the stylesheet owns it, but where there is none.
         let style = unsafe {
@@ -288,6 +291,7 @@ impl Xslt {
         parameters: &[(String, String)],
     ) -> Result<Transformed, String> {
         self.forget_messages();
+        compiles(false);
         let texts: Vec<CString> = parameters
             .iter()
             .flat_map(|(name, value)| [name, value])
@@ -393,6 +397,10 @@ impl Xslt {
     }
 }
 
+fn compiles(whether: bool) {
+    CALLBACKS.with_borrow_mut(|callbacks| callbacks.iter_mut().for_each(|callbacks| callbacks.compiles = whether));
+}
+
 /// Opens what a stylesheet imports, includes or calls for with `document()`.
 unsafe extern "C" fn load_document(
     uri: Text,
@@ -416,7 +424,7 @@ unsafe extern "C" fn load_document(
     default.map_or(null_mut(), |default| unsafe { default(uri, dictionary, PARSE, context, kind) })
 }
 
-/// Opens what the line above expects, and nothing else.
+/// Opens what the line above expects and, below the root, what a stylesheet declares; nothing else.
 unsafe extern "C" fn load_entity(url: *const c_char, _: *const c_char, _: Pointer) -> Pointer {
     if url.is_null() {
         return null_mut();
@@ -425,7 +433,9 @@ unsafe extern "C" fn load_entity(url: *const c_char, _: *const c_char, _: Pointe
     let url = unsafe { CStr::from_ptr(url) };
     let found = CALLBACKS.with_borrow_mut(|callbacks| {
         let callbacks = callbacks.as_mut()?;
-        callbacks.expected.take_if(|expected| expected.as_c_str() == url)?;
+        let is_own = callbacks.compiles && url.to_bytes().starts_with(b"/");
+        let is_expected = callbacks.expected.take_if(|expected| expected.as_c_str() == url).is_some();
+        (is_expected || is_own).then_some(())?;
         let bytes = callbacks.loader.as_mut()?(url.to_str().ok()?)?;
         Some((callbacks.functions, bytes))
     });
