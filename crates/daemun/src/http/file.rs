@@ -25,8 +25,8 @@ pub struct FileBody {
     /// What the file was when this was promised. If it is another one at the end, the connection is cut too: half of one
     /// version and half of the other never looks whole.
     pub version: FileVersion,
-    /// The very bytes, where they are in memory too and nobody can change them or the file.
-    pub memory: Option<Bytes>,
+    /// All bytes of the file, not only of this part, where they are in memory too and nobody can change them or the file.
+    pub memory: Option<Arc<Bytes>>,
 }
 
 /// What tells one content of an open file from another.
@@ -93,7 +93,7 @@ impl FileBody {
     #[must_use]
     pub fn split_to(&mut self, length: u64) -> Self {
         let length = length.min(self.length);
-        let memory = self.memory.as_mut().map(|memory| memory.split_to(length as usize));
+        let memory = self.memory.clone();
         let first = Self { file: Arc::clone(&self.file), offset: self.offset, length, version: self.version, memory };
         self.offset += length;
         self.length -= length;
@@ -103,6 +103,12 @@ impl FileBody {
     /// The descriptor.
     pub fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+
+    /// The bytes, where they are in memory.
+    pub fn at_hand(&self) -> Option<Bytes> {
+        let part = self.offset as usize..(self.offset + self.length) as usize;
+        self.memory.as_ref().map(|memory| memory.slice(part))
     }
 
     /// Whether the kernel can be trusted to send it as it is: nobody can write to it, or nobody has for a while.
@@ -119,8 +125,8 @@ impl FileBody {
 
     /// Appends all of it to `output`, and nothing where it is not there any more or not what it was. Waits for the disk.
     pub fn read_into(&self, output: &mut Vec<u8>) -> io::Result<()> {
-        if let Some(memory) = &self.memory {
-            output.extend_from_slice(memory);
+        if let Some(bytes) = self.at_hand() {
+            output.extend_from_slice(&bytes);
             return Ok(());
         }
         let begin = output.len();

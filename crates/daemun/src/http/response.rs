@@ -75,7 +75,7 @@ impl ResponseBody {
     #[must_use]
     pub fn at_hand(self) -> Self {
         match self {
-            Self::File(FileBody { memory: Some(bytes), .. }) => Self::Full(bytes),
+            Self::File(file) => file.at_hand().map_or(Self::File(file), Self::Full),
             other => other,
         }
     }

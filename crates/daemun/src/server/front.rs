@@ -392,7 +392,7 @@ impl Front {
     async fn drain(&mut self) {
         self.listening.stop();
         self.context.drain.advance(Phase::Draining);
-        while self.listening.connections() > 0 {
+        while self.listening.is_accepting() || self.listening.connections() > 0 {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
         for app in self.pools.values() {

@@ -132,7 +132,7 @@ pub(super) struct Representation {
 enum Content {
     Memory(Bytes),
     /// The same bytes behind a descriptor.
-    Frozen(Bytes, Arc<OwnedFd>),
+    Frozen(Arc<Bytes>, Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
 }
 
@@ -224,7 +224,8 @@ impl Entry {
     /// Bytes that it holds in memory.
     pub(super) fn held(&self) -> usize {
         let held = |one: &Representation| match &one.content {
-            Content::Memory(bytes) | Content::Frozen(bytes, _) => bytes.len(),
+            Content::Memory(bytes) => bytes.len(),
+            Content::Frozen(bytes, _) => bytes.len(),
             Content::Open(_) => 0,
         };
         held(&self.plain) + self.variants.iter().map(held).sum::<usize>()
@@ -296,7 +297,7 @@ impl Representation {
             Content::Memory(bytes) => ResponseBody::Full(slice(bytes)),
             Content::Frozen(bytes, _) if length < SENT_BY_KERNEL => ResponseBody::Full(slice(bytes)),
             Content::Frozen(bytes, file) => {
-                let memory = Some(slice(bytes));
+                let memory = Some(Arc::clone(bytes));
                 ResponseBody::File(FileBody { file: Arc::clone(file), offset, length, version, memory })
             }
             Content::Open(file) => {
@@ -352,7 +353,9 @@ fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
         if let Some(bytes) = read_as(&opened.file, &opened.metadata)? {
             let frozen =
                 (bytes.len() as u64 >= SENT_BY_KERNEL).then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
-            return Ok(Some(frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(bytes, file))));
+            return Ok(Some(
+                frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(Arc::new(bytes), file)),
+            ));
         }
         opened.metadata = opened.file.metadata()?;
     }

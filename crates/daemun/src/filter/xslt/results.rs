@@ -8,7 +8,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::sheets::Sheet;
-use crate::http::{FileBody, ResponseBody};
+use crate::http::ResponseBody;
 use crate::transformer::{Failure, Made};
 
 /// Bytes of results, and of documents that are held to be known again, of one route.
@@ -57,10 +57,11 @@ enum Kind {
 /// What can be known of a body at once.
 pub(super) fn quick(body: &ResponseBody, path: &str) -> Option<Quick> {
     let kind = match body {
-        ResponseBody::Full(bytes) | ResponseBody::File(FileBody { memory: Some(bytes), .. }) => {
-            Kind::Memory(bytes.as_ptr() as usize, bytes.len())
-        }
+        ResponseBody::Full(bytes) => Kind::Memory(bytes.as_ptr() as usize, bytes.len()),
         ResponseBody::File(file) => {
+            if let Some(bytes) = file.at_hand() {
+                return Some(Quick { path: path.into(), kind: Kind::Memory(bytes.as_ptr() as usize, bytes.len()) });
+            }
             let facts = rustix::fs::fstat(&*file.file).ok()?;
             let time = (facts.st_mtime, facts.st_mtime_nsec);
             Kind::File(facts.st_dev, facts.st_ino, facts.st_size as u64, time, (file.offset, file.length))

@@ -67,6 +67,11 @@ impl Listening {
         self.limit.saturating_sub(self.room.permits.available_permits())
     }
 
+    /// Whether a socket that was told to stop is still being looked at: what it takes then is a connection too.
+    pub(super) fn is_accepting(&self) -> bool {
+        self.addresses.values().any(|stopping| stopping.receiver_count() > 0)
+    }
+
     /// Stops accepting everywhere.
     pub(super) fn stop(&mut self) {
         for stopping in self.addresses.values() {

@@ -48,7 +48,7 @@ async fn what_is_sent_out_of_memory_by_the_kernel_does_not_change_with_its_file(
     let answer = site.get("/some").await;
     let ResponseBody::File(file) = answer.response.unwrap().body else { panic!("it has a descriptor") };
     std::fs::write(site.path("some"), b"another").unwrap();
-    assert_eq!(file.memory.as_deref(), Some(&content[..]));
+    assert_eq!(file.at_hand().as_deref(), Some(&content[..]));
     let mut sent = vec![0; content.len()];
     std::fs::File::from(file.file.try_clone().unwrap()).read_exact_at(&mut sent, 0).unwrap();
     assert!(sent == content);
