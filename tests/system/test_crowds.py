@@ -36,6 +36,43 @@ def application(environ, start_response):
 """
 
 
+# The same, but the answer is an iterable that goes on behind its only piece, as those of frameworks may.
+LONGER = APP.replace(
+    """\
+    return [body]
+""",
+    """\
+    def pieces():
+        yield body
+        if body == b"20":
+            hold()
+    return pieces()
+""",
+)
+
+
+@pytest.mark.parametrize("accelerator", ["true", "false"])
+def test_an_answer_does_not_wait_for_what_its_iterable_does_behind_it(
+    tmp_path: Path, gate: Gate, accelerator: str
+) -> None:
+    (tmp_path / "gate.py").write_text(Gate.MODULE)
+    (tmp_path / "crowd.py").write_text(LONGER)
+    (tmp_path / "daemun.toml").write_text(
+        f'[app.crowd]\nwsgi = "crowd:application"\nprocesses = 1\naccelerator = {accelerator}\n'
+    )
+    with Server(cwd=tmp_path, env=gate.env) as server:
+        for _ in range(WARM):
+            assert server.get("/?warm").text == "warm"
+        crowd = [Wire(server.port) for _ in range(40)]
+        for number, connection in enumerate(crowd):
+            connection.send(f"GET /?{number} HTTP/1.1\r\nHost: a.test\r\n\r\n".encode())
+        gate.entered()
+        answers(crowd[20], 20)
+        gate.open()
+        for number in set(range(len(crowd))) - {20}:
+            answers(crowd[number], number)
+
+
 @pytest.mark.parametrize("accelerator", ["true", "false"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_finished_answers_of_a_crowd_do_not_wait_for_a_call_that_lasts(

@@ -189,7 +189,7 @@ impl Call {
                     let length = (*state).declared as usize;
                     if length <= PIECE {
                         self.put(&mut *state, length, core::iter::once(piece.py()))?;
-                        if (*self.lane).slowest >= HOLD {
+                        if (*self.lane).slowest >= HOLD && (*self.lane).hold <= HOLD {
                             wire::flush(self.lane)?;
                         }
                         continue;

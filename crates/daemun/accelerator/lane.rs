@@ -43,7 +43,7 @@ pub struct Lane {
     pub since: f64,
     pub slowest: f64,
     held_since: f64,
-    hold: f64,
+    pub hold: f64,
     /// The shim's `Exchange` that was made last.
     current: Py,
     /// The call that is running, or NULL; borrowed from it.

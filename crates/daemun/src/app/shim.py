@@ -1570,7 +1570,7 @@ class Exchange:
         """
         if self.head is not None and len(piece) <= PIECE and declared_length(self.head) == len(piece):
             self.send_list((piece,))
-            if self.lane.slowest >= HOLD:
+            if self.lane.slowest >= HOLD >= self.lane.hold:
                 self.lane.flush()
         else:
             self.send_piece(piece)
