@@ -253,6 +253,16 @@ def test_standard_error_goes_to_the_log_with_the_request_it_belongs_to(server: S
     server.wait_for(r"warning: [0-9a-f]{16}: .*/cgi-bin/env\.cgi: one line to stderr$")
 
 
+def test_output_with_pauses_is_heard_to_its_end(tmp_path: Path) -> None:
+    # What a short program writes is read when it ends; one that lasts is listened to from some moment on.
+    parts = "".join(f"printf {number}; sleep 0.0{number};" for number in range(1, 6))
+    script(tmp_path, "slow.cgi", f"printf 'Content-Type: text/plain\\n\\n'; {parts} printf end")
+    (tmp_path / "site").mkdir()
+    with Server("site", "--cgi", "/cgi-bin=cgi-bin", cwd=tmp_path) as server:
+        answers = [server.get("/cgi-bin/slow.cgi") for _ in range(5)]
+        assert [(answer.status, answer.text) for answer in answers] == [(200, "12345end")] * 5
+
+
 def test_output_is_streamed_as_it_comes(tmp_path: Path) -> None:
     script(
         tmp_path,
