@@ -92,6 +92,10 @@ impl Connection {
                 let page = current.report(Status::BAD_GATEWAY, Fault::Worker, &message, None);
                 self.send_last(current, page, incoming).await
             }
+            Err(ReplyError::File(message)) => {
+                let page = current.report(Status::SERVICE_UNAVAILABLE, Fault::Server, &message, None);
+                self.send_last(current, page, incoming).await
+            }
             Err(error) => {
                 if let ReplyError::Body { message, .. } = &error {
                     current.report_broken(&format!("{message}; the connection was cut"));

@@ -14,8 +14,9 @@ use super::current::told;
 use super::file::FileStream;
 use super::incoming::Incoming;
 use super::wire::Wire;
+use crate::handler::Fault;
 use crate::http::h1::{ConnectionField, HeadPlan, LAST_CHUNK, Length, Outgoing, encode_chunk_size, encode_head, plan};
-use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, date};
+use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, Status, date};
 
 /// Files up to this length are read and written with the head; above, `sendfile` is cheaper (it halves the cost at
 /// 10 MiB, and costs a system call more below some tens of KiB).
@@ -48,6 +49,9 @@ pub(super) enum ReplyError {
         /// Whether the client has seen the beginning.
         head_sent: bool,
     },
+    /// The body is a file, and could not be begun: nothing was sent yet.
+    #[error("{0}")]
+    File(String),
 }
 
 /// A response on its way out.
@@ -94,7 +98,11 @@ impl Reply<'_> {
                 self.write_with(bytes).await?;
             }
             ResponseBody::File(file) if plan.sends_body && file.length > SMALL_FILE && !self.may_sendfile(&file) => {
-                return self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
+                let sent = self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
+                return sent.map_err(|error| match error {
+                    ReplyError::Body { message, head_sent: false } => ReplyError::File(message),
+                    error => error,
+                });
             }
             // Apart, so that a connection that sends none is no larger for it.
             ResponseBody::File(file) if plan.sends_body => Box::pin(self.send_file(&file, &head)).await?,
@@ -123,7 +131,7 @@ impl Reply<'_> {
             };
             if let Err(message) = read {
                 self.wire.output.clear();
-                return Err(ReplyError::Body { message, head_sent: false });
+                return Err(ReplyError::File(message));
             }
             self.sent = file.length;
             return Ok(self.write_with(Bytes::new()).await?);
@@ -336,6 +344,15 @@ impl<H: Fn(&mut Vec<u8>)> Gathered<'_, H> {
             }
             _ => Step::End,
         }
+    }
+}
+
+/// How it is told that such a body could not even be begun, and whose fault that is. A file that changed meanwhile is there
+/// again a moment later.
+pub(super) fn blamed(body: &ResponseBody) -> (Status, Fault) {
+    match body {
+        ResponseBody::File(_) => (Status::SERVICE_UNAVAILABLE, Fault::Server),
+        _ => (Status::BAD_GATEWAY, Fault::Worker),
     }
 }
 

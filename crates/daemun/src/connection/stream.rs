@@ -20,10 +20,9 @@ use super::error_page::error_response;
 use super::file::FileStream;
 use super::http2::Shared;
 use super::inflow::Inflow;
-use super::reply::{SMALL_FILE, length};
+use super::reply::{SMALL_FILE, blamed, length};
 use super::wire::SEND_TIMEOUT;
 use crate::alarm::Alarm;
-use crate::handler::Fault;
 use crate::http::h1::{HeadLimits, Length, Outgoing, Refusal, plan};
 use crate::http::h2::{interim_head, read_head, request_line, response_head};
 use crate::http::{BodyStream, Fields, InterimQueue, Request, Response, ResponseBody, Status, Timing, Version, date};
@@ -173,9 +172,10 @@ impl<'a> Stream<'a> {
     /// Sends the answer, and tells of it.
     async fn reply(&mut self, response: Response) -> Ended {
         let (mut status, timing) = (response.status, response.timing);
+        let (blamed, fault) = blamed(&response.body);
         let mut result = self.send(response).await;
         if let (Err(Broken::Body(message)), None) = (&result, &self.send) {
-            let page = self.current.report(Status::BAD_GATEWAY, Fault::Worker, message, None);
+            let page = self.current.report(blamed, fault, message, None);
             status = page.status;
             result = self.send(page).await;
         }

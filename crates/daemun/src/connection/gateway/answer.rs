@@ -13,8 +13,7 @@ use crate::connection::Context;
 use crate::connection::current::{self, Current, told};
 use crate::connection::error_page::error_response;
 use crate::connection::file::FileStream;
-use crate::connection::reply::{SMALL_FILE, length};
-use crate::handler::Fault;
+use crate::connection::reply::{SMALL_FILE, blamed, length};
 use crate::http::h1::{Length, Outgoing, plan};
 use crate::http::variables::{ReadVariables, write_response};
 use crate::http::{BodyStream, Endpoint, Interim, RequestBody, Response, ResponseBody, Status, Timing, Version};
@@ -61,10 +60,11 @@ impl Reply<'_> {
     /// Sends an answer; its status and timing.
     async fn send(&mut self, response: Response) -> (Status, Timing) {
         let (mut status, timing) = (response.status, response.timing);
+        let blamed = blamed(&response.body);
         match self.try_send(response).await {
             Ok(()) => {}
             Err((message, false)) => {
-                let page = self.current.report(Status::BAD_GATEWAY, Fault::Worker, &message, None);
+                let page = self.current.report(blamed.0, blamed.1, &message, None);
                 status = page.status;
                 // A page is made in memory and cannot fail.
                 let _ = Box::pin(self.try_send(page)).await;
