@@ -6,8 +6,10 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketFlags, SocketType,
@@ -22,6 +24,11 @@ const MAX_MESSAGE: usize = 64 * 1024 * 1024;
 
 /// Descriptors that go with one byte; the kernel allows 253.
 const BATCH: usize = 64;
+
+/// How often, and how long apart, a call is tried again that the kernel had no memory for: the end of a channel is the end of
+/// a process, and a shortage passes.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Bytes of the header: `u32` length of the JSON text, `u32` number of descriptors.
 const HEADER: usize = 8;
@@ -134,6 +141,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
 
     /// Reads until `wanted` bytes are there; false at the end.
     async fn fill(&mut self, wanted: usize) -> io::Result<bool> {
+        let mut shortages = 0;
         while self.bytes.len() < wanted {
             self.stream.readable().await?;
             let mut buffer = [0; 16 * 1024];
@@ -143,6 +151,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
                 Ok(0) => return Ok(false),
                 Ok(read) => self.bytes.extend_from_slice(&buffer[..read]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if passes(&error, &mut shortages) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
             }
         }
@@ -150,6 +159,7 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
     }
 
     async fn write(&self, mut bytes: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut shortages = 0;
         while !bytes.is_empty() {
             self.stream.writable().await?;
             match self.stream.try_io(Interest::WRITABLE, || send(&self.stream, bytes, descriptors)) {
@@ -158,11 +168,19 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
                     descriptors = &[];
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if passes(&error, &mut shortages) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
             }
         }
         Ok(())
     }
+}
+
+/// Whether a call that failed like this may well succeed a little later.
+fn passes(error: &io::Error, shortages: &mut u32) -> bool {
+    *shortages += 1;
+    let is_short = |errno: Errno| matches!(errno, Errno::NOMEM | Errno::NOBUFS | Errno::INTR);
+    *shortages <= TRIES && Errno::from_io_error(error).is_some_and(is_short)
 }
 
 fn send(stream: &UnixStream, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
