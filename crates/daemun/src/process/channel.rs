@@ -144,18 +144,24 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         let mut shortages = 0;
         while self.bytes.len() < wanted {
             self.stream.readable().await?;
-            let mut buffer = [0; 16 * 1024];
-            let descriptors = &mut self.descriptors;
-            let stream = &*self.stream;
-            match stream.try_io(Interest::READABLE, || receive(stream, &mut buffer, descriptors)) {
+            match self.take() {
                 Ok(0) => return Ok(false),
-                Ok(read) => self.bytes.extend_from_slice(&buffer[..read]),
+                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if passes(&error, &mut shortages) => tokio::time::sleep(PAUSE).await,
                 Err(error) => return Err(error),
             }
         }
         Ok(true)
+    }
+
+    /// Takes what is there; how many bytes, none at the end.
+    fn take(&mut self) -> io::Result<usize> {
+        let mut buffer = [0; 16 * 1024];
+        let (stream, descriptors) = (&*self.stream, &mut self.descriptors);
+        let read = stream.try_io(Interest::READABLE, || receive(stream, &mut buffer, descriptors))?;
+        self.bytes.extend_from_slice(&buffer[..read]);
+        Ok(read)
     }
 
     async fn write(&self, mut bytes: &[u8], mut descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
