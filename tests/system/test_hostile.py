@@ -230,8 +230,9 @@ path = "/*"
 app = "good"
 """
 
-# What the front may grow by under any flood; a debug build's heap and two requests' buffers are far below it.
-GROWTH = 64 << 20
+# What the front may grow by under any flood: the arena of request bodies, whose pages count once they were used. The rest
+# of what two requests and a debug build's heap take is far below it.
+GROWTH = 16 << 20
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +285,6 @@ def harmless(server: Server) -> Iterator[None]:
     """Hold that whatever happens meanwhile harms neither front nor others, and that the hostile one is served again."""
     eventually(lambda: server.get("/hostile/").text == "fine", "it is well before")
     pid = front(server)
-    # Twice the arena: its pages count once they were used.
     allowed = resident(pid) + GROWTH
     with others(server):
         yield
@@ -345,7 +345,7 @@ def test_only_a_regular_file_is_taken_for_a_body(server: Server, name: str) -> N
 @pytest.mark.parametrize("name", ["write_only", "cut_file", "endless_file"])
 def test_a_file_that_does_not_hold_what_was_said_cuts_its_own_answer(server: Server, name: str) -> None:
     with harmless(server):
-        assert act(server, name)[0] in {0, 500, 502, 503}
+        assert act(server, name)[0] in {0, 500, 502}
 
 
 @pytest.mark.parametrize("name", ["data", "hints", "wishes"])

@@ -2,13 +2,20 @@
 //! gateway passes on. Also the handler's wish to be left when its client leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Fields, Status};
 
 /// Interim responses that wait to be written; more are dropped. A handler that says more than this before its connection
 /// has had its turn helps nobody.
 const MOST_WAITING: usize = 8;
+
+/// Bytes of all interim responses to one request, with what each costs beyond its fields; more are dropped. A client that
+/// takes none of them has them all kept for it: without this a worker or upstream could fill our memory with hints.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// Bytes that one costs beyond its fields: its status line, or its frame and a place in a queue.
+const OVERHEAD: usize = 64;
 
 /// A handler's way of sending interim responses ahead of its answer.
 ///
@@ -25,7 +32,20 @@ pub struct InterimQueue(Arc<Waiting>);
 struct Waiting {
     any: AtomicBool,
     follows: AtomicBool,
-    responses: Mutex<Vec<(Status, Fields)>>,
+    told: Mutex<Told>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    responses: Vec<(Status, Fields)>,
+    /// Of all that were sent for this request.
+    bytes: usize,
+}
+
+impl Waiting {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Interim {
@@ -52,9 +72,11 @@ impl Interim {
     /// connection would speak another protocol.
     pub fn send(&self, status: Status, fields: Fields) {
         let Some(waiting) = self.0.as_ref().filter(|_| (102..200).contains(&status.code())) else { return };
-        let mut responses = waiting.responses.lock().unwrap_or_else(PoisonError::into_inner);
-        if responses.len() < MOST_WAITING {
-            responses.push((status, fields));
+        let cost = fields.iter().fold(OVERHEAD, |cost, field| cost + field.name().len() + field.value().len());
+        let mut told = waiting.told();
+        if told.responses.len() < MOST_WAITING && told.bytes + cost <= MOST_BYTES {
+            told.bytes += cost;
+            told.responses.push((status, fields));
             waiting.any.store(true, Ordering::Release);
         }
     }
@@ -63,8 +85,10 @@ impl Interim {
 impl InterimQueue {
     /// The sender for the next request. What an earlier one sends from now on goes nowhere.
     pub fn open(&mut self) -> Interim {
-        if Arc::get_mut(&mut self.0).is_none() || self.has_any() || self.follows_client() {
-            self.0 = Arc::default();
+        // One that nobody else holds is as good as new; the lock is not taken.
+        match Arc::get_mut(&mut self.0) {
+            Some(waiting) => *waiting = Waiting::default(),
+            None => self.0 = Arc::default(),
         }
         Interim(Some(Arc::clone(&self.0)))
     }
@@ -81,9 +105,9 @@ impl InterimQueue {
 
     /// What waits, in order.
     pub fn take(&self) -> Vec<(Status, Fields)> {
-        let mut responses = self.0.responses.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.0.told();
         self.0.any.store(false, Ordering::Release);
-        std::mem::take(&mut responses)
+        std::mem::take(&mut told.responses)
     }
 }
 
@@ -118,7 +142,21 @@ mod tests {
     fn a_handler_cannot_fill_memory_with_hints() {
         let mut queue = InterimQueue::default();
         let interim = queue.open();
-        (0..100).for_each(|_| interim.send(Status::from_code(103).unwrap(), Fields::new()));
+        (0..100).for_each(|_| interim.send(Status::EARLY_HINTS, Fields::new()));
         assert_eq!(queue.take().len(), MOST_WAITING);
+    }
+
+    #[test]
+    fn hints_that_nobody_takes_are_bounded_for_each_request() {
+        let mut queue = InterimQueue::default();
+        for _ in 0..2 {
+            let interim = queue.open();
+            let mut bytes = 0;
+            for _ in 0..100 {
+                interim.send(Status::EARLY_HINTS, Fields::new().with("Link", vec![b'x'; 1000]));
+                bytes += queue.take().iter().map(|(_, fields)| fields.get("Link").unwrap().len()).sum::<usize>();
+            }
+            assert!((60_000..MOST_BYTES).contains(&bytes), "{bytes}");
+        }
     }
 }
