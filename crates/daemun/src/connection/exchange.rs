@@ -11,7 +11,6 @@ use super::life::{Connection, Ending};
 use super::reply::{Reply, ReplyError, Sent};
 use super::wire::Wire;
 use super::{Phase, Serving};
-use crate::handler::Fault;
 use crate::http::h1::{Outgoing, ParsedHead, Refusal, encode_interim};
 use crate::http::{Interim, InterimQueue, Method, Request, Response, ResponseBody, Status, Timing, Version};
 
@@ -88,16 +87,14 @@ impl Connection {
                 current.log(status, sent, timing);
                 Ending::Linger
             }
-            Err(ReplyError::Body { message, head_sent: false }) if current.head.method() != Method::Connect => {
-                let page = current.report(Status::BAD_GATEWAY, Fault::Worker, &message, None);
-                self.send_last(current, page, incoming).await
-            }
-            Err(ReplyError::File(message)) => {
-                let page = current.report(Status::SERVICE_UNAVAILABLE, Fault::Server, &message, None);
+            Err(ReplyError::NotBegun { message, blamed: (status, fault) })
+                if current.head.method() != Method::Connect =>
+            {
+                let page = current.report(status, fault, &message, None);
                 self.send_last(current, page, incoming).await
             }
             Err(error) => {
-                if let ReplyError::Body { message, .. } = &error {
+                if let ReplyError::NotBegun { message, .. } | ReplyError::Cut(message) = &error {
                     current.report_broken(&format!("{message}; the connection was cut"));
                 }
                 current.log(status, sent, timing);

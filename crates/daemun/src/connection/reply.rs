@@ -41,17 +41,17 @@ pub(super) enum ReplyError {
     /// The client went away or took nothing for too long.
     #[error("the client did not take the answer: {0}")]
     Client(#[from] io::Error),
-    /// The body could not be made. Nothing was sent yet where `head_sent` is false.
+    /// The body could not be begun: the client has seen nothing yet, and can be told.
     #[error("{message}")]
-    Body {
+    NotBegun {
         /// What went wrong.
         message: String,
-        /// Whether the client has seen the beginning.
-        head_sent: bool,
+        /// How it is told, and whose fault it is.
+        blamed: (Status, Fault),
     },
-    /// The body is a file, and could not be begun: nothing was sent yet.
+    /// The body broke off, and the client has seen its beginning.
     #[error("{0}")]
-    File(String),
+    Cut(String),
 }
 
 /// A response on its way out.
@@ -98,11 +98,7 @@ impl Reply<'_> {
                 self.write_with(bytes).await?;
             }
             ResponseBody::File(file) if plan.sends_body && file.length > SMALL_FILE && !self.may_sendfile(&file) => {
-                let sent = self.send_stream(Box::pin(FileStream::new(file)), plan, &head).await;
-                return sent.map_err(|error| match error {
-                    ReplyError::Body { message, head_sent: false } => ReplyError::File(message),
-                    error => error,
-                });
+                return Box::pin(self.send_copied(file, plan, &head)).await;
             }
             // Apart, so that a connection that sends none is no larger for it.
             ResponseBody::File(file) if plan.sends_body => Box::pin(self.send_file(&file, &head)).await?,
@@ -131,7 +127,7 @@ impl Reply<'_> {
             };
             if let Err(message) = read {
                 self.wire.output.clear();
-                return Err(ReplyError::File(message));
+                return Err(ReplyError::NotBegun { message, blamed: blamed(Some(file)) });
             }
             self.sent = file.length;
             return Ok(self.write_with(Bytes::new()).await?);
@@ -150,14 +146,14 @@ impl Reply<'_> {
             let step = (bulk - self.sent).min(SENDFILE_STEP);
             if self.sent >= warm {
                 let fetched = fetch(file, file.offset + self.sent, step).await;
-                fetched.map_err(|message| ReplyError::Body { message, head_sent: true })?;
+                fetched.map_err(ReplyError::Cut)?;
                 warm = self.sent + step;
             }
             let step = step.min(warm - self.sent);
             let written = self.sendfile(file, file.offset + self.sent, step).await?;
             if written == 0 {
                 let message = format!("a file was {} bytes shorter than when it was opened", file.length - self.sent);
-                return Err(ReplyError::Body { message, head_sent: true });
+                return Err(ReplyError::Cut(message));
             }
             self.sent += written;
             if written == SENDFILE_STEP {
@@ -169,7 +165,7 @@ impl Reply<'_> {
         }
         let last = fetch(&end, end.offset, end.length).await;
         let last = last.and_then(|()| end.read_into(&mut self.wire.output).map_err(|error| error.to_string()));
-        last.map_err(|message| ReplyError::Body { message, head_sent: true })?;
+        last.map_err(ReplyError::Cut)?;
         self.sent = file.length;
         Ok(self.write_with(Bytes::new()).await?)
     }
@@ -193,6 +189,20 @@ impl Reply<'_> {
             }
         })
         .await
+    }
+
+    /// Sends a file that the kernel cannot or should not send by itself.
+    async fn send_copied(
+        &mut self,
+        file: FileBody,
+        plan: HeadPlan,
+        head: &impl Fn(&mut Vec<u8>),
+    ) -> Result<Sent, ReplyError> {
+        let sent = self.send_stream(Box::pin(FileStream::new(file.clone())), plan, head).await;
+        sent.map_err(|error| match error {
+            ReplyError::NotBegun { message, .. } => ReplyError::NotBegun { message, blamed: blamed(Some(&file)) },
+            error => error,
+        })
     }
 
     /// The head goes out with whatever is at hand; the next chunk is asked for when the last ones were written.
@@ -221,9 +231,9 @@ impl Reply<'_> {
             if let Step::Failed(message) = step {
                 if head_sent || unsent_head.is_none() {
                     self.write_with(tail).await?;
-                    return Err(ReplyError::Body { message, head_sent: true });
+                    return Err(ReplyError::Cut(message));
                 }
-                return Err(ReplyError::Body { message, head_sent: false });
+                return Err(ReplyError::NotBegun { message, blamed: blamed(None) });
             }
             if let Some(head) = unsent_head {
                 head(&mut self.wire.output);
@@ -347,11 +357,11 @@ impl<H: Fn(&mut Vec<u8>)> Gathered<'_, H> {
     }
 }
 
-/// How it is told that such a body could not even be begun, and whose fault that is. A file that changed meanwhile is there
-/// again a moment later.
-pub(super) fn blamed(body: &ResponseBody) -> (Status, Fault) {
-    match body {
-        ResponseBody::File(_) => (Status::SERVICE_UNAVAILABLE, Fault::Server),
+/// How it is told that a body could not even be begun, and whose fault that is. A `file` that has changed since it was
+/// promised is nobody's fault, and there again a moment later.
+pub(super) fn blamed(file: Option<&FileBody>) -> (Status, Fault) {
+    match file {
+        Some(file) if file.check().is_err() => (Status::SERVICE_UNAVAILABLE, Fault::Server),
         _ => (Status::BAD_GATEWAY, Fault::Worker),
     }
 }

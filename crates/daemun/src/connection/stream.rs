@@ -172,9 +172,10 @@ impl<'a> Stream<'a> {
     /// Sends the answer, and tells of it.
     async fn reply(&mut self, response: Response) -> Ended {
         let (mut status, timing) = (response.status, response.timing);
-        let (blamed, fault) = blamed(&response.body);
+        let file = response.body.as_file().cloned();
         let mut result = self.send(response).await;
         if let (Err(Broken::Body(message)), None) = (&result, &self.send) {
+            let (blamed, fault) = blamed(file.as_ref());
             let page = self.current.report(blamed, fault, message, None);
             status = page.status;
             result = self.send(page).await;

@@ -79,6 +79,11 @@ impl ResponseBody {
             other => other,
         }
     }
+
+    /// The file, where it is one.
+    pub fn as_file(&self) -> Option<&FileBody> {
+        if let Self::File(file) = self { Some(file) } else { None }
+    }
 }
 
 /// A body that is still coming.

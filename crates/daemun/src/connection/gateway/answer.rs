@@ -60,11 +60,12 @@ impl Reply<'_> {
     /// Sends an answer; its status and timing.
     async fn send(&mut self, response: Response) -> (Status, Timing) {
         let (mut status, timing) = (response.status, response.timing);
-        let blamed = blamed(&response.body);
+        let file = response.body.as_file().cloned();
         match self.try_send(response).await {
             Ok(()) => {}
             Err((message, false)) => {
-                let page = self.current.report(blamed.0, blamed.1, &message, None);
+                let (blamed, fault) = blamed(file.as_ref());
+                let page = self.current.report(blamed, fault, &message, None);
                 status = page.status;
                 // A page is made in memory and cannot fail.
                 let _ = Box::pin(self.try_send(page)).await;
