@@ -3,14 +3,15 @@
 //!
 //! Where many requests wait for workers that are all busy, one that comes is of no use before an answer goes. To be woken
 //! for each costs more than to handle it, above all on virtual machines. So, just before an event loop would sleep until
-//! anything happens, [`rest`] lets it sleep until a worker has written, for at most [`REST`]; what came meanwhile is then
-//! taken in one go. Network cards moderate their interrupts for the same reason.
+//! anything happens, [`rest`] lets it sleep until a worker has written, to it or to another event loop that has passed the
+//! answers on, for at most [`REST`]; what came meanwhile is then taken in one go. Network cards moderate their interrupts for the same reason.
 //!
 //! It does so only where everything that the event loop has begun waits for such an application: no file, tunnel, upload
 //! or handshake is slowed down. Whoever comes with something else is late by that rest once, and for [`ALERT`] after it
 //! the event loop does not rest.
 
 use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,8 @@ struct Hands {
     alert_until: Cell<Option<Instant>>,
     /// Where the workers of crowded applications will write.
     lanes: RefCell<Vec<Arc<UnixStream>>>,
+    /// Rung by other event loops when something is there for this one: answers of workers that write to them.
+    bell: RefCell<Option<Arc<OwnedFd>>>,
 }
 
 thread_local! {
@@ -57,6 +60,11 @@ pub struct Waiting(());
 #[derive(Debug)]
 pub struct Expected(Arc<UnixStream>);
 
+/// Has rests on this event loop end when other event loops ring.
+pub fn listen_for(bell: &Arc<OwnedFd>) {
+    HANDS.with(|hands| *hands.bell.borrow_mut() = Some(Arc::clone(bell)));
+}
+
 /// Rests, if that harms nobody. To be called when an event loop is about to sleep.
 pub fn rest() {
     HANDS.with(|hands| hands.rest(REST));
@@ -65,7 +73,8 @@ pub fn rest() {
 // === impl Hands ===
 
 impl Hands {
-    /// Rests until this many lanes have something to read, which is none after `longest`. `None`: there was no rest.
+    /// Rests until this many lanes have something to read or the bell is rung, which is none after `longest`. `None`: there was
+    /// no rest.
     fn rest(&self, longest: Duration) -> Option<usize> {
         if self.waiting.get() == 0 {
             return None;
@@ -75,11 +84,16 @@ impl Hands {
             self.alert_until.set(Some(now + ALERT));
         }
         let lanes = self.lanes.borrow();
+        let bell = self.bell.borrow();
         let is_alert = self.alert_until.get().is_some_and(|until| now < until);
-        if is_alert || lanes.is_empty() || lanes.len() > MAX_LANES {
+        if is_alert || lanes.len() > MAX_LANES {
             return None;
         }
         let mut watched: Vec<PollFd<'_>> = lanes.iter().map(|lane| PollFd::new(lane, PollFlags::IN)).collect();
+        watched.extend(bell.iter().map(|bell| PollFd::new(bell, PollFlags::IN)));
+        if watched.is_empty() {
+            return None;
+        }
         let longest = Timespec { tv_sec: 0, tv_nsec: longest.subsec_nanos().into() };
         // Whatever ends it, the event loop looks for itself.
         Some(poll(&mut watched, Some(&longest)).unwrap_or_default())
@@ -143,6 +157,8 @@ impl Drop for Expected {
 
 #[cfg(test)]
 mod tests {
+    use rustix::event::{EventfdFlags, eventfd};
+
     use super::*;
 
     /// How many lanes end a rest, if there is one.
@@ -190,5 +206,15 @@ mod tests {
         assert_eq!(rests(), Some(1), "it is there");
         drop(expected);
         HANDS.with(|hands| assert!(hands.lanes.borrow().is_empty()));
+    }
+
+    #[test]
+    fn the_bell_of_other_event_loops_ends_a_rest() {
+        let bell = Arc::new(eventfd(0, EventfdFlags::CLOEXEC).unwrap());
+        listen_for(&bell);
+        let (_request, _waits) = (Busy::begin(), Waiting::begin());
+        assert_eq!(rests(), Some(0), "an application without a lane here");
+        rustix::io::write(&bell, &1_u64.to_ne_bytes()).unwrap();
+        assert_eq!(rests(), Some(1));
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
+use super::sleeper::Sleeper;
 use super::spool::Payload;
 use crate::http::{Method, Request};
 
@@ -90,7 +91,7 @@ struct Mailbox {
     first: Option<Event>,
     /// Those behind it.
     events: VecDeque<Event>,
-    waker: Option<Waker>,
+    sleeper: Option<Sleeper>,
     place: Option<Place>,
     sent: Option<Instant>,
     deaths: u8,
@@ -139,8 +140,8 @@ impl Exchange {
         format!("{} {}", method.escape_ascii(), target.escape_ascii())
     }
 
-    /// Puts an event into the mailbox; the waker is to be woken once no lock is held. False when too much waits there.
-    pub(super) fn post(&self, event: Event, wakers: &mut Vec<Waker>) -> bool {
+    /// Puts an event into the mailbox; whoever sleeps over it is to be woken once no lock is held. False when too much waits there.
+    pub(super) fn post(&self, event: Event, sleepers: &mut Vec<Sleeper>) -> bool {
         let mut mailbox = self.mailbox();
         mailbox.weight += event.weight();
         let has_room = mailbox.weight <= MOST_WAITING;
@@ -149,7 +150,7 @@ impl Exchange {
         } else {
             mailbox.events.push_back(event);
         }
-        wakers.extend(mailbox.waker.take());
+        sleepers.extend(mailbox.sleeper.take());
         has_room
     }
 
@@ -161,10 +162,7 @@ impl Exchange {
             mailbox.weight -= event.weight();
             return Poll::Ready(event);
         }
-        match &mut mailbox.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        Sleeper::sleep_in(&mut mailbox.sleeper, context);
         Poll::Pending
     }
 

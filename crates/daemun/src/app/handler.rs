@@ -1,6 +1,5 @@
 //! The door of an application: a request in, the application's answer out.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,6 +11,7 @@ use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 use super::answer::{AnswerError, AnswerHead};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
+use super::sleeper;
 use super::spool::{self, Payload};
 use crate::crowd::Waiting;
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
@@ -23,15 +23,6 @@ use crate::http::{
 
 /// Bytes that the environment of a browser's request takes.
 const USUAL_ENVIRONMENT: usize = 1024;
-
-thread_local! {
-    static EVENT_LOOP: Cell<usize> = const { Cell::new(0) };
-}
-
-/// Remembers which event loop this thread runs, so that requests prefer workers whose lanes live on it.
-pub fn enter_event_loop(number: usize) {
-    EVENT_LOOP.set(number);
-}
 
 /// Sends requests to the workers of one application.
 pub struct Application {
@@ -69,7 +60,7 @@ impl Application {
         let mut environment = Vec::with_capacity(USUAL_ENVIRONMENT);
         write_wsgi(&mut environment, request, payload.length(), &self.trusted);
         let exchange = Exchange::new(environment, payload, request, Instant::now());
-        let submitted = self.pool.submit(&exchange, EVENT_LOOP.get());
+        let submitted = self.pool.submit(&exchange, sleeper::number());
         let waiting = submitted.map_err(|failure| self.failed(failure, &exchange))?;
         Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None, waiting })
     }

@@ -24,16 +24,18 @@ mod pool;
 mod report;
 mod settings;
 mod signal;
+mod sleeper;
 mod spool;
 mod worker;
 mod zygote;
 
 pub use broken::Broken;
-pub use handler::{Application, enter_event_loop};
+pub use handler::Application;
 pub use lane::welcome;
 pub use pool::{Pool, PoolFigures, PoolFlight};
 pub use report::{Admission, Counts, Parting, Reports, WorkerReport};
 pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
+pub use sleeper::EventLoop;
 pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 
 /// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its

@@ -13,7 +13,6 @@ mod replay;
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use daemun_protocol::frame::{self, Frame, Hello, Kind, LANE_PAGE};
@@ -26,6 +25,7 @@ use super::pace::Pace;
 use super::report::{Admission, Counts, Parting, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
+use super::sleeper::{Sleeper, wake};
 use super::spool::Arena;
 use super::worker::{Lane, Outgoing, Worker};
 use crate::crowd::Waiting;
@@ -113,15 +113,15 @@ impl Pool {
 
     /// Lets requests wait from now on, or no longer.
     pub fn hold(&self, held: bool) {
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut state = self.state();
         state.held = held;
         if !held {
-            state.dispatch(Instant::now(), &mut wakers);
-            state.turn_away(&mut wakers);
+            state.dispatch(Instant::now(), &mut sleepers);
+            state.turn_away(&mut sleepers);
         }
         drop(state);
-        wake(wakers);
+        wake(sleepers);
     }
 
     /// Why there is no worker, where that is known.
@@ -155,30 +155,30 @@ impl Pool {
 
     /// Nobody is coming: what waits is answered 503, and so is what comes.
     pub fn give_up(&self, broken: Option<Broken>) {
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut state = self.state();
         state.expecting = false;
         state.broken = broken.map(Arc::new);
         if !state.held {
-            state.turn_away(&mut wakers);
+            state.turn_away(&mut sleepers);
         }
         drop(state);
-        wake(wakers);
+        wake(sleepers);
     }
 
     /// Sends nothing new to the workers that `which` picks, and tells them to end when they are done.
     pub fn retire(&self, which: impl Fn(u32, u64) -> bool) {
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut state = self.state();
         for worker in &mut state.workers {
             if which(worker.serial, worker.generation) {
                 worker.retiring = true;
-                worker.retire_idle_lanes(&mut wakers);
+                worker.retire_idle_lanes(&mut sleepers);
             }
         }
         state.admissions.retain(|_, admission| !which(admission.serial, admission.generation));
         drop(state);
-        wake(wakers);
+        wake(sleepers);
     }
 
     /// What has happened to requests so far, beyond being answered.
@@ -256,11 +256,11 @@ impl Pool {
         lane.connected = true;
         admitted.signal = Arc::clone(&lane.signal);
         let complete = worker.lanes.iter().all(|lane| lane.connected);
-        let mut wakers = Vec::new();
-        worker.retire_idle_lanes(&mut wakers);
-        state.dispatch(now, &mut wakers);
+        let mut sleepers = Vec::new();
+        worker.retire_idle_lanes(&mut sleepers);
+        state.dispatch(now, &mut sleepers);
         drop(state);
-        wake(wakers);
+        wake(sleepers);
         if complete {
             self.report(WorkerReport::Connected { serial });
         }
@@ -295,12 +295,12 @@ impl Pool {
     pub(super) fn submit(&self, exchange: &Arc<Exchange>, event_loop: usize) -> Result<Option<Waiting>, Failure> {
         let now = exchange.submitted;
         let mut state = self.state();
-        let mut wakers = Vec::new();
-        let result = state.submit(exchange, event_loop, now, &mut wakers);
+        let mut sleepers = Vec::new();
+        let result = state.submit(exchange, event_loop, now, &mut sleepers);
         let hurry = state.watch_needed();
         let is_crowded = state.pace.is_crowded();
         drop(state);
-        wake(wakers);
+        wake(sleepers);
         if hurry {
             self.monitor.notify_one();
         }
@@ -310,7 +310,7 @@ impl Pool {
     /// The client of this request is gone.
     pub(super) fn cancel(&self, exchange: &Arc<Exchange>) {
         let mut state = self.state();
-        let waker = match exchange.place() {
+        let sleeper = match exchange.place() {
             None => {
                 state.queue.retain(|waiting| !Arc::ptr_eq(waiting, exchange));
                 state.forget_suspect(exchange);
@@ -319,7 +319,7 @@ impl Pool {
             Some(place) => state.abandon(place),
         };
         drop(state);
-        wake(waker);
+        wake(sleeper);
     }
 
     /// The client has taken this many bytes of the answer: the worker may send as many more.
@@ -332,9 +332,9 @@ impl Pool {
             slot.untaken = slot.untaken.saturating_sub(bytes);
         }
         let lane = worker.lanes.get_mut(place.thread as usize);
-        let waker = lane.and_then(|lane| lane.put(Kind::Credit, place.id, &bytes.to_le_bytes()));
+        let sleeper = lane.and_then(|lane| lane.put(Kind::Credit, place.id, &bytes.to_le_bytes()));
         drop(state);
-        wake(waker);
+        wake(sleeper);
     }
 
     /// Passes a piece of a streamed request body on; an empty one ends it. Its worker has begun, and asked for it. What the
@@ -346,13 +346,13 @@ impl Pool {
         let Some(slot) = worker.slot(place.thread, place.id) else { return };
         slot.sent = Instant::now();
         let Some(lane) = worker.lanes.get_mut(place.thread as usize) else { return };
-        let mut waker = None;
+        let mut sleeper = None;
         let pieces = bytes.chunks(BODY_PIECE);
         for piece in pieces.chain(bytes.is_empty().then_some(bytes)) {
-            waker = lane.put(Kind::Body, place.id, piece).or(waker);
+            sleeper = lane.put(Kind::Body, place.id, piece).or(sleeper);
         }
         drop(state);
-        wake(waker);
+        wake(sleeper);
     }
 
     /// Moves what is to be written on a lane into `out`, which is empty, and says whether the application is crowded; `None`
@@ -372,19 +372,19 @@ impl Pool {
         descriptors: &mut Vec<OwnedFd>,
         now: Instant,
     ) -> Result<(), LaneError> {
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut reports = Vec::new();
         let mut state = self.state();
         let mut result = Ok(());
         for frame in frames {
-            result = state.take_frame(key, frame, descriptors, &mut wakers);
+            result = state.take_frame(key, frame, descriptors, &mut sleepers);
             if result.is_err() {
                 break;
             }
         }
-        state.after_frames(key, now, &mut wakers, &mut reports);
+        state.after_frames(key, now, &mut sleepers, &mut reports);
         drop(state);
-        wake(wakers);
+        wake(sleepers);
         for report in reports {
             self.report(report);
         }
@@ -395,7 +395,7 @@ impl Pool {
     /// elsewhere, the rest has failed. It does not come back: whatever it was that closed a lane, its state is unknown.
     pub(super) fn lost(&self, key: LaneKey, parting: Parting) {
         let now = Instant::now();
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut state = self.state();
         let Some(index) = state.workers.iter().position(|worker| worker.serial == key.serial) else { return };
         if state.workers[index].leaves_in_order(key.thread) {
@@ -406,12 +406,12 @@ impl Pool {
         let mut reports = Vec::new();
         let is_in_order = parting == Parting::Closed && worker.retiring && worker.in_flight() == 0;
         let parting = if is_in_order { Parting::InOrder } else { parting };
-        let serving = state.recover(&worker, now, &mut wakers, &mut reports);
-        state.dispatch(now, &mut wakers);
+        let serving = state.recover(&worker, now, &mut sleepers, &mut reports);
+        state.dispatch(now, &mut sleepers);
         drop(state);
         // Its other lanes find themselves unwanted.
-        wakers.extend(worker.lanes.iter().filter_map(|lane| lane.signal.take_waker()));
-        wake(wakers);
+        sleepers.extend(worker.lanes.iter().filter_map(|lane| lane.signal.take_sleeper()));
+        wake(sleepers);
         let (serial, served) = (worker.serial, worker.served);
         self.report(WorkerReport::Lost { serial, served, serving, parting });
         for report in reports {
@@ -432,11 +432,11 @@ impl Pool {
 
 impl State {
     /// Fails what waits where nobody will come for it.
-    fn turn_away(&mut self, wakers: &mut Vec<Waker>) {
+    fn turn_away(&mut self, sleepers: &mut Vec<Sleeper>) {
         if !self.expecting && self.workers.iter().all(|worker| worker.retiring) {
             let suspects = std::mem::take(&mut self.suspects).into_iter().map(|(_, exchange)| exchange);
             for exchange in std::mem::take(&mut self.queue).into_iter().chain(suspects) {
-                exchange.post(Event::Failed(Failure::Unavailable), wakers);
+                exchange.post(Event::Failed(Failure::Unavailable), sleepers);
             }
         }
     }
@@ -446,15 +446,11 @@ impl State {
     }
 
     /// Drops interest in a request that a worker has. The slot stays taken until the worker is done with it.
-    fn abandon(&mut self, place: Place) -> Option<Waker> {
+    fn abandon(&mut self, place: Place) -> Option<Sleeper> {
         let worker = self.worker(place.serial)?;
         worker.slot(place.thread, place.id)?.state = SlotState::Abandoned;
         worker.lanes[place.thread as usize].put(Kind::Cancel, place.id, &[])
     }
-}
-
-fn wake(wakers: impl IntoIterator<Item = Waker>) {
-    wakers.into_iter().for_each(Waker::wake);
 }
 
 /// Bytes of a streamed body that go in one frame: other requests of the lane do not wait behind more.

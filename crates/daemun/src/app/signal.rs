@@ -2,12 +2,13 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Context;
 use std::time::Duration;
 
 use daemun_protocol::frame::{self, Kind};
 
 use super::report::Parting;
+use super::sleeper::Sleeper;
 
 /// How long a worker may take to say hello, and to take our answer.
 pub(super) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
@@ -43,21 +44,18 @@ impl From<String> for TurnedAway {
 /// How the pool wakes a lane's task.
 #[derive(Debug, Default)]
 pub(super) struct Signal {
-    waker: Mutex<Option<Waker>>,
+    sleeper: Mutex<Option<Sleeper>>,
 }
 
 impl Signal {
-    /// The waker of the task where it sleeps; to be woken once no lock is held.
-    pub(super) fn take_waker(&self) -> Option<Waker> {
-        self.waker.lock().unwrap_or_else(PoisonError::into_inner).take()
+    /// The task, where it sleeps; to be woken once no lock is held.
+    pub(super) fn take_sleeper(&self) -> Option<Sleeper> {
+        self.sleeper.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub(super) fn register(&self, context: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        match &mut *waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        let mut sleeper = self.sleeper.lock().unwrap_or_else(PoisonError::into_inner);
+        Sleeper::sleep_in(&mut sleeper, context);
     }
 }
 

@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use daemun_protocol::frame::{self, Kind, LANE_PAGE, RequestBody, SLOTS};
@@ -13,6 +12,7 @@ use super::handover::flags::Flags;
 use super::handover::{Progress, SlotState, progress};
 use super::pace::Pace;
 use super::signal::Signal;
+use super::sleeper::Sleeper;
 use super::spool::Payload;
 use crate::sys::SharedMemory;
 
@@ -90,7 +90,7 @@ impl Worker {
 
     /// Asks the monitor to write what a silent thread holds back: answers of requests that were started before the one
     /// it is busy with. Once for each silence.
-    pub(super) fn flush(&mut self, thread: usize) -> Option<Waker> {
+    pub(super) fn flush(&mut self, thread: usize) -> Option<Sleeper> {
         let started = self.lanes[thread].slots().filter(|slot| self.has_started(thread, slot.id)).count();
         if started < 2 || std::mem::replace(&mut self.lanes[thread].is_flushed, true) {
             return None;
@@ -104,7 +104,7 @@ impl Worker {
     }
 
     /// Asks the monitor to end what a thread does for a request that has been answered without it.
-    pub(super) fn interrupt(&mut self, thread: u16, id: u32) -> Option<Waker> {
+    pub(super) fn interrupt(&mut self, thread: u16, id: u32) -> Option<Sleeper> {
         if !self.has_started(thread as usize, id) {
             return None;
         }
@@ -139,7 +139,7 @@ impl Worker {
         idle
     }
 
-    /// Sends `exchange` down a lane that has a free slot. The waker of the lane's task is returned where it sleeps; the
+    /// Sends `exchange` down a lane that has a free slot. The task of the lane's task is returned where it sleeps; the
     /// exchange comes back when its body cannot be opened once more, because descriptors have run out.
     pub(super) fn send(
         &mut self,
@@ -147,7 +147,7 @@ impl Worker {
         exchange: Arc<Exchange>,
         crowded: bool,
         now: Instant,
-    ) -> Result<Option<Waker>, Arc<Exchange>> {
+    ) -> Result<Option<Sleeper>, Arc<Exchange>> {
         let Self { lanes, page, serial, .. } = self;
         let Ok(body) = exchange.body.open() else { return Err(exchange) };
         let lane = &mut lanes[index];
@@ -166,7 +166,7 @@ impl Worker {
         exchange.sent_to(Place { serial: *serial, thread: index as u16, id }, now);
         lane.slots[slot] =
             Some(Slot { exchange, id, sent: now, state: SlotState::Held, is_slow: false, brought: now, untaken: 0 });
-        Ok(if was_empty { lane.signal.take_waker() } else { None })
+        Ok(if was_empty { lane.signal.take_sleeper() } else { None })
     }
 
     /// The request of this id on this lane, unless it is gone.
@@ -224,13 +224,13 @@ impl Worker {
         self.lanes.iter().any(|lane| lane.connected)
     }
 
-    /// Tells idle lanes of a retiring worker to end. Wakers of their tasks are added to `wakers`.
-    pub(super) fn retire_idle_lanes(&mut self, wakers: &mut Vec<Waker>) {
+    /// Tells idle lanes of a retiring worker to end. Their tasks are added to `sleepers`.
+    pub(super) fn retire_idle_lanes(&mut self, sleepers: &mut Vec<Sleeper>) {
         for lane in self.lanes.iter_mut().filter(|_| self.retiring) {
             if lane.in_flight() == 0 && lane.connected && !lane.told_to_retire {
                 lane.told_to_retire = true;
                 frame::put(&mut lane.out.bytes, Kind::Retire, 0, &[]);
-                wakers.extend(lane.signal.take_waker());
+                sleepers.extend(lane.signal.take_sleeper());
             }
         }
     }
@@ -282,10 +282,10 @@ impl Lane {
         self.slots.iter_mut().flatten()
     }
 
-    /// Appends a frame; the waker of the lane's task is returned where it sleeps.
-    pub(super) fn put(&mut self, kind: Kind, id: u32, payload: &[u8]) -> Option<Waker> {
+    /// Appends a frame; the lane's task is returned where it sleeps.
+    pub(super) fn put(&mut self, kind: Kind, id: u32, payload: &[u8]) -> Option<Sleeper> {
         frame::put(&mut self.out.bytes, kind, id, payload);
-        self.signal.take_waker()
+        self.signal.take_sleeper()
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 pub(crate) use handlers::{behind_https_of, filters, limits};
 
-use crate::app::{self, Pool, Reports, WorkerReport};
+use crate::app::{self, EventLoop, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::crowd;
 use crate::filter::Kept;
@@ -415,9 +415,14 @@ fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
                 .on_thread_park(crowd::rest)
                 .build()?;
             let handle = runtime.handle().clone();
+            let event_loop = EventLoop::new(number)?;
+            let waking = {
+                let _inside = runtime.enter();
+                event_loop.wake_its_own()?
+            };
             std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
-                app::enter_event_loop(number);
-                runtime.block_on(std::future::pending::<()>());
+                event_loop.enter();
+                runtime.block_on(waking);
             })?;
             Ok(handle)
         })

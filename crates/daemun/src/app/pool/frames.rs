@@ -1,13 +1,12 @@
 //! What a worker sends, given to the requests it is for; and what becomes of them when it is gone.
 
 use std::os::fd::OwnedFd;
-use std::task::Waker;
 use std::time::Instant;
 
 use daemun_protocol::frame::{self, Answer, Ending, Frame, FrameError, Kind};
 use rustix::fs::FileType;
 
-use super::{State, WorkerReport};
+use super::{Sleeper, State, WorkerReport};
 use crate::app::exchange::Event;
 use crate::app::handover::Skipped;
 use crate::app::signal::{LaneError, LaneKey};
@@ -18,7 +17,7 @@ impl State {
         key: LaneKey,
         frame: Frame,
         descriptors: &mut Vec<OwnedFd>,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
     ) -> Result<(), LaneError> {
         let Frame { kind, request, payload } = frame;
         let (event, last) = match kind {
@@ -47,18 +46,18 @@ impl State {
                 return self.skipped(key, request);
             }
             Kind::Inform => {
-                return self.aside(key, request, Event::Inform(payload), wakers);
+                return self.aside(key, request, Event::Inform(payload), sleepers);
             }
             Kind::Credit => {
                 if self.worker(key.serial).is_some_and(|worker| worker.is_deaf(key.thread)) {
                     return Err(LaneError::Unread);
                 }
-                return self.aside(key, request, Event::Wants(frame::credit(&payload)?), wakers);
+                return self.aside(key, request, Event::Wants(frame::credit(&payload)?), sleepers);
             }
             Kind::Started => return Ok(()),
             kind => return Err(LaneError::Unexpected(kind)),
         };
-        self.hand_over(key, request, event, last, wakers)
+        self.hand_over(key, request, event, last, sleepers)
     }
 
     /// Gives an event to the request it is for, unless that is gone, and frees the slot after the last one.
@@ -68,7 +67,7 @@ impl State {
         id: u32,
         event: Event,
         last: bool,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
     ) -> Result<(), LaneError> {
         let bounded = self.settings.stream_idle.is_some();
         let Some(worker) = self.worker(key.serial) else { return Ok(()) };
@@ -77,7 +76,7 @@ impl State {
             slot.brought = Instant::now();
             slot.untaken = slot.untaken.saturating_add(bytes.len() as u32);
         }
-        if slot.state.answered() && !slot.exchange.post(event, wakers) {
+        if slot.state.answered() && !slot.exchange.post(event, sleepers) {
             return Err(LaneError::Flood);
         }
         if last {
@@ -88,10 +87,10 @@ impl State {
     }
 
     /// Early hints, or a wish for more of the body: nothing changes about the answer, which is awaited as before.
-    fn aside(&mut self, key: LaneKey, id: u32, event: Event, wakers: &mut Vec<Waker>) -> Result<(), LaneError> {
+    fn aside(&mut self, key: LaneKey, id: u32, event: Event, sleepers: &mut Vec<Sleeper>) -> Result<(), LaneError> {
         let slot = self.worker(key.serial).and_then(|worker| worker.slot(key.thread, id));
         match slot.filter(|slot| slot.state.is_wanted()) {
-            Some(slot) if !slot.exchange.post(event, wakers) => Err(LaneError::Flood),
+            Some(slot) if !slot.exchange.post(event, sleepers) => Err(LaneError::Flood),
             _ => Ok(()),
         }
     }
@@ -119,7 +118,7 @@ impl State {
         &mut self,
         key: LaneKey,
         now: Instant,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
         reports: &mut Vec<WorkerReport>,
     ) {
         if let Some(worker) = self.worker(key.serial) {
@@ -132,7 +131,7 @@ impl State {
                 reports.push(WorkerReport::Replace { serial, reason });
             }
             let is_done = worker.is_reserved && worker.in_flight() == 0;
-            worker.retire_idle_lanes(wakers);
+            worker.retire_idle_lanes(sleepers);
             if worker.retiring && worker.in_flight() > 0 && worker.only_abandoned() {
                 reports.push(WorkerReport::Drained { serial });
             }
@@ -140,7 +139,7 @@ impl State {
                 self.open_reserved();
             }
         }
-        self.dispatch(now, wakers);
+        self.dispatch(now, sleepers);
     }
 }
 

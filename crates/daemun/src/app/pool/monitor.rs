@@ -1,10 +1,9 @@
 //! The clock of a pool: deadlines, and requests that wait behind a thread that has fallen silent.
 
 use std::sync::{Arc, Weak};
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{Pool, State, WorkerReport, wake};
+use super::{Pool, Sleeper, State, WorkerReport, wake};
 use daemun_protocol::frame;
 
 use crate::app::exchange::{Event, Exchange, Failure, Place};
@@ -61,17 +60,17 @@ impl Pool {
     /// One look; how often the pool is being looked at, how often it should be, and what close means now.
     fn tick(&self) -> (Watch, Watch, Duration) {
         let now = Instant::now();
-        let mut wakers = Vec::new();
+        let mut sleepers = Vec::new();
         let mut reports = Vec::new();
         let mut state = self.state();
-        state.expire(now, &mut wakers, &mut reports);
-        state.flush_silent(&mut wakers, now);
+        state.expire(now, &mut sleepers, &mut reports);
+        state.flush_silent(&mut sleepers, now);
         state.take_back(now);
-        state.dispatch(now, &mut wakers);
+        state.dispatch(now, &mut sleepers);
         reports.extend(state.wants_more(now));
         let watches = (state.watch, state.watch_wanted(), state.pace.silence());
         drop(state);
-        wake(wakers);
+        wake(sleepers);
         for report in reports {
             self.report(report);
         }
@@ -115,24 +114,24 @@ impl State {
     }
 
     /// Fails what has waited or run too long.
-    fn expire(&mut self, now: Instant, wakers: &mut Vec<Waker>, reports: &mut Vec<WorkerReport>) {
+    fn expire(&mut self, now: Instant, sleepers: &mut Vec<Sleeper>, reports: &mut Vec<WorkerReport>) {
         let queue_timeout = self.settings.queue_timeout;
         if !self.suspects.is_empty() {
-            self.expire_suspects(queue_timeout, now, wakers);
+            self.expire_suspects(queue_timeout, now, sleepers);
         }
         while let Some(exchange) = self.queue.pop_front_if(|exchange| now - exchange.submitted >= queue_timeout) {
-            exchange.post(Event::Failed(Failure::QueueTimeout), wakers);
+            exchange.post(Event::Failed(Failure::QueueTimeout), sleepers);
         }
         for (place, failure, exchange) in self.late(now, reports) {
             self.counts.timed_out += 1;
             let Place { serial, thread, id } = place;
-            wakers.extend(self.abandon(place));
+            sleepers.extend(self.abandon(place));
             reports.push(WorkerReport::Stuck { serial, request: exchange.what() });
-            exchange.post(Event::Failed(failure), wakers);
+            exchange.post(Event::Failed(failure), sleepers);
             let Some(worker) = self.worker(serial) else { continue };
-            wakers.extend(worker.interrupt(thread, id));
+            sleepers.extend(worker.interrupt(thread, id));
             worker.retiring = true;
-            worker.retire_idle_lanes(wakers);
+            worker.retire_idle_lanes(sleepers);
             if worker.only_abandoned() {
                 reports.push(WorkerReport::Drained { serial });
             }
@@ -185,11 +184,11 @@ impl State {
     }
 
     /// Has answers written that a thread holds back while it is in a call that lasts.
-    fn flush_silent(&mut self, wakers: &mut Vec<Waker>, now: Instant) {
+    fn flush_silent(&mut self, sleepers: &mut Vec<Sleeper>, now: Instant) {
         for worker in &mut self.workers {
             for thread in 0..worker.threads() {
                 if worker.lanes[thread].is_blocked(&self.pace, now) {
-                    wakers.extend(worker.flush(thread));
+                    sleepers.extend(worker.flush(thread));
                 }
             }
         }

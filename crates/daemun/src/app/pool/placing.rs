@@ -1,10 +1,9 @@
 //! Which lane gets the next request.
 
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::Instant;
 
-use super::State;
+use super::{Sleeper, State};
 use crate::app::exchange::{Event, Exchange, Failure};
 use crate::app::worker::Worker;
 
@@ -19,13 +18,13 @@ impl State {
         exchange: &Arc<Exchange>,
         event_loop: usize,
         now: Instant,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
     ) -> Result<(), Failure> {
         if self.queue.is_empty()
             && !self.held
             && let Some((worker, lane)) = self.place(Some(event_loop), now)
         {
-            self.send(worker, lane, Arc::clone(exchange), now, wakers);
+            self.send(worker, lane, Arc::clone(exchange), now, sleepers);
             return Ok(());
         }
         if !self.expecting && !self.held && self.workers.iter().all(|worker| worker.retiring) {
@@ -45,19 +44,19 @@ impl State {
     }
 
     /// Sends what waits, as far as there is room.
-    pub(super) fn dispatch(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn dispatch(&mut self, now: Instant, sleepers: &mut Vec<Sleeper>) {
         if self.held {
             return;
         }
         self.note_queue();
         if !self.suspects.is_empty() {
-            self.dispatch_suspects(now, wakers);
+            self.dispatch_suspects(now, sleepers);
         }
         while !self.queue.is_empty()
             && let Some((worker, lane)) = self.place(None, now)
             && let Some(exchange) = self.queue.pop_front()
         {
-            self.send(worker, lane, exchange, now, wakers);
+            self.send(worker, lane, exchange, now, sleepers);
         }
     }
 
@@ -78,12 +77,12 @@ impl State {
         lane: usize,
         exchange: Arc<Exchange>,
         now: Instant,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
     ) {
         match self.workers[worker].send(lane, exchange, self.pace.is_crowded(), now) {
-            Ok(waker) => wakers.extend(waker),
+            Ok(sleeper) => sleepers.extend(sleeper),
             Err(exchange) => {
-                exchange.post(Event::Failed(Failure::Resources), wakers);
+                exchange.post(Event::Failed(Failure::Resources), sleepers);
             }
         }
     }

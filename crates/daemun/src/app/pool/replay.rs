@@ -6,10 +6,9 @@
 //! or was done and only not written yet, is no suspect: it goes to anybody, however many workers have died.
 
 use std::sync::Arc;
-use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use super::{State, WorkerReport};
+use super::{Sleeper, State, WorkerReport};
 use crate::app::exchange::{Event, Exchange, Failure};
 use crate::app::handover::{Fate, Progress, SlotState};
 use crate::app::worker::{Lane, Slot, Worker};
@@ -27,7 +26,7 @@ impl State {
         &mut self,
         worker: &Worker,
         now: Instant,
-        wakers: &mut Vec<Waker>,
+        sleepers: &mut Vec<Sleeper>,
         reports: &mut Vec<WorkerReport>,
     ) -> Serving {
         let mut serving = Vec::new();
@@ -58,7 +57,7 @@ impl State {
                     }
                     Fate::Lost => {
                         self.counts.lost += 1;
-                        exchange.post(Event::Failed(Failure::WorkerDied), wakers);
+                        exchange.post(Event::Failed(Failure::WorkerDied), sleepers);
                     }
                 }
             }
@@ -67,7 +66,7 @@ impl State {
     }
 
     /// Sends requests that may have killed a worker, each to one that has nothing else to do.
-    pub(super) fn dispatch_suspects(&mut self, now: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn dispatch_suspects(&mut self, now: Instant, sleepers: &mut Vec<Sleeper>) {
         while let Some((since, _)) = self.suspects.front() {
             let overdue = now.saturating_duration_since(*since) >= PATIENCE;
             let placed = if overdue { self.place(None, now) } else { self.empty_worker(now) };
@@ -76,7 +75,7 @@ impl State {
             };
             let Some((_, exchange)) = self.suspects.pop_front() else { return };
             self.workers[worker].is_reserved = !overdue;
-            self.send(worker, lane, exchange, now, wakers);
+            self.send(worker, lane, exchange, now, sleepers);
         }
     }
 
@@ -90,9 +89,9 @@ impl State {
     }
 
     /// Fails what has waited too long; the client is gone, or no worker came.
-    pub(super) fn expire_suspects(&mut self, timeout: Duration, now: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn expire_suspects(&mut self, timeout: Duration, now: Instant, sleepers: &mut Vec<Sleeper>) {
         while let Some((_, exchange)) = self.suspects.pop_front_if(|(since, _)| *since + timeout <= now) {
-            exchange.post(Event::Failed(Failure::QueueTimeout), wakers);
+            exchange.post(Event::Failed(Failure::QueueTimeout), sleepers);
         }
         self.open_reserved();
     }
