@@ -50,6 +50,7 @@ def debugger() -> str | None:
             "host": setup["client"],
             "port": setup["port"],
             "token": setup.get("client-access-token"),
+            "own_token": setup.get("access-token"),
             "pid": os.getpid(),
             "path": str(Path(debugpy.__file__).parent.parent),
         }
