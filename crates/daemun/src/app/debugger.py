@@ -10,6 +10,7 @@ import sys
 # Before anything else is imported: nothing of the application's may stand in place of Python's own modules.
 sys.path.pop(0)
 
+import contextlib  # noqa: E402
 import json  # noqa: E402
 import os  # noqa: E402
 import signal  # noqa: E402
@@ -45,7 +46,8 @@ def listen(port):
         command = f"{sys.executable} -m pip install debugpy"
         return {"error": f"the application's environment has no debugpy; run:  {command}"}
     try:
-        host, port = debugpy.listen((HOST, port))
+        with silent():
+            host, port = debugpy.listen((HOST, port))
         setup = sys.modules["pydevd"].SetupHolder.setup
     except Exception as error:  # noqa: BLE001
         return {"error": f"debugpy does not listen on {HOST}:{port}: {error}"}
@@ -58,6 +60,22 @@ def listen(port):
         "path": os.path.dirname(os.path.dirname(debugpy.__file__)),
     }
     return {"port": port, "wish": json.dumps(wish)}
+
+
+@contextlib.contextmanager
+def silent():
+    """What is started meanwhile keeps nobody's output open: the adapter stays as long as an editor is with it."""
+    kept = os.dup(1), os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    os.close(null)
+    try:
+        yield
+    finally:
+        for number, descriptor in enumerate(kept, 1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 main()

@@ -294,14 +294,21 @@ def join_debugpy(wish):
 
     if not is_quiet:
         del os.environ["PYDEVD_DISABLE_FILE_VALIDATION"]
-    # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors, and waits for ever.
+
+    def go_on():
+        pydevd.get_global_debugger().ready_to_run = True
+
+    given_up = threading.Timer(EDITOR, go_on)
+    given_up.daemon = True
+    given_up.start()
+    # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors. Returns when the editor has
+    # set its breakpoints, or the adapter has said that there is no editor.
     pydevd.settrace(
         host=wish["host"],
         port=wish["port"],
         suspend=False,
         patch_multiprocessing=True,
         notify_stdin=False,
-        wait_for_ready_to_run=False,
         access_token=wish["own_token"],
         client_access_token=wish["token"],
         # The process that the editor knows.
@@ -309,10 +316,6 @@ def join_debugpy(wish):
         dont_trace_start_patterns=(os.path.dirname(debugpy.__file__),),
         dont_trace_end_patterns=("debugpy_launcher.py",),
     )
-    given_up = threading.Timer(EDITOR, lambda: debugpy.wait_for_client.cancel())
-    given_up.daemon = True
-    given_up.start()
-    debugpy.wait_for_client()
     given_up.cancel()
 
 
