@@ -279,7 +279,10 @@ def connect_debugger(wish):
         # The last place: nothing of the application's is hidden by what lies there.
         sys.path.append(wish["path"])
     try:
-        join_debugpy(wish)
+        if "setup" in wish:
+            join_pycharm(wish)
+        else:
+            join_debugpy(wish)
     except Exception as error:  # noqa: BLE001
         sys.stderr.write("daemun: the debugger does not answer, and is left out: " + one_line(error) + "\n")
 
@@ -294,20 +297,12 @@ def join_debugpy(wish):
 
     if not is_quiet:
         del os.environ["PYDEVD_DISABLE_FILE_VALIDATION"]
-
-    def go_on():
-        pydevd.get_global_debugger().ready_to_run = True
-
-    given_up = threading.Timer(EDITOR, go_on)
-    given_up.daemon = True
-    given_up.start()
     # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors. Returns when the editor has
     # set its breakpoints, or the adapter has said that there is no editor.
-    pydevd.settrace(
+    settrace(
+        pydevd,
         host=wish["host"],
         port=wish["port"],
-        suspend=False,
-        patch_multiprocessing=True,
         notify_stdin=False,
         access_token=wish["own_token"],
         client_access_token=wish["token"],
@@ -316,7 +311,30 @@ def join_debugpy(wish):
         dont_trace_start_patterns=(os.path.dirname(debugpy.__file__),),
         dont_trace_end_patterns=("debugpy_launcher.py",),
     )
-    given_up.cancel()
+
+
+def join_pycharm(wish):
+    import pydevd
+
+    # As in every process that one of the debugger's own starts: it may be given a port of its own.
+    pydevd.SetupHolder.setup = wish["setup"]
+    host, port = pydevd.dispatch()
+    settrace(pydevd, host=host, port=port)
+
+
+def settrace(pydevd, **arguments):
+    """Returns when the editor has set its breakpoints; without the debugger where it lets that wait."""
+
+    def go_on():
+        pydevd.get_global_debugger().ready_to_run = True
+
+    given_up = threading.Timer(EDITOR, go_on)
+    given_up.daemon = True
+    given_up.start()
+    try:
+        pydevd.settrace(suspend=False, patch_multiprocessing=True, **arguments)
+    finally:
+        given_up.cancel()
 
 
 # === What is to be watched, and what a developer should know ===

@@ -72,5 +72,6 @@ pub fn develop(configuration: &mut Configuration, wishes: &DevelopmentWishes, en
     folders.dedup();
     let files = configuration.files.clone();
     let watch = WatchSettings { folders, templates: Vec::new(), files, poll: wishes.poll };
-    configuration.development = Some(DevelopmentSettings { watch: wishes.reload.then_some(watch), debugger: wishes.debugger.clone() });
+    configuration.development =
+        Some(DevelopmentSettings { watch: wishes.reload.then_some(watch), debugger: wishes.debugger.clone() });
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::{Master, lines};
 use super::change::{Change, Import};
 use super::events::Event;
+use super::{Master, lines};
 use crate::app::{Broken, DEVELOPMENT, Debugger, DevelopmentTools};
 use crate::config::{Configuration, Debugging};
 use crate::server::plan::ToFront;
@@ -134,6 +134,13 @@ impl Master {
         self.developing.debugger_pid = None;
         self.errors.info(format_args!("the debugger has been ended: stopping"));
         self.stop(true).await
+    }
+
+    /// A deadline; none where a debugger may have stopped what it is for. What takes long is told in the log.
+    pub(super) fn later_unless_developing(&self, pause: Duration, event: Event) {
+        if self.configuration.development.is_none() {
+            self.later(pause, event);
+        }
     }
 
     /// Watches the sources, where somebody develops and has not said otherwise.
