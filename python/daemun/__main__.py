@@ -1,7 +1,7 @@
 """``python -m daemun …``: becomes the program ``daemun`` that lies in the same environment, with the same arguments.
 
-Under a debugger (``debugpy`` or PyCharm's, as editors start it) it stays beside the program instead: the editor's session is with
-this process, and the workers of ``daemun dev`` join it.
+Under a debugger (``debugpy`` or PyCharm's, as editors start it) it stays beside the program instead: the editor's
+session is with this process, and the workers of ``daemun dev`` join it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def debugger() -> str | None:
         return None
     if not setup.get("multiprocess") and not setup.get("multiproc"):
         sys.stderr.write(
-            "daemun: no breakpoint will stop the application: it runs in a process of its own, and the debugger was told"
-            " to leave such alone (`subProcess`; in PyCharm: attach to subprocess automatically)\n"
+            "daemun: no breakpoint will stop the application: it runs in a process of its own, and the debugger was "
+            "told to leave such alone (`subProcess`; in PyCharm: attach to subprocess automatically)\n"
         )
         return None
     if debugpy is None or debugpy.__file__ is None:

@@ -1,8 +1,8 @@
 """The process that editors attach to: `daemun dev --debugger` starts it, and the workers join its session.
 
-It runs in the application's interpreter, with the application's module and folder and the port as arguments. Descriptor 3
-is a socket: one line of JSON goes out, with `port` and what workers join (`wish`) or with `error`. Where whoever holds the
-other end is gone, this process is too.
+It runs in the application's interpreter, with the application's module and folder and the port as arguments.
+Descriptor 3 is a socket: one line of JSON goes out, with `port` and what workers join (`wish`) or with `error`. Where
+whoever holds the other end is gone, this process is too.
 """
 
 import sys

@@ -297,8 +297,8 @@ def join_debugpy(wish):
 
     if not is_quiet:
         del os.environ["PYDEVD_DISABLE_FILE_VALIDATION"]
-    # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors. Returns when the editor has
-    # set its breakpoints, or the adapter has said that there is no editor.
+    # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors. Without an editor the
+    # adapter has it go on.
     settrace(
         pydevd,
         host=wish["host"],
