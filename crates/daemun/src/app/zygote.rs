@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::STACK_SIGNAL;
 use super::settings::{AppSettings, InheritEnv, Preload};
 use crate::process::{self, Account};
-use crate::sys::ChildSetup;
+use crate::sys::{self, ChildSetup};
 
 /// Longest line that a zygote may send: a project with thousands of static folders.
 const MAX_LINE: u64 = 4 * 1024 * 1024;
@@ -237,6 +237,7 @@ struct Orders<'a> {
     hooks: Option<&'a Path>,
     accelerator: Option<&'a Path>,
     development: Option<Tools<'a>>,
+    membarrier: i64,
 }
 
 /// What the development server adds.
@@ -300,6 +301,7 @@ impl Zygote {
             hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
             development: tools,
+            membarrier: sys::MEMBARRIER,
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))
