@@ -183,8 +183,6 @@ def numbers(fault: Fault, count: int) -> list[int]:
     return sorted(random.Random(f"{SEED} {fault.name}").sample(everything, SAMPLE))
 
 
-
-
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_whatever_call_fails_the_server_is_whole_again(server: Server, fault: Fault, tmp_path: Path) -> None:
     play, log, control = SCENARIOS[fault.role], tmp_path / "trace", tmp_path / "control"
