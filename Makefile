@@ -76,7 +76,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require cgi-sites dav
+	@scripts/require cgi-sites dav systemd
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md

@@ -23,19 +23,20 @@ PATIENCE = 2.0
 HEAD = """\
 # HTTP/1.1: what five servers make of the same bytes
 
-`make compare-http` starts daemun, nginx, Apache, lighttpd and h2o, each as Debian has it, as proxies of one server that
-reads strictly and answers with what it has read; sends all of them the same bytes, and writes this page. Behind each
-message stands another request, `GET /next` of host `a`: *the next* where it was answered, *closed* where the connection ended
-before, *waits* where nothing came any more. Other words are what the server behind has read, method, target, host and
-length of the body, or a status. Sections are those of [RFC 9112](https://www.rfc-editor.org/rfc/rfc9112), unless another
-number stands before them.
+`make compare-http` starts daemun, nginx, Apache, lighttpd and h2o, each as Debian has it, as proxies of one server
+that reads strictly and answers with what it has read; sends all of them the same bytes, and writes this page. Behind
+each message stands another request, `GET /next` of host `a`: *the next* where it was answered, *closed* where the
+connection ended before, *waits* where nothing came any more. Other words are what the server behind has read, method,
+target, host and length of the body, or a status. Sections are those of [RFC
+9112](https://www.rfc-editor.org/rfc/rfc9112), unless another number stands before them.
 
-A cell in *italics* is not ours, and each of them is meant by one rule: what can be read in two ways is refused with 400 and
-the connection ends; what is well but not spoken here has a status of its own (417, 501, 505); what is taken is written anew
-for the server behind. So we refuse what RFC 9112 lets a recipient take without asking it to (bare LF, white space in a
-chunk's size, several equal lengths, odd hosts): somebody else on the way may read it differently, as the row shows. 499 is
-the word of the server behind for what it could not read: the peer has handed on something that is no request. TRACE and
-methods that nobody knows are the application's concern. The first column is tested with every change.
+A cell in *italics* is not ours, and each of them is meant by one rule: what can be read in two ways is refused with
+400 and the connection ends; what is well but not spoken here has a status of its own (417, 501, 505); what is taken
+is written anew for the server behind. So we refuse what RFC 9112 lets a recipient take without asking it to (bare LF,
+white space in a chunk's size, several equal lengths, odd hosts): somebody else on the way may read it differently, as
+the row shows. 499 is the word of the server behind for what it could not read: the peer has handed on something that
+is no request. TRACE and methods that nobody knows are the application's concern. The first column is tested with
+every change.
 
 """
 

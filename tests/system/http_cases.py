@@ -1,7 +1,7 @@
-"""Bytes that servers may read differently, each with what comes of them at a server that reads RFC 9110 and 9112 strictly.
+"""Bytes that servers may read differently, each with what comes of them where RFC 9110 and 9112 are read strictly.
 
-Every message is sent with another request right behind it, to a server that hands all requests on to the recorder below:
-what the recorder has read is what the server made of the message.
+Every message is sent with another request right behind it, to a server that hands all requests on to the recorder
+below: what the recorder has read is what the server made of the message.
 """
 
 from __future__ import annotations

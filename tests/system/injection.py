@@ -1,5 +1,7 @@
-"""Calls of a process that fail at a place of our choice. The kernel's answers are changed by strace, so that every way to
-make a call is met."""
+"""Calls of a process that fail at a place of our choice.
+
+The kernel's answers are changed by strace, so that every way to make a call is met.
+"""
 
 from __future__ import annotations
 

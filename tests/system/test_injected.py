@@ -1,5 +1,4 @@
-"""Fault injection: the n-th accept, read, write, open, pipe or fork of front and launcher fails in a short scenario, for
-every n.
+"""Fault injection: each accept, read, write, open, pipe and fork of front and launcher in a short scenario fails once.
 
 Whatever it was, nobody ends who should not, nothing leaks, and the next request works.
 """
