@@ -1,7 +1,8 @@
 """Fault injection: the n-th read, write, open, pipe or fork of supervisor, zygote and worker fails.
 
 Meanwhile workers die, code is reloaded and the server is asked how it is. Whatever it was, nobody ends who should not,
-nothing leaks, and afterwards requests, reloads and questions work. Some calls of each kind, chosen by `DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once.
+nothing leaks, and afterwards requests, reloads and questions work. Some calls of each kind, chosen by
+`DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once.
 """
 
 from __future__ import annotations
