@@ -410,6 +410,7 @@ def test_a_socket_that_is_not_for_everybody_is_told_with_its_mend(tmp_path: Path
         with Server(cwd=tmp_path) as server:
             assert server.get("/").status == 502
             server.wait_for(
-                rf"cannot connect to http://unix:{path}: Permission denied .*: who connects needs the right to write to the "
-                r"socket and to enter its folder, and we are user \d+, group \d+; have its server make it with mode 0666"
+                rf"cannot connect to http://unix:{path}: Permission denied .*: who connects needs the right to write "
+                r"to the socket and to enter its folder, and we are user \d+, group \d+; have its server make it with "
+                r"mode 0666"
             )
