@@ -223,7 +223,12 @@ impl Front {
     fn prepare(&mut self, plan: Plan, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let mut descriptors = descriptors.into_iter().skip(2);
         let mut next = || descriptors.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        let spool = Arc::new(Spool::new(next()?, plan.configuration.server.max_spool));
+        let server = &plan.configuration.server;
+        let (spool, warning) = Spool::new(next()?, server.spool.clone(), server.max_spool);
+        if let Some(warning) = warning {
+            self.context.errors.warning(format_args!("{warning}"));
+        }
+        let spool = Arc::new(spool);
         let mut sockets = Vec::new();
         for (_, _, count) in &plan.listeners {
             sockets.push((0..*count).map(|_| next()).collect::<io::Result<Vec<_>>>()?);
