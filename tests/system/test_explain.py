@@ -27,8 +27,23 @@ SEED = 20261122
 REQUESTS = 10_000
 SCHEMA = json.loads((ROOT / "docs/manual/explain.schema.json").read_text())
 
+
+def upstream(name: str) -> str:
+    """An upstream of this name with a site of its own; where its server is stands there later."""
+    return f"""\
+[upstream.{name}]
+servers = ["{{{name}}}"]
+
+[[site]]
+hosts = ["{name}.example"]
+upstream = "{name}"
+
+"""
+
+
 # Every kind of handler, of host, of path and of condition, and every filter.
-CONFIGURATION = """\
+CONFIGURATION = (
+    """\
 [server]
 trusted_proxies = ["127.0.0.2/32"]
 max_body = "1MB"
@@ -103,13 +118,9 @@ connect_timeout = "1s"
 hosts = ["back.example"]
 upstream = "back"
 
-[upstream.web]
-servers = ["{web}"]
-
-[[site]]
-hosts = ["web.example"]
-upstream = "web"
-
+"""
+    + upstream("web")
+    + """\
 [[site.route]]
 path = "/kept/*"
 upstream = "web"
@@ -135,25 +146,17 @@ upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 path = "/front/*"
 upstream = { name = "php", root = "php", missing = "/index.php" }
 
-[upstream.scgi]
-servers = ["{scgi}"]
-
-[[site]]
-hosts = ["scgi.example"]
-upstream = "scgi"
-
+"""
+    + upstream("scgi")
+    + """\
 [[site.route]]
 path = "/below/*"
 upstream = "scgi"
 strip_prefix = "/below"
 
-[upstream.uwsgi]
-servers = ["{uwsgi}"]
-
-[[site]]
-hosts = ["uwsgi.example"]
-upstream = "uwsgi"
-
+"""
+    + upstream("uwsgi")
+    + """\
 [[site]]
 hosts = ["files.example"]
 static = { root = "files", missing = "next", index = ["index.html"] }
@@ -190,6 +193,7 @@ path = "/spa/*"
 static = { root = "files", missing = "/index.html" }
 errors = { 404 = "files/index.html" }
 """
+)
 
 APPLICATION = """\
 def app(environ, start_response):
