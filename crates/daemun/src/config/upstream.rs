@@ -7,6 +7,7 @@ use super::route;
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
 use crate::proxy::ScriptSettings;
+use crate::resolver::NameServer;
 use crate::upstream::{
     Address, Balance, ClientTls, HealthSettings, HostField, Scheme, ServerSettings, SpawnSettings, Sticky,
     UpstreamSettings, check_tls, is_token,
@@ -32,6 +33,7 @@ pub(super) const KEYS: Keys = Keys {
         "keep_alive",
         "host",
         "rewrite_location",
+        "resolver",
         "tls",
         "spawn",
     ],
@@ -95,6 +97,7 @@ pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draf
     if let Some(rewrite) = section.entry("rewrite_location").and_then(|entry| entry.boolean()) {
         settings.rewrite_location = rewrite;
     }
+    settings.resolver = section.entry("resolver").and_then(|entry| resolver(&entry, &settings)).unwrap_or_default();
     if let Some(entry) = section.entry("tls") {
         settings.tls = tls(&entry).unwrap_or_default();
     }
@@ -271,6 +274,7 @@ fn spawned(spawn: &SpawnSettings) -> ServerSettings {
         url: format!("spawn:{name}"),
         scheme: Scheme::Fastcgi,
         address: Address::Unix(std::path::PathBuf::new()),
+        follows: None,
         weight: 1,
         backup: false,
         // More would wait behind a process that is busy, where nobody counts them.
@@ -426,6 +430,23 @@ fn host(text: String) -> HostField {
         "server" => HostField::Server,
         _ => HostField::Fixed(text),
     }
+}
+
+/// Reads `resolver`: a name server or several.
+fn resolver(entry: &Entry<'_>, settings: &UpstreamSettings) -> Option<Vec<NameServer>> {
+    let what = "a name server such as \"127.0.0.1:5353\", or a list of them";
+    let servers: Vec<NameServer> = if entry.is_list() {
+        entry.items(what)?.iter().filter_map(|entry| entry.parse(what, str::parse)).collect()
+    } else {
+        vec![entry.parse(what, str::parse)?]
+    };
+    if servers.is_empty() {
+        entry.expected(what);
+    }
+    if settings.servers.iter().all(|server| server.follows.is_none()) {
+        entry.fault("no server of this upstream is followed by its name, as in \"dns+http://app.internal:8080\"");
+    }
+    Some(servers)
 }
 
 /// Files are read here: the front opens no paths.

@@ -1,6 +1,6 @@
 //! Asking servers whether they are well, and closing kept connections that nobody needs any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -36,8 +36,10 @@ impl Group {
     /// Looks after the servers for as long as anybody has the group.
     pub async fn watch(group: Weak<Self>) {
         let mut records: HashMap<String, Record> = HashMap::new();
+        let mut lookups = BTreeMap::new();
         loop {
             let Some(strong) = group.upgrade() else { return };
+            strong.follow(&mut lookups).await;
             let serving = strong.serving();
             let settings = &serving.settings;
             for server in &serving.servers {

@@ -7,13 +7,15 @@
 //! 4. [`Place::succeed`] or [`Place::fail`] tell the circuit breaker; [`Group::another`] gives a second chance out of a
 //!    budget; [`Place::keep`] keeps the connection.
 //!
-//! Beside it [`Group::watch`] asks servers whether they are well. A group outlives reloads ([`Group::update`]).
+//! Beside it [`Group::watch`] asks servers whether they are well, and looks up the names that are followed (`discovery`).
+//! A group outlives reloads ([`Group::update`]).
 //!
-//! Knows sockets, TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
+//! Knows sockets, names, TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
 //! over a connection (but for the question for a server's health).
 
 mod balance;
 mod circuit;
+mod discovery;
 mod group;
 mod health;
 mod place;
@@ -29,7 +31,7 @@ pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;
 pub use settings::{
-    Address, Balance, ClientTls, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings,
+    Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings,
     SpawnSettings, Sticky, UpstreamSettings, is_token,
 };
 pub use socket::{Connection, Plain, Socket};

@@ -20,6 +20,8 @@ pub struct Server {
     /// `Host` for itself.
     pub(super) authority: String,
     pub(super) id: Id,
+    /// When it is asked: backups after all others, and those of a service by their priority.
+    pub(super) tier: u32,
     pub(super) secured: Option<Secured>,
     pub(super) state: Arc<State>,
 }
@@ -63,8 +65,20 @@ thread_local! {
 // === impl Server ===
 
 impl Server {
-    pub(super) fn new(settings: ServerSettings, secured: Option<Secured>, state: Arc<State>) -> Self {
-        Self { authority: settings.authority(), id: sticky::id(&settings.url), settings, secured, state }
+    /// `priority` is among the records of a service.
+    pub(super) fn new(
+        (settings, priority): (ServerSettings, u16),
+        authority: String,
+        secured: Option<Secured>,
+        state: Arc<State>,
+    ) -> Self {
+        let tier = u32::from(settings.backup) << u16::BITS | u32::from(priority);
+        Self { authority, id: sticky::id(&settings.url), tier, settings, secured, state }
+    }
+
+    /// Whether an operator may mean it by this: its URL, host and port, or host; or the name that led to it.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.settings.is_called(name) || name == self.authority
     }
 
     /// Its name in logs.

@@ -43,6 +43,7 @@ pub enum Plain {
 }
 
 /// What a connection is made with.
+#[derive(Clone)]
 pub(super) struct Secured {
     pub(super) connector: TlsConnector,
     pub(super) name: rustls::pki_types::ServerName<'static>,
