@@ -39,7 +39,8 @@ async fn ask_one(server: NameServer, name: &str, kind: Kind) -> Asked {
     let Some(question) = message::question(u16::from_be_bytes(id), name, kind) else {
         return Err(ResolveError::NoName);
     };
-    let mut reply = if server.is_tcp { Reply::Truncated } else { by_datagram(server, &question).await.map_err(broken)? };
+    let mut reply =
+        if server.is_tcp { Reply::Truncated } else { by_datagram(server, &question).await.map_err(broken)? };
     if reply == Reply::Truncated {
         reply = by_stream(server, &question).await.map_err(broken)?;
     }
@@ -79,6 +80,5 @@ async fn by_stream(server: NameServer, question: &[u8]) -> io::Result<Reply> {
     stream.write_all(&framed).await?;
     let mut bytes = vec![0; stream.read_u16().await?.into()];
     stream.read_exact(&mut bytes).await?;
-    message::reply(question, &bytes)
-        .map_err(|error| io::Error::other(format!("its answer cannot be read: {error:?}")))
+    message::reply(question, &bytes).map_err(|error| io::Error::other(format!("its answer cannot be read: {error:?}")))
 }

@@ -137,10 +137,8 @@ impl Resolver {
         }
         let mut last = Addresses { v4: Err(ResolveError::NoName), v6: Err(ResolveError::NoName) };
         for candidate in system.names(name) {
-            let (v4, v6) = tokio::join!(
-                ask::ask(&system, &candidate, Kind::V4),
-                ask::ask(&system, &candidate, Kind::V6)
-            );
+            let (v4, v6) =
+                tokio::join!(ask::ask(&system, &candidate, Kind::V4), ask::ask(&system, &candidate, Kind::V6));
             last = Addresses {
                 v4: only(v4, |data| if let Data::V4(address) = data { Some(address) } else { None }),
                 v6: only(v6, |data| if let Data::V6(address) = data { Some(address) } else { None }),

@@ -95,9 +95,9 @@ impl System {
                 Some("nameserver") => {
                     // A zone behind `%` is for link-local addresses, which name an interface.
                     let address = words.next().and_then(|word| word.parse::<IpAddr>().ok());
-                    system.servers.extend(
-                        address.map(|ip| NameServer { address: SocketAddr::new(ip, PORT), is_tcp: false }),
-                    );
+                    system
+                        .servers
+                        .extend(address.map(|ip| NameServer { address: SocketAddr::new(ip, PORT), is_tcp: false }));
                 }
                 // The last one counts.
                 Some("search" | "domain") => {

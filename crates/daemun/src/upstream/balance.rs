@@ -100,7 +100,8 @@ mod tests {
     use super::*;
 
     fn candidates(of: &[(f64, usize)]) -> Vec<Candidate> {
-        let one = |(at, &(weight, active))| Candidate { at, weight, active, id: mixed(at as u64), tier: 0, is_well: true };
+        let one =
+            |(at, &(weight, active))| Candidate { at, weight, active, id: mixed(at as u64), tier: 0, is_well: true };
         of.iter().enumerate().map(one).collect()
     }
 

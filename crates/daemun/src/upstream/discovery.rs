@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::group::{Group, Serving};
@@ -101,8 +103,8 @@ impl Endpoint {
 // === impl Group ===
 
 impl Group {
-    /// Looks names up whose time has come, and takes in what was found.
-    pub(super) async fn follow(&self, lookups: &mut BTreeMap<Name, Lookup>) {
+    /// Looks names up whose time has come, and takes in what was found; `done` is told when there is more to take in.
+    pub(super) async fn follow(&self, lookups: &mut BTreeMap<Name, Lookup>, done: &Arc<Notify>) {
         let serving = self.serving();
         let settings = &serving.settings;
         let names: BTreeSet<Name> = settings.servers.iter().filter_map(Name::of).collect();
@@ -110,8 +112,7 @@ impl Group {
         for name in names {
             let lookup = lookups.entry(name.clone()).or_default();
             if let Some(asking) = lookup.asking.take_if(|asking| asking.is_finished()) {
-                let (memory, result) =
-                    asking.await.unwrap_or_else(|error| (Memory::default(), Err(error.to_string())));
+                let (memory, result) = asking.await.unwrap_or_else(|error| (Memory::default(), Err(error.to_string())));
                 lookup.memory = memory;
                 self.take_in(&name, lookup, result);
             }
@@ -119,7 +120,12 @@ impl Group {
             if lookup.asking.is_none() && lookup.due.is_none_or(|due| due <= now) {
                 let resolver = Resolver::new(settings.resolver.clone());
                 let memory = std::mem::take(&mut lookup.memory);
-                lookup.asking = Some(tokio::spawn(look_up(resolver, name, memory)));
+                let done = Arc::clone(done);
+                lookup.asking = Some(tokio::spawn(async move {
+                    let result = look_up(resolver, name, memory).await;
+                    done.notify_one();
+                    result
+                }));
             }
         }
     }

@@ -170,7 +170,8 @@ impl Group {
         found.insert(name.clone(), now);
         let Serving { settings, secured, .. } = &*self.serving.load_full();
         found.retain(|name, _| settings.servers.iter().any(|server| Name::of(server).as_ref() == Some(name)));
-        let fresh = Serving { settings: settings.clone(), secured: secured.clone(), servers: Vec::new(), is_unsettled: true };
+        let fresh =
+            Serving { settings: settings.clone(), secured: secured.clone(), servers: Vec::new(), is_unsettled: true };
         self.swap(fresh, &found);
         drop(found);
         self.freed.notify_waiters();
@@ -275,8 +276,8 @@ impl Group {
         serving.servers.iter().map(status).chain(unknown).collect()
     }
 
-    /// Has a server get nothing new, or something again: by its URL, host and port, or host. How many were meant.
-    pub fn drain(&self, server: &str, is_drained: bool) -> usize {
+    /// Has a server get nothing new, or something again: by its URL, host and port, or host. Those that were meant.
+    pub fn drain(&self, server: &str, is_drained: bool) -> Vec<String> {
         let serving = self.serving.load();
         let meant: Vec<_> = serving.servers.iter().filter(|one| one.is_called(server)).collect();
         for server in &meant {
@@ -286,7 +287,7 @@ impl Group {
             }
         }
         self.freed.notify_waiters();
-        meant.len()
+        meant.iter().map(|server| server.name().to_owned()).collect()
     }
 
     /// Whether requests for the same server wait for just that one.

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use tokio::sync::Notify;
+
 use super::group::Group;
 use super::server::Server;
 use super::settings::HealthSettings;
@@ -36,10 +38,10 @@ impl Group {
     /// Looks after the servers for as long as anybody has the group.
     pub async fn watch(group: Weak<Self>) {
         let mut records: HashMap<String, Record> = HashMap::new();
-        let mut lookups = BTreeMap::new();
+        let (mut lookups, looked_up) = (BTreeMap::new(), Arc::new(Notify::new()));
         loop {
             let Some(strong) = group.upgrade() else { return };
-            strong.follow(&mut lookups).await;
+            strong.follow(&mut lookups, &looked_up).await;
             let serving = strong.serving();
             let settings = &serving.settings;
             for server in &serving.servers {
@@ -55,7 +57,8 @@ impl Group {
             records.retain(|url, _| serving.servers.iter().any(|server| server.settings.url == *url));
             drop(serving);
             drop(strong);
-            tokio::time::sleep(TICK).await;
+            // Whoever waits for a name is not to wait for the clock as well.
+            let _ = tokio::time::timeout(TICK, looked_up.notified()).await;
         }
     }
 

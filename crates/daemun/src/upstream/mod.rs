@@ -10,7 +10,7 @@
 //! Beside it [`Group::watch`] asks servers whether they are well, and looks up the names that are followed (`discovery`).
 //! A group outlives reloads ([`Group::update`]).
 //!
-//! Knows sockets, names, TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
+//! Knows sockets, names (by [`resolver`](crate::resolver)), TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
 //! over a connection (but for the question for a server's health).
 
 mod balance;

@@ -42,9 +42,9 @@ async fn a_backup_is_asked_only_when_no_other_is_left() {
     settings.servers[1].backup = true;
     let group = group(settings);
     assert_eq!(names(&group, 4).await, BTreeSet::from(["http://a".to_owned()]));
-    assert_eq!(group.drain("a", true), 1);
+    assert_eq!(group.drain("a", true), ["http://a"]);
     assert_eq!(names(&group, 4).await, BTreeSet::from(["http://b".to_owned()]));
-    assert_eq!(group.drain("b", true), 1);
+    assert_eq!(group.drain("b", true), ["http://b"]);
     assert_eq!(group.place(&Wanted::default()).await.err(), Some(NoServer::None));
 }
 
