@@ -9,8 +9,8 @@ use super::suggest::did_you_mean;
 use crate::proxy::ScriptSettings;
 use crate::resolver::NameServer;
 use crate::upstream::{
-    Address, Balance, ClientTls, HealthSettings, HostField, Scheme, ServerSettings, SpawnSettings, Sticky,
-    UpstreamSettings, check_tls, is_token,
+    Address, Balance, ClientTls, HealthSettings, HostField, ResponseBuffering, Scheme, ServerSettings, SlowSettings,
+    SpawnSettings, Sticky, UpstreamSettings, check_tls, is_token,
 };
 
 pub(super) const KEYS: Keys = Keys {
@@ -33,6 +33,10 @@ pub(super) const KEYS: Keys = Keys {
         "keep_alive",
         "host",
         "rewrite_location",
+        "rewrite_cookies",
+        "response_buffering",
+        "slow",
+        "hedge",
         "resolver",
         "tls",
         "spawn",
@@ -47,6 +51,8 @@ const HEALTH: Keys =
     Keys { known: &["path", "host", "status", "body", "interval", "timeout", "unhealthy", "healthy"], later: &[] };
 const RETRIES: Keys = Keys { known: &["max", "budget"], later: &[] };
 const QUEUE: Keys = Keys { known: &["max", "timeout"], later: &[] };
+const BUFFERING: Keys = Keys { known: &["memory", "disk"], later: &[] };
+const SLOW: Keys = Keys { known: &["times", "over", "answers"], later: &[] };
 const KEEP_ALIVE: Keys = Keys { known: &["max", "timeout"], later: &[] };
 const TLS: Keys = Keys { known: &["ca_file", "server_name", "cert", "key", "verify"], later: &[] };
 
@@ -94,9 +100,14 @@ pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draf
     if let Some(entry) = section.entry("host") {
         settings.host = entry.parse("`client`, `server` or a host", field_value).map_or(HostField::Client, host);
     }
-    if let Some(rewrite) = section.entry("rewrite_location").and_then(|entry| entry.boolean()) {
-        settings.rewrite_location = rewrite;
+    let is_set = |key: &str| section.entry(key).and_then(|entry| entry.boolean()).unwrap_or(false);
+    settings.rewrite_location = is_set("rewrite_location");
+    settings.rewrite_cookies = is_set("rewrite_cookies");
+    if let Some(entry) = section.entry("response_buffering") {
+        settings.response_buffering = buffering(&entry);
     }
+    settings.slow = section.entry("slow").and_then(|entry| slow(&entry));
+    settings.hedge = section.entry("hedge").and_then(|entry| entry.positive_duration());
     settings.resolver = section.entry("resolver").and_then(|entry| resolver(&entry, &settings)).unwrap_or_default();
     if let Some(entry) = section.entry("tls") {
         settings.tls = tls(&entry).unwrap_or_default();
@@ -369,6 +380,46 @@ fn health(entry: &Entry<'_>) -> Option<HealthSettings> {
         unhealthy: count("unhealthy", 3),
         healthy: count("healthy", 2),
     })
+}
+
+/// Reads `response_buffering`: whether, or how far.
+fn buffering(entry: &Entry<'_>) -> Option<ResponseBuffering> {
+    let mut buffering = ResponseBuffering::default();
+    if !entry.is_table() {
+        return entry.boolean().filter(|&is_on| is_on).map(|_| buffering);
+    }
+    let section =
+        entry.section("`response_buffering`", "a table such as { memory = \"1MiB\", disk = \"1GiB\" }", BUFFERING)?;
+    if let Some(memory) = section.entry("memory").and_then(|entry| entry.size()) {
+        buffering.memory = memory as usize;
+    }
+    if let Some(disk) = section.entry("disk").and_then(|entry| entry.size()) {
+        buffering.disk = disk;
+    }
+    Some(buffering)
+}
+
+/// Reads `slow`: how many times the median, or a table with more.
+fn slow(entry: &Entry<'_>) -> Option<SlowSettings> {
+    let mut slow = SlowSettings { times: 0, over: std::time::Duration::from_millis(100), answers: 20 };
+    let times = |entry: &Entry<'_>| entry.whole(2, 1000).map(|times| times as u32);
+    if entry.is_integer() {
+        slow.times = times(entry)?;
+        return Some(slow);
+    }
+    let section = entry.section("`slow`", "a number or a table such as { times = 4, over = \"100ms\" }", SLOW)?;
+    let Some(said) = section.entry("times") else {
+        entry.fault("`times` is missing: how many times the median of the others is slow");
+        return None;
+    };
+    slow.times = times(&said)?;
+    if let Some(over) = section.entry("over").and_then(|entry| entry.positive_duration()) {
+        slow.over = over;
+    }
+    if let Some(answers) = section.entry("answers").and_then(|entry| entry.whole(2, MOST)) {
+        slow.answers = answers as u32;
+    }
+    Some(slow)
 }
 
 fn circuit(section: &Section<'_>, settings: &mut UpstreamSettings) {

@@ -54,6 +54,7 @@ impl Group {
                     None => server.state.is_well.store(true, Ordering::Relaxed),
                 }
             }
+            strong.look_for_slow(&serving);
             records.retain(|url, _| serving.servers.iter().any(|server| server.settings.url == *url));
             drop(serving);
             drop(strong);

@@ -21,6 +21,7 @@ mod health;
 mod place;
 mod server;
 mod settings;
+mod slow;
 mod socket;
 mod sticky;
 #[cfg(test)]
@@ -31,8 +32,8 @@ pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;
 pub use settings::{
-    Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings,
-    SpawnSettings, Sticky, UpstreamSettings, is_token,
+    Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, ResponseBuffering,
+    Scheme, ServerSettings, SlowSettings, SpawnSettings, Sticky, UpstreamSettings, is_token,
 };
 pub use socket::{Connection, Plain, Socket};
 pub use tls::check as check_tls;

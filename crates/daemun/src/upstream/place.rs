@@ -18,6 +18,7 @@ pub struct Place {
     /// Whether this request finds out how the server is.
     is_probe: bool,
     is_concluded: bool,
+    begun: Instant,
 }
 
 /// Why one try came to nothing.
@@ -63,7 +64,7 @@ impl Place {
         let is_probe = lock(&server.state.circuit).begin(now);
         server.state.requests.fetch_add(1, Ordering::Relaxed);
         let (group, serving, server) = (Arc::clone(group), Arc::clone(serving), Arc::clone(server));
-        Some(Self { group, serving, server, is_probe, is_concluded: false })
+        Some(Self { group, serving, server, is_probe, is_concluded: false, begun: now })
     }
 
     /// The server.
@@ -109,6 +110,9 @@ impl Place {
     pub fn succeed(&mut self) {
         self.is_concluded = true;
         self.server.state.hear();
+        if self.serving.settings.slow.is_some() {
+            self.server.state.times.add(self.begun.elapsed());
+        }
         let change = lock(&self.server.state.circuit).succeed();
         if change != Change::None {
             self.group.report(&self.server, change);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::circuit::Circuit;
 use super::settings::{Scheme, ServerSettings};
+use super::slow::Times;
 use super::socket::{Connection, Secured};
 use super::sticky::{self, Id};
 
@@ -42,6 +43,8 @@ pub(super) struct State {
     /// Requests and failures since the start.
     pub(super) requests: AtomicU64,
     pub(super) failures: AtomicU64,
+    /// How long its answers take, where somebody wants to know.
+    pub(super) times: Times,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
 }
@@ -96,6 +99,15 @@ impl Server {
         &self.authority
     }
 
+    /// Its name without a port: the one that was followed, where one was.
+    pub fn host(&self) -> &str {
+        let bare = match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            _ => &self.authority,
+        };
+        bare.trim_start_matches('[').trim_end_matches(']')
+    }
+
     /// Takes a place among `max_connections`, if there is one.
     pub(super) fn enter(&self) -> bool {
         let most = self.settings.max_connections.unwrap_or(usize::MAX);
@@ -134,6 +146,7 @@ impl State {
             heard: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            times: Times::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
         })

@@ -55,6 +55,14 @@ pub struct UpstreamSettings {
     pub host: HostField,
     /// Whether a `Location` that names the server is made to name us.
     pub rewrite_location: bool,
+    /// Whether a `Set-Cookie` for the server's own name and paths is made to be for ours.
+    pub rewrite_cookies: bool,
+    /// Whether answers are read ahead of slow clients, and how far. Default 1 MiB in memory and 1 GiB on disk each.
+    pub response_buffering: Option<ResponseBuffering>,
+    /// Whether servers that are slower than the others get nothing for a while. Default no.
+    pub slow: Option<SlowSettings>,
+    /// After which time without an answer another server is asked as well, where that is safe. Default never.
+    pub hedge: Option<Duration>,
     /// How `https` servers are verified, and what they are shown.
     pub tls: ClientTls,
     /// The program that is the only server, where the supervisor starts it.
@@ -188,6 +196,33 @@ pub struct HealthSettings {
     pub healthy: u32,
 }
 
+/// `response_buffering`: bytes of one answer that are read ahead of its client.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResponseBuffering {
+    /// In memory.
+    pub memory: usize,
+    /// In a file.
+    pub disk: u64,
+}
+
+impl Default for ResponseBuffering {
+    /// Most pages in memory; on disk as much as nginx takes.
+    fn default() -> Self {
+        Self { memory: 1 << 20, disk: 1 << 30 }
+    }
+}
+
+/// `slow`: when a server counts as slower than the others.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SlowSettings {
+    /// Times the median of the others.
+    pub times: u32,
+    /// What is never slow, whatever the others take. Default 100 ms.
+    pub over: Duration,
+    /// Answers that are looked at together. Default 20.
+    pub answers: u32,
+}
+
 /// What servers see as `Host`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum HostField {
@@ -241,6 +276,10 @@ impl UpstreamSettings {
             keep_alive_timeout: Duration::from_secs(55),
             host: HostField::default(),
             rewrite_location: false,
+            rewrite_cookies: false,
+            response_buffering: Some(ResponseBuffering::default()),
+            slow: None,
+            hedge: None,
             tls: ClientTls::default(),
             spawn: None,
             resolver: Vec::new(),
