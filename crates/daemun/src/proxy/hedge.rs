@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exchange::{Answer, Exchange, Outbound};
 use super::gateway::Gateway;
 use super::http1::Http1;
+use super::http2::Http2;
 use super::payload::Payload;
 use crate::upstream::{Failure, FailureKind, Group, Place, Server, Wanted};
 
@@ -28,7 +29,11 @@ pub(super) struct Hedging<'a> {
 /// Asks the server of `place`.
 pub(super) async fn ask(place: Place, outbound: Outbound<'_>) -> Asked {
     let server = Arc::clone(place.server());
-    let exchange: &dyn Exchange = if server.scheme().is_http() { &Http1 } else { &Gateway };
+    let exchange: &dyn Exchange = match server.scheme() {
+        scheme if scheme.is_http2() => &Http2,
+        scheme if scheme.is_http() => &Http1,
+        _ => &Gateway,
+    };
     Ok((exchange.ask(place, outbound, true).await?, server))
 }
 

@@ -4,7 +4,7 @@
 //! 1. `payload`: the body is gathered, so that a slow client holds no server and a request can be sent again; or it is
 //!    passed on as it comes (`request_buffering = false`).
 //! 2. A place at a server that is well; else 503.
-//! 3. `exchange`: the server is asked once, in the way of its scheme (`http1`; `gateway` for FastCGI, SCGI and uwsgi, with
+//! 3. `exchange`: the server is asked once, in the way of its scheme (`http1`, `http2`; `gateway` for FastCGI, SCGI and uwsgi, with
 //!    the script that `script` has found and the variables that `variables` writes). The request is written anew from what
 //!    was understood of it (`head`), never copied.
 //!    Where that takes long, another server may be asked as well (`hedge`).
@@ -24,6 +24,7 @@ mod handler;
 mod head;
 mod hedge;
 mod http1;
+mod http2;
 mod payload;
 mod script;
 mod settings;

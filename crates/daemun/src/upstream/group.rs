@@ -379,12 +379,15 @@ impl Group {
 impl Serving {
     /// Without servers yet. The error names what cannot be used.
     fn new(settings: UpstreamSettings) -> Result<Self, String> {
-        let any_secure = settings.servers.iter().any(|server| server.scheme == Scheme::Https);
-        let connector = if any_secure { Some(tls::connector(&settings.tls)?) } else { None };
+        let connector = |scheme, protocol| {
+            let is_needed = settings.servers.iter().any(|server| server.scheme == scheme);
+            is_needed.then(|| tls::connector(&settings.tls, protocol)).transpose()
+        };
+        let (http1, http2) = (connector(Scheme::Https, tls::HTTP1)?, connector(Scheme::H2, tls::HTTP2)?);
         let mut secured = Vec::with_capacity(settings.servers.len());
         for server in &settings.servers {
-            secured.push(match (&connector, server.scheme) {
-                (Some(connector), Scheme::Https) => {
+            secured.push(match if server.scheme.is_http2() { &http2 } else { &http1 } {
+                Some(connector) if server.scheme.is_secure() => {
                     let name = settings.tls.server_name.as_deref().unwrap_or(server.host());
                     let name = tls::server_name(name).map_err(|error| format!("{}: {error}", server.url))?;
                     Some(Secured { connector: connector.clone(), name })

@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
 use super::group::Group;
+use super::multiplexed;
 use super::server::Server;
 use super::settings::HealthSettings;
 use super::socket::Connection;
@@ -110,6 +111,15 @@ impl Group {
 
 /// Asks once, on a connection of its own: one that hangs must not pass for a server that does.
 async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
+    if server.settings.scheme.is_http2() {
+        let host = health.host.as_deref().unwrap_or(server.authority());
+        let (code, body) = multiplexed::get(server, host, &health.path, MOST).await?;
+        is_right(code, health)?;
+        return match &health.body {
+            Some(text) if memchr::memmem::find(&body, text.as_bytes()).is_none() => Err(without(text)),
+            _ => Ok(()),
+        };
+    }
     let mut connection = Connection::open(&server.settings.address, server.secured.as_ref()).await?;
     if !server.settings.scheme.is_http() {
         // Each application has its own idea of a question that does no harm; that it accepts is what all have.
@@ -132,10 +142,7 @@ async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
             break (parse_answer(&head, Method::Get).map_err(io::Error::other)?, connection.input);
         }
     };
-    let code = head.status.code();
-    if !health.status.map_or((200..400).contains(&code), |wanted| wanted == code) {
-        return Err(io::Error::other(format!("its status is {code}")));
-    }
+    is_right(head.status.code(), health)?;
     let Some(text) = &health.body else { return Ok(()) };
     let mut decoder = match head.framing {
         AnswerFraming::None => BodyDecoder::Length(0),
@@ -159,5 +166,14 @@ async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
             return Ok(());
         }
     }
-    Err(io::Error::other(format!("{text:?} does not stand in its body")))
+    Err(without(text))
+}
+
+fn is_right(code: u16, health: &HealthSettings) -> io::Result<()> {
+    let is_right = health.status.map_or((200..400).contains(&code), |wanted| wanted == code);
+    if is_right { Ok(()) } else { Err(io::Error::other(format!("its status is {code}"))) }
+}
+
+fn without(text: &str) -> io::Error {
+    io::Error::other(format!("{text:?} does not stand in its body"))
 }

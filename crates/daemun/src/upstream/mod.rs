@@ -18,6 +18,7 @@ mod circuit;
 mod discovery;
 mod group;
 mod health;
+mod multiplexed;
 mod place;
 mod server;
 mod settings;
@@ -29,6 +30,7 @@ mod tests;
 mod tls;
 
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
+pub use multiplexed::Slot;
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;
 pub use settings::{

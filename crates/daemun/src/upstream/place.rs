@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::circuit::Change;
 use super::group::{Group, Serving};
+use super::multiplexed::Slot;
 use super::server::{Server, lock};
 use super::socket::Connection;
 
@@ -83,8 +84,20 @@ impl Place {
         if may_reuse && let Some(connection) = self.server.state.take(settings.keep_alive_timeout) {
             return Ok(connection);
         }
-        let open = Connection::open(&self.server.settings.address, self.server.secured.as_ref());
-        let name = self.server.name();
+        self.within(Connection::open(&self.server.settings.address, self.server.secured.as_ref())).await
+    }
+
+    /// A place on a connection that requests share: one that was there, if `may_reuse`, else a new one.
+    pub async fn slot(&self, may_reuse: bool) -> Result<Slot, Failure> {
+        if may_reuse && let Some(slot) = self.server.state.slot() {
+            return Ok(slot);
+        }
+        self.within(self.server.state.open(&self.server)).await
+    }
+
+    /// What comes of connecting, within `connect_timeout`.
+    async fn within<T>(&self, open: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+        let (settings, name) = (&self.serving.settings, self.server.name());
         match tokio::time::timeout(settings.connect_timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => {

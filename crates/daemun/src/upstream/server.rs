@@ -1,11 +1,13 @@
 //! One server: what it is, how it has been, and the connections that are kept to it.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::circuit::Circuit;
+use super::multiplexed::{self, Opened, Slot};
 use super::settings::{Scheme, ServerSettings};
 use super::slow::Times;
 use super::socket::{Connection, Secured};
@@ -45,6 +47,8 @@ pub(super) struct State {
     pub(super) failures: AtomicU64,
     /// How long its answers take, where somebody wants to know.
     pub(super) times: Times,
+    /// Connections that requests share.
+    opened: Mutex<Vec<Opened>>,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
 }
@@ -147,6 +151,7 @@ impl State {
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             times: Times::default(),
+            opened: Mutex::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
         })
@@ -195,8 +200,21 @@ impl State {
         }
     }
 
+    /// A place on a connection that requests share.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        multiplexed::take(&mut lock(&self.opened), SHARD.get())
+    }
+
+    /// Opens another one of those. Requests that came meanwhile may have, too: one too many ends when it is idle.
+    pub(super) async fn open(&self, server: &Server) -> io::Result<Slot> {
+        let (opened, slot) = multiplexed::open(server, SHARD.get()).await?;
+        lock(&self.opened).push(opened);
+        Ok(slot)
+    }
+
     /// Closes connections that are too old or that the server has closed.
     pub(super) fn sweep(&self, timeout: Duration) {
+        multiplexed::sweep(&mut lock(&self.opened), timeout);
         for shard in &self.idle {
             let mut idle = lock(shard);
             let before = idle.len();
@@ -207,7 +225,7 @@ impl State {
 
     /// Connections that are kept.
     pub(super) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
+        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len()
     }
 }
 

@@ -115,6 +115,10 @@ pub enum Scheme {
     Http,
     /// HTTP/1.1 through TLS.
     Https,
+    /// HTTP/2 without TLS.
+    H2c,
+    /// HTTP/2 through TLS.
+    H2,
     /// FastCGI.
     Fastcgi,
     /// SCGI.
@@ -302,13 +306,15 @@ impl ServerSettings {
         let scheme = match scheme {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            "h2" => Scheme::H2,
             "fastcgi" => Scheme::Fastcgi,
             "scgi" => Scheme::Scgi,
             "uwsgi" => Scheme::Uwsgi,
             other => {
                 return Err(format!(
-                    "the scheme {other:?} is none of `http`, `https`, `fastcgi`, `scgi` and `uwsgi`, each also behind \
-                     `dns+`, in {url:?}"
+                    "the scheme {other:?} is none of `http`, `https`, `h2c`, `h2`, `fastcgi`, `scgi` and `uwsgi`, each also \
+                     behind `dns+`, in {url:?}"
                 ));
             }
         };
@@ -386,6 +392,8 @@ impl Scheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::H2 => "h2",
             Self::Fastcgi => "fastcgi",
             Self::Scgi => "scgi",
             Self::Uwsgi => "uwsgi",
@@ -394,8 +402,8 @@ impl Scheme {
 
     fn port(self) -> u16 {
         match self {
-            Self::Http => 80,
-            Self::Https => 443,
+            Self::Http | Self::H2c => 80,
+            Self::Https | Self::H2 => 443,
             // What php-fpm, the SCGI of Python and the documents of uWSGI listen on.
             Self::Fastcgi => 9000,
             Self::Scgi => 4000,
@@ -405,7 +413,17 @@ impl Scheme {
 
     /// Whether HTTP is spoken.
     pub fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Https)
+        matches!(self, Self::Http | Self::Https | Self::H2c | Self::H2)
+    }
+
+    /// Whether that is HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
+
+    /// Whether it is spoken through TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
     }
 }
 
