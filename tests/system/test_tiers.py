@@ -1,5 +1,6 @@
 """The front on one host, applications on two others, mutual TLS between them: what a client sees when a cable is cut, a
-host is frozen, or a certificate is wrong. The manual tells the same (tiers.md)."""
+host is frozen, or a certificate is wrong. The manual tells the same (tiers.md).
+"""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def test_a_cut_cable_costs_what_was_on_its_way_and_no_more(tmp_path: Path) -> No
     with tiers(tmp_path) as it:
         it.settle()
         it.hosts.cut("one")
-        # One of these goes over the kept connection into the dark: a GET is asked of the other once `read_timeout` is over.
+        # One of these goes over the kept connection into the dark: the other is asked once `read_timeout` is over.
         assert {it.ask() for _ in range(2)} == {(200, "two")}
         # Now there is no connection: nothing is sent, so that a POST may go to the other too.
         assert {it.ask("POST") for _ in range(6)} == {(200, "two")}
