@@ -17,7 +17,7 @@ HOME = f"/proc/self/fd/{os.open('/proc/self/ns/net', os.O_RDONLY | os.O_CLOEXEC)
 
 
 def ip(*words: str) -> str:
-    """Run ip(8)."""
+    """Run the program of that name."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, f"ip {' '.join(words)}: {done.stderr}"
     return done.stdout

@@ -1,4 +1,4 @@
-"""What an upstream does when asked to: reading ahead of slow clients, leaving slow servers alone, asking two at once."""
+"""What an upstream does when asked to: reading ahead of slow clients, avoiding slow servers, asking two at once."""
 
 from __future__ import annotations
 

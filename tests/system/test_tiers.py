@@ -1,5 +1,6 @@
-"""The front on one host, applications on two others, mutual TLS between them: what a client sees when a cable is cut, a
-host is frozen, or a certificate is wrong. The manual tells the same (tiers.md).
+"""The front on one host, applications on two others, mutual TLS between them.
+
+What a client sees when a cable is cut, a host is frozen, or a certificate is wrong; the manual tells the same (tiers.md).
 """
 
 from __future__ import annotations

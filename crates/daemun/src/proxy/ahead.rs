@@ -200,14 +200,15 @@ async fn fill(mut body: Body, shared: Arc<Mutex<Shared>>, buffering: ResponseBuf
                     wake(&mut shared.reader);
                     left = 0;
                 }
-                Room::Disk => match spill(&shared, &gathered, &spool).await {
-                    Ok(()) => left = 0,
-                    Err(()) => {
-                        // No room on disk: from now on the server waits for the client, as it would without.
-                        may_spill = false;
-                        room = std::future::poll_fn(|context| poll_room(&shared, context, &buffering, false)).await;
+                Room::Disk => {
+                    if spill(&shared, &gathered, &spool).await.is_ok() {
+                        left = 0;
+                        continue;
                     }
-                },
+                    // No room on disk: from now on the server waits for the client, as it would without.
+                    may_spill = false;
+                    room = std::future::poll_fn(|context| poll_room(&shared, context, &buffering, false)).await;
+                }
             }
         }
         if let Some(end) = end {
@@ -230,7 +231,8 @@ fn poll_room(
     let mut shared = lock(shared);
     let spilled = shared.file.as_ref().map(|spilled| spilled.length);
     match spilled {
-        None if shared.held < buffering.memory => return Poll::Ready(Room::Memory),
+        // One piece at least, or nothing would ever come.
+        None if shared.held == 0 || shared.held < buffering.memory => return Poll::Ready(Room::Memory),
         None if may_spill => return Poll::Ready(Room::Disk),
         Some(length) if may_spill && length < buffering.disk => return Poll::Ready(Room::Disk),
         _ => {}
@@ -266,7 +268,9 @@ fn poll_gather(
 /// Writes to the end of the file, which is made where there is none.
 async fn spill(shared: &Mutex<Shared>, chunks: &VecDeque<Bytes>, spool: &Arc<Spool>) -> Result<(), ()> {
     let mut bytes = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    chunks.iter().for_each(|chunk| bytes.extend_from_slice(chunk));
+    for chunk in chunks {
+        bytes.extend_from_slice(chunk);
+    }
     let file = lock(shared).file.as_mut().and_then(|spilled| {
         spilled.is_written_to = true;
         spilled.file.take()

@@ -248,14 +248,12 @@ async fn addresses(
         _ => None,
     };
     let ttl = v4_ttl.min(v6_ttl);
-    match error {
-        Some(error) => Err(error),
-        None => {
-            let all = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6)).collect();
-            memory.insert(host.to_owned(), (v4, v6));
-            Ok((all, ttl))
-        }
+    if let Some(error) = error {
+        return Err(error);
     }
+    let all = v4.iter().copied().map(IpAddr::V4).chain(v6.iter().copied().map(IpAddr::V6)).collect();
+    memory.insert(host.to_owned(), (v4, v6));
+    Ok((all, ttl))
 }
 
 /// The addresses of one family, until when they hold, and what was wrong.

@@ -7,7 +7,9 @@ use super::death::How;
 use super::draining::Drain;
 use super::events::Event;
 use super::{App, Master, Phase, lines};
-use crate::control::message::{AppStatus, Death, FrontStatus, ReloadStatus, ServerStatus, Status, WorkerStatus};
+use crate::control::message::{
+    AppStatus, Death, FrontStatus, Project, ReloadStatus, ServerStatus, Status, WorkerStatus,
+};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Asked, Command, Listening, Reply};
 use crate::listener::Role;
@@ -187,10 +189,21 @@ impl Master {
         self.notify.ready(&format!("serving {sites}: {}", self.configuration.target));
     }
 
+    /// What the projects that are served have told.
+    fn projects(&self) -> BTreeMap<String, Project> {
+        let told = self.apps.iter().filter_map(|(name, app)| {
+            let (read_at, info) = app.django.as_ref()?;
+            let read_at = read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            Some((name.clone(), Project { read_at, settings: serde_json::to_value(info).ok()? }))
+        });
+        told.collect()
+    }
+
     /// Carries a command out. True when the server must end.
     pub(super) async fn asked(&mut self, Asked { command, reply }: Asked) -> bool {
         match command {
             Command::Status => self.ask_front(reply).await,
+            Command::Projects => reply.send(Answer::Projects { projects: self.projects() }),
             Command::Reload { apps } => self.asked_to_reload(apps, reply).await,
             Command::Stacks { app } => self.asked_for_stacks(app.as_deref(), reply),
             Command::Drain { upstream: None, .. } => {
