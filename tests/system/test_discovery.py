@@ -73,11 +73,12 @@ def test_a_name_that_stops_resolving_keeps_its_last_servers_and_says_so(tmp_path
         configure(tmp_path, names, f"dns+http://app.internal:{one.port}")
         with Server(cwd=tmp_path) as server:
             assert answers(server) == {"a / 0"}
-            for mood, why in [
+            moods: list[tuple[str | int, str]] = [
                 (NXDOMAIN, "there is no such name"),
                 (SERVFAIL, r".*SERVFAIL"),
                 ("silent", ".*not answer"),
-            ]:
+            ]
+            for mood, why in moods:
                 names.mood = mood
                 server.wait_for(rf"app\.internal cannot be found: {why}.*; its last servers stay: 127\.0\.0\.2")
                 assert answers(server) == {"a / 0"}

@@ -90,7 +90,7 @@ def test_what_is_there_is_sent_at_once(tmp_path: Path) -> None:
     def events(_: Upstream, peer: Peer) -> None:
         if peer.request() is not None:
             peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-            for _ in range(5):
+            for _number in range(5):
                 peer.send(b"5\r\nevent\r\n")
                 go.wait()
                 go.clear()

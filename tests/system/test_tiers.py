@@ -1,6 +1,7 @@
 """The front on one host, applications on two others, mutual TLS between them.
 
-What a client sees when a cable is cut, a host is frozen, or a certificate is wrong; the manual tells the same (tiers.md).
+What a client sees when a cable is cut, a host is frozen, or a certificate is wrong; the manual tells
+the same (tiers.md).
 """
 
 from __future__ import annotations
