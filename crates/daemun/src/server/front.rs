@@ -295,12 +295,13 @@ impl Front {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
-            ToFront::DrainServer(upstream, server) => {
-                if self.upstreams.drain(&upstream, &server) > 0 {
+            ToFront::DrainServer(number, upstream, server) => {
+                let (meant, all) = self.upstreams.drain(&upstream, &server);
+                for url in &meant {
                     let errors = &self.context.errors;
-                    errors
-                        .warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
+                    errors.warning(format_args!("upstream {upstream}: {url} gets nothing new until the next reload"));
                 }
+                return supervisor.send(&FromFront::Drained(number, meant, all), &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Report(number) => {

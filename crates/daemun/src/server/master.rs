@@ -16,6 +16,7 @@ mod collecting;
 mod controlling;
 mod death;
 mod developing;
+mod draining;
 mod events;
 mod launching;
 mod lines;

@@ -34,8 +34,8 @@ pub(super) enum ToFront {
     Retire(String, u32),
     /// Say which workers of this application have had nothing to do for this long.
     WhoIsIdle(String, std::time::Duration),
-    /// Send nothing new to this server of this upstream.
-    DrainServer(String, String),
+    /// Send nothing new to this server of this upstream; the number comes back.
+    DrainServer(u64, String, String),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
@@ -82,6 +82,8 @@ pub(super) enum FromFront {
     },
     /// The answer to [`ToFront::Report`].
     Report(u64, Box<FrontReport>),
+    /// Servers that get nothing new, and all that there are: the answer to [`ToFront::DrainServer`].
+    Drained(u64, Vec<String>, Vec<String>),
     /// News of an application's worker.
     Worker(String, WorkerReport),
 }
