@@ -555,6 +555,23 @@ def test_djangos_routes_name_setting_and_line(startproject: Startproject) -> Non
     assert told("/admin/", cwd=project)["handler"] == "app"
 
 
+def test_a_server_that_runs_tells_what_its_project_has_told_until_a_setting_changes(startproject: Startproject) -> None:
+    project = startproject("with open('imports', 'a') as imports:\n    imports.write('x')\n")
+    imports = project / "imports"
+    settings = project / "shop" / "settings.py"
+    imports.unlink()
+    path = "/static/admin/css/base.css"
+    alone = told(path, cwd=project)
+    assert imports.read_text() == "x", "nobody runs: the project itself is asked"
+    with Server(cwd=project):
+        begun = len(imports.read_text())
+        assert told(path, cwd=project) == alone
+        assert len(imports.read_text()) == begun
+        settings.write_text(settings.read_text() + 'STATIC_URL = "assets/"\n')
+        assert told("/assets/admin/css/base.css", cwd=project)["handler"] == "static"
+        assert len(imports.read_text()) == begun + 1
+
+
 def test_the_picture_has_eighty_columns_and_no_colour(everything: Path) -> None:
     for arguments in (["--all"], ["http://wiki.example/cgi-bin/env.cgi/x"], ["/"], ["http://back.example/"]):
         picture = explain(*arguments, cwd=everything)

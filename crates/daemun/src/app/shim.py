@@ -307,7 +307,7 @@ class Zygote:
                 self.hooks.call("before_fork", WorkerInfo(self.orders, serial))
                 flush_output()
                 try:
-                    pid = fork_twice()
+                    pid, gate = fork_twice()
                 except OSError as error:
                     self.say({"event": "fork_failed", "serial": serial, "error": str(error)})
                     continue
@@ -316,6 +316,7 @@ class Zygote:
                     os.close(self.control)
                     return self.become_worker(serial)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
+                open_gate(gate)
             elif order.get("stop"):
                 break
         leave(0)
@@ -416,34 +417,81 @@ def flush_output():
 
 
 def fork_twice():
-    """Forks a grandchild. Returns its pid here and None in the grandchild."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-        if child == 0:
-            try:
-                grandchild = os.fork()
-            except OSError as error:
-                os.write(writer, ("!" + str(error)).encode("utf-8"))
-                os._exit(1)
-            if grandchild:
-                os.write(writer, b"%d" % grandchild)
-                os._exit(0)
-            os.close(reader)
-            os.close(writer)
-            return None
-    os.close(writer)
-    answer = os.read(reader, 4096).decode("utf-8")
-    os.close(reader)
+    """Forks a grandchild. Gives its pid and the gate before which it waits, and (None, None) in the grandchild.
+
+    It goes on when `+` is written to the gate, and leaves when the gate is closed without: a worker that the supervisor
+    has not heard of would belong to nobody.
+    """
+    ends = list(os.pipe())
+    try:
+        ends.extend(os.pipe())
+        told, tell, gate, opener = ends
+        with warnings.catch_warnings():
+            # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+            if child == 0:
+                fork_again(tell)
+                os.close(tell)
+                os.close(opener)
+                ends[:] = told, gate
+                wait_for_gate(gate)
+                return None, None
+        os.close(tell)
+        ends.remove(tell)
+        try:
+            answer = os.read(told, 4096).decode("utf-8")
+        finally:
+            reap(child)
+        if not answer.isdigit():
+            raise OSError(answer.lstrip("!") or "the child died before it could fork")
+        ends.remove(opener)
+        return int(answer), opener
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def reap(child):
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
         pass  # The application ignores SIGCHLD, so the kernel has reaped it.
-    if not answer.isdigit():
-        raise OSError(answer.lstrip("!") or "the child died before it could fork")
-    return int(answer)
+
+
+def open_gate(gate):
+    try:
+        os.write(gate, b"+")
+    except OSError:
+        pass  # It has died; the supervisor sees that.
+    finally:
+        os.close(gate)
+
+
+def wait_for_gate(gate):
+    is_open = False
+    try:
+        is_open = os.read(gate, 1) == b"+"
+    finally:
+        if not is_open:
+            os._exit(0)
+
+
+def fork_again(tell):
+    """Comes back in the grandchild alone; the child says its pid, or why there is none, and is gone whatever happens."""
+    is_child = True
+    try:
+        try:
+            grandchild = os.fork()
+            is_child = grandchild != 0
+            answer = b"%d" % grandchild
+        except OSError as error:
+            answer = ("!" + str(error)).encode("utf-8")
+        if is_child:
+            os.write(tell, answer)
+    finally:
+        if is_child:
+            os._exit(0)
 
 
 def bind_to_supervisor(lifeline):

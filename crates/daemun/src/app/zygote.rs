@@ -143,7 +143,7 @@ pub struct Ready {
 }
 
 /// What a Django project's settings say about static files and hosts, asked inside the interpreter that runs it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
 pub struct DjangoInfo {
@@ -190,7 +190,7 @@ pub struct DjangoInfo {
 }
 
 /// Those of whitenoise's settings that say how files are served.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct WhitenoiseSettings {
     /// `WHITENOISE_ROOT`: files that are served at the site's root.
@@ -210,7 +210,7 @@ pub struct WhitenoiseSettings {
 }
 
 /// A folder of static files.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Finder {
     /// What stands before the names in it.
     pub prefix: String,

@@ -16,6 +16,7 @@ mod collecting;
 mod controlling;
 mod death;
 mod developing;
+mod draining;
 mod events;
 mod launching;
 mod lines;
@@ -38,13 +39,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
+use crate::app::{ACCELERATOR, AppSettings, DjangoInfo, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
@@ -181,6 +182,8 @@ struct App {
     stacks: Stacks,
     /// Implementation and version of its Python, once it has said so.
     python: String,
+    /// What its Django settings say that are served, and when their import began.
+    django: Option<(SystemTime, DjangoInfo)>,
     /// How many workers there should be now.
     wanted: u32,
     generation: u64,

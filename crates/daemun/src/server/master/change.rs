@@ -194,6 +194,7 @@ impl Master {
             lifeline,
             stacks,
             python: String::new(),
+            django: None,
             wanted: scaling::wanted(settings, None),
             generation: 0,
             zygote: None,
