@@ -72,7 +72,7 @@ fn below<'a>(source: &Source, name: &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// `css/site.css` for `css/site.55e7cbb9ba48.css`.
-fn without_hash(name: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn without_hash(name: &[u8]) -> Option<Vec<u8>> {
     let cut = name.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
     let last = &name[cut..];
     // A name without an ending carries its hash at its end.

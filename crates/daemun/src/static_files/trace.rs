@@ -163,6 +163,13 @@ impl StaticFiles {
         let (folder, last) = whole.split_at(cut);
         let bare = |name: &[u8]| text(name.strip_suffix(b"/").unwrap_or(name));
         let beside: Vec<String> = self.lookup.names(folder).iter().map(|name| bare(name)).collect();
+        // The same file with another hash: a page of another deployment asks for it.
+        let same = origin::without_hash(last).and_then(|plain| {
+            beside.iter().find(|name| origin::without_hash(name.as_bytes()).as_ref() == Some(&plain))
+        });
+        if let Some(name) = same {
+            return Some(text(folder) + name);
+        }
         if let Some(name) = most_like(&text(last), beside.iter().map(String::as_str)) {
             return Some(text(folder) + name);
         }
