@@ -606,12 +606,15 @@ def test_of_a_collected_file_it_is_told_which_application_brought_it(shop: Path,
         assert target["source"] == str(shop / "cart/static/css/cart.css")
     target = told("/static/" + hashed["css/site.css"], cwd=shop)["target"]
     assert target["source"] == str(shop / "assets/css/site.css")
-    assert target["application"] is None and dirs.fullmatch(target["setting"])
+    assert target["application"] is None
+    assert dirs.fullmatch(target["setting"])
     assert f"it hides {shop}/cart/static/css/site.css of cart" in target["reasons"]
     target = told("/static/vendor/grid.css", cwd=shop)["target"]
-    assert target["source"] == str(shop / "vendor/grid.css") and dirs.fullmatch(target["setting"])
+    assert target["source"] == str(shop / "vendor/grid.css")
+    assert dirs.fullmatch(target["setting"])
     picture = explain("/static/admin/css/base.css", cwd=shop)
-    assert "of the application django.contrib.admin" in picture and "collected from" in picture
+    assert "of the application django.contrib.admin" in picture
+    assert "collected from" in picture
 
 
 def test_without_collecting_the_application_is_told_too(shop: Path) -> None:
@@ -619,7 +622,8 @@ def test_without_collecting_the_application_is_told_too(shop: Path) -> None:
     assert (target["application"], target["source"]) == ("cart", None)
     assert target["path"] == str(shop / "cart/static/css/cart.css")
     target = told("/static/css/site.css", cwd=shop)["target"]
-    assert target["path"] == str(shop / "assets/css/site.css") and target["setting"].startswith("STATICFILES_DIRS")
+    assert target["path"] == str(shop / "assets/css/site.css")
+    assert target["setting"].startswith("STATICFILES_DIRS")
     assert f"it hides {shop}/cart/static/css/site.css of cart" in target["reasons"]
 
 
