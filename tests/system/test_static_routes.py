@@ -1,4 +1,4 @@
-"""Static routes as a `daemun.toml` writes them: what `try_files`, `autoindex` and `gzip_static` of nginx are used for."""
+"""Static routes as a `daemun.toml` writes them: what `try_files`, `autoindex` and `gzip_static` are for elsewhere."""
 
 from __future__ import annotations
 
