@@ -832,13 +832,16 @@ def describe_finders():
         if kind.__dict__.keys() & {"find", "list"} and kind.__module__ != finders.__name__:
             others.append(kind.__module__ + "." + kind.__name__)
         elif isinstance(finder, finders.FileSystemFinder):
-            folders.extend((str(prefix), path) for prefix, path in finder.locations)
+            folders.extend((str(prefix), path, None) for prefix, path in finder.locations)
         elif isinstance(finder, finders.AppDirectoriesFinder):
-            storages = [finder.storages[name] for name in finder.apps if name in finder.storages]
-            folders.extend((getattr(storage, "prefix", None) or "", storage.location) for storage in storages)
+            storages = [(name, finder.storages[name]) for name in finder.apps if name in finder.storages]
+            folders.extend((getattr(one, "prefix", None) or "", one.location, name) for name, one in storages)
         else:
             others.append(kind.__module__ + "." + kind.__name__)
-    listed = [{"prefix": prefix, "path": os.path.abspath(str(path))} for prefix, path in folders]
+    listed = [
+        {"prefix": prefix, "path": os.path.abspath(str(path)), "application": application}
+        for prefix, path, application in folders
+    ]
     return {"finders": listed, "other_finders": others}
 
 

@@ -216,6 +216,8 @@ pub struct Finder {
     pub prefix: String,
     /// The folder.
     pub path: String,
+    /// The application that brings it, for instance `django.contrib.admin`; `None` for one of `STATICFILES_DIRS`.
+    pub application: Option<String>,
 }
 
 /// The first line that a zygote reads.
