@@ -30,8 +30,23 @@ SEED = 20261122
 REQUESTS = 10_000
 SCHEMA = json.loads((ROOT / "docs/manual/explain.schema.json").read_text())
 
+
+def upstream(name: str) -> str:
+    """An upstream of this name with a site of its own; where its server is stands there later."""
+    return f"""\
+[upstream.{name}]
+servers = ["{{{name}}}"]
+
+[[site]]
+hosts = ["{name}.example"]
+upstream = "{name}"
+
+"""
+
+
 # Every kind of handler, of host, of path and of condition, and every filter.
-CONFIGURATION = """\
+CONFIGURATION = (
+    """\
 [server]
 trusted_proxies = ["127.0.0.2/32"]
 max_body = "1MB"
@@ -106,13 +121,9 @@ connect_timeout = "1s"
 hosts = ["back.example"]
 upstream = "back"
 
-[upstream.web]
-servers = ["{web}"]
-
-[[site]]
-hosts = ["web.example"]
-upstream = "web"
-
+"""
+    + upstream("web")
+    + """\
 [[site.route]]
 path = "/kept/*"
 upstream = "web"
@@ -138,25 +149,17 @@ upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 path = "/front/*"
 upstream = { name = "php", root = "php", missing = "/index.php" }
 
-[upstream.scgi]
-servers = ["{scgi}"]
-
-[[site]]
-hosts = ["scgi.example"]
-upstream = "scgi"
-
+"""
+    + upstream("scgi")
+    + """\
 [[site.route]]
 path = "/below/*"
 upstream = "scgi"
 strip_prefix = "/below"
 
-[upstream.uwsgi]
-servers = ["{uwsgi}"]
-
-[[site]]
-hosts = ["uwsgi.example"]
-upstream = "uwsgi"
-
+"""
+    + upstream("uwsgi")
+    + """\
 [[site]]
 hosts = ["files.example"]
 static = { root = "files", missing = "next", index = ["index.html"] }
@@ -193,6 +196,7 @@ path = "/spa/*"
 static = { root = "files", missing = "/index.html" }
 errors = { 404 = "files/index.html" }
 """
+)
 
 APPLICATION = """\
 def app(environ, start_response):
@@ -553,6 +557,23 @@ def test_djangos_routes_name_setting_and_line(startproject: Startproject) -> Non
     assert said["target"]["source"] is None
     assert said["answer"]["status"] == 200
     assert told("/admin/", cwd=project)["handler"] == "app"
+
+
+def test_a_server_that_runs_tells_what_its_project_has_told_until_a_setting_changes(startproject: Startproject) -> None:
+    project = startproject("with open('imports', 'a') as imports:\n    imports.write('x')\n")
+    imports = project / "imports"
+    settings = project / "shop" / "settings.py"
+    imports.unlink()
+    path = "/static/admin/css/base.css"
+    alone = told(path, cwd=project)
+    assert imports.read_text() == "x", "nobody runs: the project itself is asked"
+    with Server(cwd=project):
+        begun = len(imports.read_text())
+        assert told(path, cwd=project) == alone
+        assert len(imports.read_text()) == begun
+        settings.write_text(settings.read_text() + 'STATIC_URL = "assets/"\n')
+        assert told("/assets/admin/css/base.css", cwd=project)["handler"] == "static"
+        assert len(imports.read_text()) == begun + 1
 
 
 SHOP = """

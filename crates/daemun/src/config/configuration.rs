@@ -51,6 +51,17 @@ pub struct Configuration {
 pub struct DevelopmentSettings {
     /// What is loaded anew when it changes; `None` where nothing is.
     pub watch: Option<WatchSettings>,
+    /// What shows the developer the inside of the workers; `None` where nothing does.
+    pub debugger: Option<Debugging>,
+}
+
+/// A debugger that workers join before they import the application.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Debugging {
+    /// The one that this was started under, as `python -m daemun` tells it.
+    Joined(String),
+    /// One of ours, to which an editor attaches on this port.
+    Listening(u16),
 }
 
 /// `[server]`.

@@ -228,7 +228,12 @@ impl Front {
     fn prepare(&mut self, plan: Plan, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let mut descriptors = descriptors.into_iter().skip(2);
         let mut next = || descriptors.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        let spool = Arc::new(Spool::new(next()?, plan.configuration.server.max_spool));
+        let server = &plan.configuration.server;
+        let (spool, warning) = Spool::new(next()?, server.spool.clone(), server.max_spool);
+        if let Some(warning) = warning {
+            self.context.errors.warning(format_args!("{warning}"));
+        }
+        let spool = Arc::new(spool);
         let mut sockets = Vec::new();
         for (_, _, count) in &plan.listeners {
             sockets.push((0..*count).map(|_| next()).collect::<io::Result<Vec<_>>>()?);
@@ -296,12 +301,13 @@ impl Front {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
-            ToFront::DrainServer(upstream, server) => {
-                if self.upstreams.drain(&upstream, &server) > 0 {
+            ToFront::DrainServer(number, upstream, server) => {
+                let (meant, all) = self.upstreams.drain(&upstream, &server);
+                for url in &meant {
                     let errors = &self.context.errors;
-                    errors
-                        .warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
+                    errors.warning(format_args!("upstream {upstream}: {url} gets nothing new until the next reload"));
                 }
+                return supervisor.send(&FromFront::Drained(number, meant, all), &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Report(number) => {

@@ -362,6 +362,10 @@ impl Master {
                 self.proofs_shown(errand).await;
                 false
             }
+            Some(FromFront::Drained(number, meant, all)) => {
+                self.drained(number, &meant, &all);
+                false
+            }
             Some(FromFront::Serving) => {
                 self.switched().await;
                 false
