@@ -47,7 +47,9 @@ pub(crate) fn fastcgi(data: &[u8]) {
     }
     let Ok(said) = fastcgi::parse_pairs(&params) else { return };
     let mut written = BytesMut::new();
-    said.iter().for_each(|(name, value)| fastcgi::put_pair(&mut written, name, value));
+    for (name, value) in &said {
+        fastcgi::put_pair(&mut written, name, value);
+    }
     // A short length may have been written in four bytes, never the other way round.
     assert!(written.len() <= params.len(), "pairs out of nothing");
     assert_eq!(fastcgi::parse_pairs(&written).as_deref(), Ok(&said[..]));
