@@ -17,8 +17,8 @@ DONE = r"""
 done = function(summary, latency, requests)
     local e = summary.errors
     io.write(string.format(
-        'JSON {"requests": %d, "seconds": %.6f, "errors": %d, "p50": %.3f, "p99": %.3f}\n',
-        summary.requests, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
+        'JSON {"requests": %d, "bytes": %d, "seconds": %.6f, "errors": %d, "p50": %.3f, "p99": %.3f}\n',
+        summary.requests, summary.bytes, summary.duration / 1e6, e.connect + e.read + e.write + e.status + e.timeout,
         latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
 """
@@ -36,6 +36,8 @@ class Load:
     """What the client saw: latencies in milliseconds."""
 
     requests: int
+    # What was received, of answers too that were not whole when time was over.
+    bytes: int
     seconds: float
     errors: int
     p50: float

@@ -12,7 +12,7 @@ use crate::config::{Configuration, HandlerSettings};
 use crate::control::message::{ServerStatus, Status, Traffic};
 use crate::gateway::{DEFAULT_SPOOL, takes_files};
 use crate::listener::{Address, Bound, ListenerSettings};
-use crate::static_files::StaticSettings;
+use crate::static_files::{Root, StaticSettings};
 use crate::tls::Material;
 
 /// The supervisor's word.
@@ -34,8 +34,8 @@ pub(super) enum ToFront {
     Retire(String, u32),
     /// Say which workers of this application have had nothing to do for this long.
     WhoIsIdle(String, std::time::Duration),
-    /// Send nothing new to this server of this upstream.
-    DrainServer(String, String),
+    /// Send nothing new to this server of this upstream; the number comes back.
+    DrainServer(u64, String, String),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
@@ -48,6 +48,8 @@ pub(super) enum ToFront {
     Status(u64, Box<Status>),
     /// The answer to [`FromFront::StackWanted`]; nothing where the worker did not say.
     Stack(u64, Option<String>),
+    /// The answer to [`FromFront::FoldersWanted`]: those that are there. Their descriptors come along.
+    Folders(u64, Vec<PathBuf>),
     /// Tell what was counted; the number comes back.
     Report(u64),
     /// Show these from now on.
@@ -80,8 +82,12 @@ pub(super) enum FromFront {
         /// Its thread.
         thread: u16,
     },
+    /// Are these folders of static routes there by now? The number comes back.
+    FoldersWanted(u64, Vec<PathBuf>),
     /// The answer to [`ToFront::Report`].
     Report(u64, Box<FrontReport>),
+    /// Servers that get nothing new, and all that there are: the answer to [`ToFront::DrainServer`].
+    Drained(u64, Vec<String>, Vec<String>),
     /// News of an application's worker.
     Worker(String, WorkerReport),
 }
@@ -107,6 +113,8 @@ pub(super) struct Plan {
     pub(super) token: String,
     /// Certificates and keys of the https listeners.
     pub(super) certificates: Vec<Material>,
+    /// The roots of static routes, by their number, that have none: not one of them was there.
+    pub(super) late: BTreeMap<usize, Vec<Root>>,
 }
 
 /// A plan with its descriptors.
@@ -145,9 +153,16 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     for app in &mut configuration.apps {
         descriptors.extend(open_sent(&mut app.sendfile));
     }
-    for route in &mut configuration.routes {
+    let mut late = BTreeMap::new();
+    for (number, route) in configuration.routes.iter_mut().enumerate() {
         match &mut route.handler {
-            HandlerSettings::Static(settings) => descriptors.extend(open_roots(settings)),
+            HandlerSettings::Static(settings) => {
+                let roots = settings.roots.clone();
+                descriptors.extend(open_roots(settings));
+                if settings.roots.is_empty() && !roots.is_empty() {
+                    late.insert(number, roots);
+                }
+            }
             HandlerSettings::Cgi(settings) => {
                 if let Some(root) = settings.script_root() {
                     descriptors.push(open_folder(root).map_err(|error| {
@@ -176,7 +191,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
     let (token, certificates) = (openings.token.to_owned(), openings.certificates.clone());
-    Ok(Packed { plan: Plan { configuration, listeners, token, certificates }, descriptors })
+    Ok(Packed { plan: Plan { configuration, listeners, token, certificates, late }, descriptors })
 }
 
 /// Where nobody has named another folder and this one takes no files, as in a container whose root cannot be written, the

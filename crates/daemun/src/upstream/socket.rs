@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::settings::Address;
+use super::tls;
 use crate::alarm::Alarm;
 
 /// A connection to a server.
@@ -43,6 +44,7 @@ pub enum Plain {
 }
 
 /// What a connection is made with.
+#[derive(Clone)]
 pub(super) struct Secured {
     pub(super) connector: TlsConnector,
     pub(super) name: rustls::pki_types::ServerName<'static>,
@@ -66,6 +68,12 @@ impl Connection {
             None => Socket::Plain(plain),
             Some(secured) => {
                 let stream = secured.connector.connect(secured.name.clone(), plain).await?;
+                let agreed = stream.get_ref().1.alpn_protocol();
+                if secured.connector.config().alpn_protocols.iter().any(|wanted| wanted == tls::HTTP2)
+                    && agreed != Some(tls::HTTP2)
+                {
+                    return Err(io::Error::other("it does not agree to HTTP/2 (ALPN)"));
+                }
                 Socket::Tls(Box::new(stream))
             }
         };
