@@ -11,8 +11,8 @@ use super::suggest::did_you_mean;
 use crate::proxy::ScriptSettings;
 use crate::resolver::NameServer;
 use crate::upstream::{
-    Address, Balance, ClientTls, HostField, ResponseBuffering, Scheme, ServerSettings, SlowSettings, SpawnSettings,
-    Sticky, UpstreamSettings, check_tls, is_token,
+    Address, Balance, ClientTls, HostField, ResponseBuffering, Scheme, ServerSettings, SpawnSettings, Sticky,
+    UpstreamSettings, check_tls, is_token,
 };
 
 pub(super) const KEYS: Keys = Keys {
