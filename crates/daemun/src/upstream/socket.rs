@@ -62,7 +62,7 @@ impl Connection {
                 socket.set_nodelay(true)?;
                 Plain::Tcp(socket)
             }
-            Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await?),
+            Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(explain)?),
         };
         let socket = match secured {
             None => Socket::Plain(plain),
@@ -104,6 +104,20 @@ impl Connection {
         };
         matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
+}
+
+/// What keeps most people from a server on a Unix socket: it was made for its own user alone.
+fn explain(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let text = format!(
+        "{error}: who connects needs the right to write to the socket and to enter its folder, and we are user {user}, \
+         group {group}; have its server make it with mode 0666 (gunicorn: --umask 0; uWSGI: --chmod-socket=666; php-fpm: \
+         listen.mode)"
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
 // === impl Socket ===

@@ -354,6 +354,10 @@ impl Master {
                 self.ask_for_stack(number, &app, serial, thread);
                 false
             }
+            Some(FromFront::FoldersWanted(number, paths)) => {
+                self.tell_folders(number, paths).await;
+                false
+            }
             Some(FromFront::Shown(errand)) => {
                 self.proofs_shown(errand).await;
                 false
