@@ -222,7 +222,12 @@ class Run:
             taken = rounds.starts(names, self.setting, self.folder, self.tell, times)
             self._print(name, report.starts(taken, peer), names, taken)
         elif name == "collect":
-            built = collecting.builds(self.setting, min(self.plan.rounds, 3))
+            built = collecting.builds(
+                # Compressing takes half a minute, which says nothing about an answer.
+                self.setting,
+                min(self.plan.rounds, 3),
+                ["plain"] if self.options.check else [*collecting.STORAGES],
+            )
             plain = {
                 key: {row: [dataclasses.asdict(cost) for cost in costs] for row, costs in each.items()}
                 for key, each in built.items()

@@ -59,11 +59,12 @@ class Cost:
     wall: float
 
 
-def builds(setting: Setting, rounds: int) -> dict[str, dict[str, list[Cost]]]:
+def builds(setting: Setting, rounds: int, storages: list[str]) -> dict[str, dict[str, list[Cost]]]:
     """Collect with both programs in turn: by storage, what each build of each program cost."""
     there = available(f"{setting.venv}/bin/python")
     figures: dict[str, dict[str, list[Cost]]] = {}
-    for name, storage in STORAGES.items():
+    for name in storages:
+        storage = STORAGES[name]
         if storage.partition(".")[0] in there:
             figures[name] = {}
             for _ in range(rounds):

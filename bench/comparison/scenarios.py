@@ -263,8 +263,8 @@ SCENARIOS = {
         ),
         Scenario(
             "refused",
-            "a request with two lengths, which must be refused, each on a connection of its own",
-            Request(path="/1k.txt", headers={"content-length": "1, 2"}),
+            "a request with two hosts, which must be refused, each on a connection of its own",
+            Request(path="/1k.txt", headers={"Host": "one", "host": "two"}),
             ("daemun", "nginx", "lighttpd"),
             peer="nginx",
             status=400,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,12 @@ class Place:
 def program(name: str) -> str:
     """Find a server: Debian has them in /usr/sbin, which is not on everybody's PATH."""
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin") or f"/usr/sbin/{name}"
+
+
+def files_open(setting: Setting) -> int:
+    """Give how many files a server may have open: two for each connection, and no more than the system lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2 * setting.most if hard == resource.RLIM_INFINITY else min(2 * setting.most, hard)
 
 
 def is_root() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .setting import Place, Setting, is_root, program
+from .setting import Place, Setting, files_open, is_root, program
 
 # Connections to an upstream that are kept: more than any scenario has at once.
 KEPT = 256
@@ -66,7 +66,7 @@ def nginx(setting: Setting, place: Place) -> list[str]:
         log=f"{place.folder}/access.log combined" if setting.logs else "off",
         port=place.port,
         most=setting.most,
-        files_open=setting.most * 2,
+        files_open=files_open(setting),
         secure=" ssl http2" if place.scenario.secure else "",
         upstream=upstream,
         handler=handler,
@@ -105,7 +105,7 @@ def lighttpd(setting: Setting, place: Place) -> list[str]:
         "server.max-keep-alive-requests = 65535",
         "server.max-keep-alive-idle = 300",
         f"server.max-worker = {setting.loops if setting.loops > 1 else 0}",
-        f"server.max-fds = {setting.most * 2}",
+        f"server.max-fds = {files_open(setting)}",
         f"server.max-connections = {setting.most}",
         *_lighttpd_handler(setting, place),
     ]
@@ -180,7 +180,6 @@ def caddy(setting: Setting, place: Place) -> list[str]:
     lines = [
         "{",
         "admin off",
-        "persist_config off",
         "auto_https off",
         f"storage file_system {place.folder}/caddy",
         "log {\nlevel WARN\n}",
@@ -203,7 +202,7 @@ def haproxy(setting: Setting, place: Place) -> list[str]:
     lines = [
         "global",
         f"  nbthread {setting.loops}",
-        f"  maxconn {setting.most}",
+        f"  maxconn {min(setting.most, 4096)}",
         "  log stdout format raw local0" if setting.logs else "",
         "defaults",
         "  mode http",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .setting import Place, Setting
+from .setting import Place, Setting, files_open
 
 
 def granian(setting: Setting, place: Place) -> list[str]:
@@ -42,7 +42,7 @@ def uwsgi(setting: Setting, place: Place) -> list[str]:
         f"{setting.venv}/bin/uwsgi",
         *("--http", f"127.0.0.1:{place.port}", "--http-keepalive=300", "--http-auto-chunked"),
         *("--master", "--need-app", "--single-interpreter", "--die-on-term", "--enable-threads"),
-        *("--processes", str(setting.workers), *threads, "--listen", "1024", "--max-fd", str(setting.most + 1024)),
+        *("--processes", str(setting.workers), *threads, "--listen", "1024", "--max-fd", str(files_open(setting))),
         # Its router takes 5 s for a worker's answer, and its body buffer is of a page.
         *("--post-buffering", "65536", "--module", place.scenario.application),
         *(("--logto", f"{place.folder}/access.log") if setting.logs else ("--disable-logging",)),
