@@ -83,7 +83,7 @@ def held(port: int, path: str, count: int, *, secure: bool) -> dict[str, int]:
         connection = socket.create_connection(("127.0.0.1", port), timeout=20)
         if context:
             connection = context.wrap_socket(connection)
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
         answer = connection.recv(65536)
         # The answers are of 13 bytes and of 1 KiB: all but the slowest come in one piece.
         while len(answer.partition(b"\r\n\r\n")[2]) < (13 if path == "/" else 1024):

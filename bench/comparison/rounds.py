@@ -20,6 +20,8 @@ from .servers import START_DEADLINE, Server, ServerError, environment, running
 # The application alone, beside the servers.
 BARE = "bare"
 STARTS = 7
+# Connections from which a server may need to be told that they come.
+CROWDED = 100
 # Bytes of a body from which answers are counted by what came of them.
 LARGE = 64 * 1024
 # Between an answer and the look at the memory: what a server does after it has answered.
@@ -75,6 +77,7 @@ def rates(
 ) -> dict[str, list[Round]]:
     """Start all servers, then go round them; what disturbs the machine disturbs each of them alike."""
     figures: dict[str, list[Round]] = {name: [] for name in names}
+    setting = replace(setting, crowded=is_crowded(scenario, plan))
     with running([name for name in names if name != BARE], setting, scenario, folder) as servers:
         load.script(scenario.request, folder, refused=scenario.status != 200)
         if plan.warm:
@@ -91,6 +94,11 @@ def rates(
         for server in servers:
             scenario.check(server.port)
     return figures
+
+
+def is_crowded(scenario: Scenario, plan: Plan) -> bool:
+    """Whether so many connections come that answering nobody is a server's figure, not its fault."""
+    return scenario.crowd > 0 or plan.connections >= CROWDED
 
 
 def _load(server: Server, scenario: Scenario, folder: Path, seconds: float, connections: int) -> load.Load:
@@ -120,7 +128,7 @@ def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Roun
     if not after:
         raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
     if not seen.requests:
-        if scenario.crowd:
+        if is_crowded(scenario, plan):
             return Round(None, None, None, {}, None, 0, 0.0, seen.errors, None, None, os.getloadavg()[0])
         raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
     slept = processes.sleeps(after) - slept
@@ -252,15 +260,18 @@ def held(names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tel
     figures: dict[str, Held] = {}
     for name in names:
         scenario = SCENARIOS["hello" if name in WSGI_SERVERS and not secure else "static1k"]
-        scenario = replace(scenario, secure=secure, crowd=plan.held)
+        scenario, setting = replace(scenario, secure=secure), replace(setting, crowded=True)
         words = [scenario.request.path, *(["tls"] if secure else [])]
         with running([name], setting, scenario, folder / f"held{'-tls' if secure else ''}") as servers:
             time.sleep(SETTLE)
             before = _memory(servers[0])
-            with crowd.beside("held", str(servers[0].port), str(plan.held), *words) as idlers:
-                time.sleep(SETTLE)
-                after = _memory(servers[0])
-                idlers.end()
+            try:
+                with crowd.beside("held", str(servers[0].port), str(plan.held), *words) as idlers:
+                    time.sleep(SETTLE)
+                    after = _memory(servers[0])
+                    idlers.end()
+            except crowd.CrowdError as error:
+                raise ServerError(f"{name}: {error}\n{servers[0].said}") from error
         figures[name] = Held(before, after, plan.held, idlers.became.get("held", 0))
         tell(f"held {name} {figures[name]}")
     return figures

@@ -32,6 +32,8 @@ class Setting:
     upstream: int = 0
     # How many connections a server must be able to hold.
     most: int = 4096
+    # Whether more of them come than a server takes where nobody has told it to.
+    crowded: bool = False
 
 
 @dataclass(frozen=True)

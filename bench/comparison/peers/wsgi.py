@@ -66,7 +66,7 @@ def _script(setting: Setting, place: Place, name: str) -> list[str]:
 
 def waitress(setting: Setting, place: Place) -> list[str]:
     """One process of threads; more connections than its select() can watch need poll()."""
-    crowd = ["--connection-limit", str(setting.most), "--asyncore-use-poll"] if place.scenario.crowd else []
+    crowd = ["--connection-limit", str(setting.most), "--asyncore-use-poll"] if setting.crowded else []
     return [
         f"{setting.venv}/bin/waitress-serve",
         *("--listen", f"127.0.0.1:{place.port}", "--threads", str(setting.threads), *crowd),
