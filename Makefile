@@ -91,7 +91,9 @@ compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI
 bench: ## figures beside fifteen other servers; BENCH='--scenario hello --rounds 9', see bench/README.md
 	@scripts/require rust python bench
 	cargo build --locked --release
-	python3 bench/compare.py $(BENCH)
+	python3 bench/compare.py --json .bench/figures.json --markdown .bench/figures.md $(BENCH)
+	@# One scenario was asked for, or all: then the pictures too.
+	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --json .bench/scaling.json --plots .bench/plots)
 
 .PHONY: bench-collect
 bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
