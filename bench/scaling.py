@@ -132,7 +132,7 @@ def measure(sweep: Sweep, value: int, options: argparse.Namespace, setting: Sett
     return {name: report.summary(each) for name, each in measured.items()}
 
 
-def run(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+def run(options: argparse.Namespace, place: Path) -> None:
     """Measure each sweep: its axis, and by server and value the summaries."""
     write_files(place / "files")
     compare.write_certificate(place / "certificate")
@@ -158,7 +158,19 @@ def run(options: argparse.Namespace, place: Path) -> dict[str, Any]:
                 cpu, p99 = figures["cpu_us"], figures["p99_ms"]
                 print(f"{name} {value} {server}: {cpu} us, p99 {p99} ms, errors {figures['errors']}", flush=True)
         done["sweeps"][name] = {"title": sweep.title, "axis": sweep.axis, "servers": points}
-    return done
+        # What is there is there, should the next one fail.
+        write(options, done)
+
+
+def write(options: argparse.Namespace, done: dict[str, Any]) -> None:
+    """Write the figures, and draw them."""
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(done, indent=1) + "\n", "utf-8")
+    if options.plots:
+        options.plots.mkdir(parents=True, exist_ok=True)
+        for name, sweep in done["sweeps"].items():
+            (options.plots / f"{name}.svg").write_text(plots.picture(sweep), "utf-8")
 
 
 def main() -> None:
@@ -166,19 +178,13 @@ def main() -> None:
     options = arguments()
     signal.signal(signal.SIGTERM, compare.terminated)
     if options.draw:
-        done = json.loads(options.draw.read_text("utf-8"))
+        options.json = None
+        write(options, json.loads(options.draw.read_text("utf-8")))
     elif not options.daemun.exists():
         raise compare.UsageError(f"{options.daemun} is not there; run:  cargo build --release")
     else:
         with compare.folder() as place:
-            done = run(options, place)
-    if options.json and not options.draw:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(done, indent=1) + "\n", "utf-8")
-    if options.plots:
-        options.plots.mkdir(parents=True, exist_ok=True)
-        for name, sweep in done["sweeps"].items():
-            (options.plots / f"{name}.svg").write_text(plots.picture(sweep), "utf-8")
+            run(options, place)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,10 @@ def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Roun
     after = server.tree()
     if not after:
         raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
-    if not seen.requests:
+    # Of large answers as many are on their way when time is over as have come: who serves all alike has fewer whole.
+    is_large = len(scenario.body) >= LARGE
+    answers = seen.bytes / len(scenario.body) if is_large else float(seen.requests)
+    if not answers:
         if is_crowded(scenario, plan):
             return Round(None, None, None, {}, None, 0, 0.0, seen.errors, None, None, os.getloadavg()[0])
         raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
@@ -136,10 +139,6 @@ def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Roun
     if server.group:
         user, system = (now - then for now, then in zip(server.group.spent(), grouped, strict=True))
         spent = processes.Spent(user=user, system=system, by_role=spent.by_role)
-
-    # Of large answers as many are on their way when time is over as have come: who serves all alike has fewer whole.
-    is_large = len(scenario.body) >= LARGE
-    answers = seen.bytes / len(scenario.body) if is_large else float(seen.requests)
 
     def each(seconds: float) -> float:
         return seconds * 1e6 / answers

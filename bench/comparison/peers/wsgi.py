@@ -9,11 +9,12 @@ from .setting import Place, Setting, files_open
 
 def granian(setting: Setting, place: Place) -> list[str]:
     """As its documentation has WSGI; HTTP/1 only and no WebSocket, as in its own measurements."""
+    crowd = ["--backlog", str(setting.most), "--backpressure", str(setting.most)] if setting.crowded else []
     return [
         f"{setting.venv}/bin/granian",
         *("--interface", "wsgi", "--http", "1", "--no-ws", "--host", "127.0.0.1", "--port", str(place.port)),
         *("--workers", str(setting.workers), "--blocking-threads", str(setting.threads)),
-        *("--runtime-threads", str(setting.loops), "--log-level", "warning"),
+        *("--runtime-threads", str(setting.loops), "--log-level", "warning", *crowd),
         "--access-log" if setting.logs else "--no-access-log",
         place.scenario.application,
     ]
