@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,16 @@ import compare
 from comparison import load, processes, report
 from comparison.peers import COMMANDS, Place, Setting
 from comparison.peers.web import nginx_upstream
-from comparison.scenarios import SCENARIOS, Scenario, write_files
-from comparison.servers import Program, free_port
+from comparison.scenarios import SCENARIOS, Scenario, WrongAnswerError, write_files
+from comparison.servers import Program, ServerError, free_port
 
 HERE = Path(__file__).resolve().parent
 DEFAULT = ["hello", "django", "static1k", "post100k", "hop"]
 CONNECTIONS = 16
 # Requests of the short and of the long run under callgrind, which is fifty times as slow as the processor.
 SHORT, LONG = 160, 800
+# Seconds until the first right answer under callgrind.
+READY = 240.0
 # Samples each second; not a divisor of what happens a thousand times a second.
 FREQUENCY = "997"
 Costs = dict[str, Counter[str]]
@@ -70,11 +73,22 @@ def running(scenario: Scenario, setting: Setting, folder: Path, more: dict[str, 
         command = COMMANDS["daemun"](given, Place(scenario, own, folder))
         programs.append(Program("daemun", own, command, folder, more))
         programs[-1].wait_listening()
-        scenario.check(own)
+        wait_right(scenario, own)
         yield programs[-1]
     finally:
         for program in reversed(programs):
             program.end()
+
+
+def wait_right(scenario: Scenario, port: int) -> None:
+    """Wait for right answers: under callgrind an import takes a minute, and requests time out meanwhile."""
+    until = time.monotonic() + READY
+    while True:
+        try:
+            return scenario.check(port)
+        except WrongAnswerError:
+            if time.monotonic() > until:
+                raise
 
 
 def ask(port: int, scenario: Scenario, count: int) -> None:
@@ -284,6 +298,6 @@ if __name__ == "__main__":
     except compare.UsageError as error:
         print(f"profile: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (ProfileError, load.LoadError) as error:
+    except (ProfileError, load.LoadError, WrongAnswerError, ServerError) as error:
         print(f"profile: {error}", file=sys.stderr)
         raise SystemExit(1) from None
