@@ -42,6 +42,8 @@ def _handler(setting: Setting, place: Place) -> list[str]:
             f'python = "{setting.venv}/bin/python"',
             f"processes = {setting.workers}",
             f"threads = {setting.threads}",
+            # Its default answers 503 to what comes while a thousand wait.
+            *([f'queue = {{ max = {setting.most}, timeout = "60s" }}'] if setting.crowded else []),
         ]
     if place.scenario.hop:
         upstream = ["[upstream.bench]", f'servers = ["http://127.0.0.1:{setting.upstream}"]']
