@@ -94,7 +94,7 @@ compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI
 	$(PYTHON) tests/system/compare_wsgi.py
 
 .PHONY: bench
-bench: ## figures beside fifteen other servers; BENCH='--scenario hello --rounds 9', see bench/README.md
+bench: ## figures beside thirteen other servers; BENCH='--scenario hello --rounds 9', see bench/README.md
 	@scripts/require rust python bench
 	cargo build --locked --release
 	python3 bench/compare.py --json .bench/figures.json --markdown .bench/figures.md $(BENCH)

@@ -260,7 +260,9 @@ def tell(title: str, costs: Costs, top: int) -> None:
     """Print the dearest of each role, as Markdown."""
     for role, counts in costs.items():
         whole = counts.total()
-        if whole:
+        if not whole:
+            print(f"\n**{title}**, {role}: nothing was counted", flush=True)
+        else:
             rows = [[f"`{name}`", f"{count:,}", f"{count / whole:.0%}"] for name, count in counts.most_common(top)]
             print(f"\n**{title}**, {role}: {whole:,}\n")
             print(report.Table(["", "count", "part"], rows).markdown(), flush=True)
