@@ -179,15 +179,15 @@ def perf(scenario: Scenario, setting: Setting, folder: Path, seconds: float) -> 
     """Give samples by role and function, in thousandths of the role's."""
     costs: Costs = {}
     with running(scenario, setting, folder / "perf", {}) as server:
-        recording = {}
+        # One after the other: of two at a time one may be left without samples.
         for role, pids in by_role(server).items():
-            words = ["perf", "record", "-q", "-F", FREQUENCY, "-o", str(folder / f"{role}.perf"), "-p", ",".join(pids)]
-            recording[role] = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        press(server, scenario, folder, seconds)
-        for role, process in recording.items():
+            file = str(folder / f"{role}.perf")
+            words = ["perf", "record", "-q", "-F", FREQUENCY, "-o", file, "-p", ",".join(pids)]
+            process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            press(server, scenario, folder, seconds)
             process.send_signal(signal.SIGINT)
             _, wrong = process.communicate(timeout=60)
-            words = ["perf", "report", "-i", str(folder / f"{role}.perf"), "--stdio", "-s", "symbol", "-g", "none"]
+            words = ["perf", "report", "-i", file, "--stdio", "-s", "symbol", "-g", "none"]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ProfileError(f"perf: {wrong.decode(errors='replace')}{done.stderr}")
