@@ -427,7 +427,7 @@ def fork_twice():
         ends.extend(os.pipe())
         told, tell, gate, opener = ends
         with warnings.catch_warnings():
-            # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
+            # Threads that the import left behind were reported; whether to fork all the same is for the supervisor to say.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
             if child == 0:
@@ -478,7 +478,7 @@ def wait_for_gate(gate):
 
 
 def fork_again(tell):
-    """Comes back in the grandchild alone; the child says its pid, or why there is none, and is gone whatever happens."""
+    """Comes back in the grandchild alone; the child says its pid or why there is none, and is gone whatever happens."""
     is_child = True
     try:
         try:
