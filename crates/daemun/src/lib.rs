@@ -31,6 +31,7 @@ pub mod listener;
 pub mod monitor;
 pub mod process;
 pub mod proxy;
+pub mod resolver;
 pub mod respond;
 pub mod router;
 pub mod server;

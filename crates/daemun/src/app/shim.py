@@ -14,6 +14,19 @@ CONTROL LIFELINE STACKS`: CPython 3.6 or later or PyPy 3, with nothing installed
 
 The front decides, this file carries out: it parses no HTTP, and every CGI variable comes ready from the front. Frames
 and their numbers are those of `daemun-protocol/src/frame.rs`, whose module documentation is the reference.
+
+The parts, in this order:
+
+    The zygote                  orders, the import, forks, what a process needs to be the application's own
+    Finding the application     `module:callable`, factories, middleware, mounts; each common mistake by its name
+    Django                      settings, static files and connections, asked of the project itself
+    The worker                  threads, stacks, what it asks of itself before it takes requests
+    A lane                      frames in, calls, frames out
+    One request                 PEP 3333: `start_response`, `write`, iterables, files
+    What an application sees    `wsgi.input`, `wsgi.file_wrapper`, `wsgi.errors`
+    Hooks                       functions of a file that the configuration names
+    Heads                       what may stand in status and headers
+    The log                     exceptions, once each and in one write
 """
 
 import ast
@@ -277,6 +290,11 @@ class Zygote:
 
     def serve_forks(self):
         """Forks when told; returns in each worker, never in the zygote."""
+        if self.lane is Lane:
+            try:
+                import ctypes  # noqa: F401  (for `join_barriers`: once, for all workers)
+            except ImportError:
+                pass
         gc.collect()
         if hasattr(gc, "freeze"):
             # What is there now is shared by all workers as long as nobody writes to it, the collector included.
@@ -289,7 +307,7 @@ class Zygote:
                 self.hooks.call("before_fork", WorkerInfo(self.orders, serial))
                 flush_output()
                 try:
-                    pid = fork_twice()
+                    pid, gate = fork_twice()
                 except OSError as error:
                     self.say({"event": "fork_failed", "serial": serial, "error": str(error)})
                     continue
@@ -298,6 +316,7 @@ class Zygote:
                     os.close(self.control)
                     return self.become_worker(serial)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
+                open_gate(gate)
             elif order.get("stop"):
                 break
         leave(0)
@@ -398,61 +417,81 @@ def flush_output():
 
 
 def fork_twice():
-    """Forks a grandchild. Returns its pid here and None in the grandchild."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-        if child == 0:
-            try:
-                grandchild = os.fork()
-            except OSError as error:
-                os.write(writer, ("!" + str(error)).encode("utf-8"))
-                os._exit(1)
-            if grandchild:
-                os.write(writer, b"%d" % grandchild)
-                os._exit(0)
-            os.close(reader)
-            os.close(writer)
-            return None
-    os.close(writer)
-    answer = os.read(reader, 4096).decode("utf-8")
-    os.close(reader)
+    """Forks a grandchild. Gives its pid and the gate before which it waits, and (None, None) in the grandchild.
+
+    It goes on when `+` is written to the gate, and leaves when the gate is closed without: a worker that the supervisor
+    has not heard of would belong to nobody.
+    """
+    ends = list(os.pipe())
+    try:
+        ends.extend(os.pipe())
+        told, tell, gate, opener = ends
+        with warnings.catch_warnings():
+            # Threads that the import left behind were reported; whether to fork all the same is for the supervisor to say.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+            if child == 0:
+                fork_again(tell)
+                os.close(tell)
+                os.close(opener)
+                ends[:] = told, gate
+                wait_for_gate(gate)
+                return None, None
+        os.close(tell)
+        ends.remove(tell)
+        try:
+            answer = os.read(told, 4096).decode("utf-8")
+        finally:
+            reap(child)
+        if not answer.isdigit():
+            raise OSError(answer.lstrip("!") or "the child died before it could fork")
+        ends.remove(opener)
+        return int(answer), opener
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def reap(child):
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
         pass  # The application ignores SIGCHLD, so the kernel has reaped it.
-    if not answer.isdigit():
-        raise OSError(answer.lstrip("!") or "the child died before it could fork")
-    return int(answer)
 
 
-def finish_django():
-    """Imports what Django leaves for its first request: the views and whatever they import, half of a large site.
-
-    Here it is done once, and its memory is shared by the workers; there each of them would do it for itself, while a
-    client waits.
-    """
-    urls = sys.modules.get("django.urls")
-    if urls is None:
-        return
+def open_gate(gate):
     try:
-        # Asked for a name's URL, it also has the names of all others.
-        urls.get_resolver().reverse_dict.getlist("")
-    except BaseException:  # noqa: BLE001
-        pass  # The first request says why, with its traceback, as it does elsewhere.
-    close_database_connections()
+        os.write(gate, b"+")
+    except OSError:
+        pass  # It has died; the supervisor sees that.
+    finally:
+        os.close(gate)
 
 
-def close_database_connections():
-    """A connection that two processes share mixes up both their answers."""
-    database = sys.modules.get("django.db")
-    if database is not None:
+def wait_for_gate(gate):
+    is_open = False
+    try:
+        is_open = os.read(gate, 1) == b"+"
+    finally:
+        if not is_open:
+            os._exit(0)
+
+
+def fork_again(tell):
+    """Comes back in the grandchild alone; the child says its pid or why there is none, and is gone whatever happens."""
+    is_child = True
+    try:
         try:
-            database.connections.close_all()
-        except Exception:  # noqa: BLE001, S110
-            pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
+            grandchild = os.fork()
+            is_child = grandchild != 0
+            answer = b"%d" % grandchild
+        except OSError as error:
+            answer = ("!" + str(error)).encode("utf-8")
+        if is_child:
+            os.write(tell, answer)
+    finally:
+        if is_child:
+            os._exit(0)
 
 
 def bind_to_supervisor(lifeline):
@@ -503,14 +542,10 @@ def load(target):
     if not expression:
         expression = "application" if hasattr(module, "application") or not hasattr(module, "app") else "app"
     path, call = parse_expression(target, expression)
-    found = module
-    for part in path:
-        if not hasattr(found, part):
-            raise missing_attribute(name, module, ".".join(path))
-        found = getattr(found, part)
+    found = look_up(name, module, path)
     if call is not None:
-        found = call_factory(target, found, call)
-    check_callable(target, found, called=call is not None)
+        found = made_by(f"calling the factory of {target} failed", found, *call[0], **call[1])
+    check_callable(target, found, is_made=call is not None)
     return found
 
 
@@ -572,6 +607,16 @@ def parse_expression(target, expression):
         raise LoadError(f"cannot read `{target}`", hint)
 
 
+def look_up(name, module, path):
+    """What stands at this path of names in the module."""
+    found = module
+    for part in path:
+        if not hasattr(found, part):
+            raise missing_attribute(name, module, ".".join(path))
+        found = getattr(found, part)
+    return found
+
+
 def missing_attribute(name, module, path):
     public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     near = difflib.get_close_matches(path, public, 1, 0.5)
@@ -584,17 +629,17 @@ def missing_attribute(name, module, path):
     return LoadError(f"no callable `{path}` in {name}", hint)
 
 
-def call_factory(target, factory, call):
+def made_by(what_failed, factory, *arguments, **options):
+    """What a factory of the application's returns."""
     try:
-        return factory(*call[0], **call[1])
+        return factory(*arguments, **options)
     except BaseException as error:  # noqa: BLE001
-        hint = f"{type(error).__name__}: {error}"
-        raise LoadError(f"calling the factory of {target} failed", hint, format_exception(error))
+        raise LoadError(what_failed, f"{type(error).__name__}: {error}", format_exception(error))
 
 
-def check_callable(target, found, called=False):
+def check_callable(target, found, is_made=False):
     """Names the common mistakes now; each would otherwise show as a 500 in the first request."""
-    subject = ("what %s returned" if called else "%s") % target
+    subject = ("what %s returned" if is_made else "%s") % target
     if not callable(found):
         hint = f"it is a {type(found).__name__}; a WSGI application is called with environ and start_response"
         raise LoadError(f"{subject} is not callable", hint)
@@ -612,7 +657,7 @@ def check_callable(target, found, called=False):
     if fits(signature, 2):
         return
     hint = f"a WSGI application takes (environ, start_response); this one takes {signature}"
-    if fits(signature, 0) and not called:
+    if fits(signature, 0) and not is_made:
         hint += f"; if it makes the application, write {target}()"
     elif fits(signature, 3) and "scope" in signature.parameters:
         hint += "; that is an ASGI application, and daemun serves WSGI"
@@ -628,24 +673,11 @@ def fits(signature, count):
 
 
 def apply_middleware(target, application):
-    factory, wrapped = load_factory(target), None
-    try:
-        wrapped = factory(application)
-    except BaseException as error:  # noqa: BLE001
-        hint = f"{type(error).__name__}: {error}"
-        raise LoadError(f"calling the middleware {target} failed", hint, format_exception(error))
-    check_callable(target, wrapped, called=True)
-    return wrapped
-
-
-def load_factory(target):
     name, _, path = target.partition(":")
-    found = module = import_module(name)
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise missing_attribute(name, module, path)
-        found = getattr(found, part)
-    return found
+    factory = look_up(name, import_module(name), path.split("."))
+    wrapped = made_by(f"calling the middleware {target} failed", factory, application)
+    check_callable(target, wrapped, is_made=True)
+    return wrapped
 
 
 class Mounts:
@@ -674,7 +706,7 @@ def module_file(target):
     return path if relative.startswith("..") else relative
 
 
-# === Asking Django ===
+# === Django ===
 
 
 def adopt_settings_of_manage():
@@ -800,13 +832,16 @@ def describe_finders():
         if kind.__dict__.keys() & {"find", "list"} and kind.__module__ != finders.__name__:
             others.append(kind.__module__ + "." + kind.__name__)
         elif isinstance(finder, finders.FileSystemFinder):
-            folders.extend((str(prefix), path) for prefix, path in finder.locations)
+            folders.extend((str(prefix), path, None) for prefix, path in finder.locations)
         elif isinstance(finder, finders.AppDirectoriesFinder):
-            storages = [finder.storages[name] for name in finder.apps if name in finder.storages]
-            folders.extend((getattr(storage, "prefix", None) or "", storage.location) for storage in storages)
+            storages = [(name, finder.storages[name]) for name in finder.apps if name in finder.storages]
+            folders.extend((getattr(one, "prefix", None) or "", one.location, name) for name, one in storages)
         else:
             others.append(kind.__module__ + "." + kind.__name__)
-    listed = [{"prefix": prefix, "path": os.path.abspath(str(path))} for prefix, path in folders]
+    listed = [
+        {"prefix": prefix, "path": os.path.abspath(str(path)), "application": application}
+        for prefix, path, application in folders
+    ]
     return {"finders": listed, "other_finders": others}
 
 
@@ -854,6 +889,33 @@ def describe_settings_file():
     return {"settings_file": os.path.abspath(path) if path else None, "lines": lines}
 
 
+def finish_django():
+    """Imports what Django leaves for its first request: the views and whatever they import, half of a large site.
+
+    Here it is done once, and its memory is shared by the workers; there each of them would do it for itself, while a
+    client waits.
+    """
+    urls = sys.modules.get("django.urls")
+    if urls is None:
+        return
+    try:
+        # Asked for a name's URL, it also has the names of all others.
+        urls.get_resolver().reverse_dict.getlist("")
+    except BaseException:  # noqa: BLE001
+        pass  # The first request says why, with its traceback, as it does elsewhere.
+    close_database_connections()
+
+
+def close_database_connections():
+    """A connection that two processes share mixes up both their answers."""
+    database = sys.modules.get("django.db")
+    if database is not None:
+        try:
+            database.connections.close_all()
+        except Exception:  # noqa: BLE001, S110
+            pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
+
+
 # === The worker ===
 
 
@@ -891,6 +953,8 @@ class Worker:
         # Told to end: whoever loses its front from then on does not look for another.
         self.retired = False
         self.lanes = [lane(self, number) for number in range(self.threads)]
+        self.accelerated = lane is not Lane
+        self.membarrier = orders.get("membarrier")
         # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
         # answers that they hold back when the front asks for them.
         self.monitor = Lane(self, self.threads)
@@ -901,6 +965,8 @@ class Worker:
             faulthandler.enable(file=2)  # A crash in C then names the Python line in the log.
         if "random" in sys.modules:
             sys.modules["random"].seed()
+        if not self.accelerated:
+            join_barriers(self.membarrier)
         call_in_forked_children(self.after_fork)
         self.offer_stacks()
         self.hooks.call("worker_started", self.info)
@@ -952,6 +1018,24 @@ class Worker:
     def end_forked_child(self):
         write_log(f"daemun: [{self.name} {os.getpid()}] ended a forked child that came back from the application\n")
         leave(0)
+
+
+def join_barriers(number):
+    """Has the front's memory barriers reach this process; False where the front waits a little instead.
+
+    `Lane.start` has no barrier of its own: Python offers none.
+    """
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return False
+    # The number is that of the front's build; an interpreter of another width has others.
+    if not number or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    register_global_expedited = 4
+    return libc.syscall(ctypes.c_long(number), register_global_expedited, 0, 0) == 0
 
 
 def leave_after(seconds, status):
@@ -1335,7 +1419,11 @@ class Lane:
                 self.flush()
 
     def start(self, request):
-        """Says that the application is being called; False if the request was taken back first."""
+        """Says that the application is being called; False if the request was taken back first.
+
+        The store may still be on its way out of the processor when the load is done. The front sees to it: it stores
+        the other, has a barrier reach this process (`join_barriers`), and looks for this one only then.
+        """
         page = self.page
         if page is None:
             self.send(frame(STARTED, request, b""))
@@ -1766,12 +1854,10 @@ class Hooks:
         self.functions = {}
         if path is None:
             return
-        from importlib import util
-
         what = f"import of the hooks in {path} failed"
         try:
-            spec = util.spec_from_file_location("daemun_hooks", path)
-            module = util.module_from_spec(spec)
+            spec = importlib.util.spec_from_file_location("daemun_hooks", path)
+            module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         except BaseException as error:  # noqa: BLE001
             raise LoadError(what, f"{type(error).__name__}: {error}", format_exception(error))

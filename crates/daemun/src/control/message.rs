@@ -206,7 +206,8 @@ pub struct WorkerStatus {
 pub struct ServerStatus {
     /// As it was written.
     pub url: String,
-    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out) or `drained`.
+    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out), `drained` or
+    /// `unresolved` (a name that stands for no server).
     pub state: String,
     /// Seconds since it was last heard of, by an answer or by none when there should have been one; missing for never.
     pub age: Option<f64>,

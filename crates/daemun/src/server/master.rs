@@ -16,6 +16,7 @@ mod collecting;
 mod controlling;
 mod death;
 mod developing;
+mod draining;
 mod events;
 mod launching;
 mod lines;
@@ -297,7 +298,10 @@ impl Master {
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> ExitCode {
         self.watch_sources();
         let mut stop = match self.collect(&mut events).await {
-            Ok(()) => self.begin_first().await,
+            Ok(()) => match self.start_debugger().await {
+                Ok(()) => self.begin_first().await,
+                Err(error) => self.start_failed(&error),
+            },
             Err(NotCollected::Stopped) => true,
             Err(NotCollected::Failed(error)) => {
                 self.exit = lines::fail(&error);
@@ -322,6 +326,7 @@ impl Master {
         match event {
             Event::Reload => self.reload().await,
             Event::Sources(notice) => self.sources_changed(notice).await,
+            Event::DebuggerEnded => return self.debugger_ended().await,
             Event::Release => self.release().await,
             Event::Reopen => self.reopen_logs().await,
             Event::Stop { at_once } => return self.stop(at_once).await,
@@ -412,6 +417,7 @@ impl Master {
             .chain(workers)
             .chain(zygotes)
             .chain(changing)
+            .chain(self.developing.pids())
             .chain([self.front.pid])
         {
             // Those that have ended already are not ours to signal any more: the kernel says so.
