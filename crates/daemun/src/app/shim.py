@@ -427,7 +427,7 @@ def fork_twice():
         ends.extend(os.pipe())
         told, tell, gate, opener = ends
         with warnings.catch_warnings():
-            # Threads that the import left behind were reported; whether to fork all the same is for the supervisor to say.
+            # Threads that the import left behind were reported; whether to fork all the same the supervisor decides.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
             if child == 0:
