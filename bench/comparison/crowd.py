@@ -23,7 +23,7 @@ BODY = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\n"
 # The connections of one part send their byte together, a second after their last.
 PARTS = 20
 # Until a crowd is there: ten thousand handshakes on a busy core.
-READY = 180.0
+READY = 300.0
 
 
 class CrowdError(Exception):
