@@ -87,11 +87,22 @@ impl Proxy {
         let chosen = self.chosen(&request);
         let wanted = Wanted { key: &chosen.key, cookie: chosen.cookie.as_deref() };
         let gathered = Instant::now();
+        let trace = request.notes.trace.clone();
+        if let Some(trace) = &trace {
+            trace.note(|steps| (steps.queued, steps.handed) = (Some(gathered.into_std()), None));
+        }
         let mut place = self.group.place(&wanted).await.map_err(|error| self.no_server(error))?;
         let queue = gathered.elapsed();
         let mut tried = Vec::new();
         loop {
             let (server, serving) = (Arc::clone(place.server()), Arc::clone(place.serving()));
+            if let Some(trace) = &trace {
+                trace.note(|steps| {
+                    steps.handed = steps.handed.or(Some((gathered + queue).into_std()));
+                    steps.server = Some(server.name().into());
+                    steps.tries += 1;
+                });
+            }
             let outbound = Outbound {
                 request: &request,
                 payload: &mut payload,

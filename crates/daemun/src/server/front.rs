@@ -248,7 +248,7 @@ impl Front {
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let server = &plan.configuration.server;
         let trusted = TrustedProxies::new(server.trusted_proxies.clone());
-        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
+        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted, traces: None };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
     }

@@ -14,6 +14,7 @@
 
 mod balance;
 mod circuit;
+mod dialer;
 mod group;
 mod health;
 mod place;
@@ -25,6 +26,7 @@ mod sticky;
 mod tests;
 mod tls;
 
+pub use dialer::Dialer;
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;

@@ -12,8 +12,11 @@ use tokio_rustls::TlsConnector;
 
 use super::settings::ClientTls;
 
-/// What `https` servers are connected to with. The error names what cannot be used.
-pub(super) fn connector(settings: &ClientTls) -> Result<TlsConnector, String> {
+/// HTTP/1.1, as handshakes name it.
+pub(super) const HTTP: &[u8] = b"http/1.1";
+
+/// What `https` servers are connected to with, to speak `protocol`. The error names what cannot be used.
+pub(super) fn connector(settings: &ClientTls, protocol: &[u8]) -> Result<TlsConnector, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -30,13 +33,13 @@ pub(super) fn connector(settings: &ClientTls) -> Result<TlsConnector, String> {
             verified.with_client_auth_cert(chain, key).map_err(|error| format!("the client certificate: {error}"))?
         }
     };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
 /// Tells what is wrong with the settings, if anything is.
 pub fn check(settings: &ClientTls) -> Result<(), String> {
-    connector(settings).map(drop)
+    connector(settings, HTTP).map(drop)
 }
 
 /// The name that a certificate must be for.
