@@ -34,6 +34,7 @@ pub(super) const KEYS: Keys = Keys {
         "max_fields",
         "access_log",
         "error_log",
+        "traces",
         "event_loops",
         "pid_file",
         "redirect_https",
@@ -58,6 +59,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         listeners: Vec::new(),
         limits: Limits::default(),
         telemetry: TelemetrySettings::default(),
+        traces: None,
         event_loops: environment.cores.max(1),
         user: None,
         group: None,
@@ -129,6 +131,7 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(entry) = section.entry("error_log") {
         error_log(&entry, &mut settings.telemetry);
     }
+    settings.traces = section.entry("traces").and_then(|entry| super::traces::read(&entry));
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {

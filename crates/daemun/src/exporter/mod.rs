@@ -22,7 +22,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use settings::{Endpoint, ExporterSettings, Protocol};
 
-use crate::telemetry::traces::{BATCH, SpanQueue, Spans, Tracer, count_dropped, count_sent, counters, request, resource};
+use crate::telemetry::traces::{
+    BATCH, SpanQueue, Spans, Tracer, count_dropped, count_sent, counters, request, resource,
+};
 use crate::telemetry::{ErrorLogger, Seldom};
 use grpc::Grpc;
 use post::Post;
@@ -193,7 +195,11 @@ impl Exporter {
         }
         count_dropped(spans + left);
         self.told = counters().1;
-        self.errors.warning(format_args!("traces: {} spans were dropped at the end: {}: {why}", spans + left, self.url));
+        self.errors.warning(format_args!(
+            "traces: {} spans were dropped at the end: {}: {why}",
+            spans + left,
+            self.url
+        ));
     }
 
     /// Tells what found no room in the queue.

@@ -7,9 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::settings::ExporterSettings;
 use super::{MOST_ANSWER, Refusal, Taken, later};
-use crate::http::h1::{
-    AnswerFraming, BodyDecoder, ChunkedDecoder, Decoded, HeadLimits, parse_answer, scan_answer,
-};
+use crate::http::h1::{AnswerFraming, BodyDecoder, ChunkedDecoder, Decoded, HeadLimits, parse_answer, scan_answer};
 use crate::http::{Method, Status};
 use crate::upstream::{Dialer, Socket};
 

@@ -327,7 +327,7 @@ impl Group {
 impl Serving {
     fn new(settings: UpstreamSettings, before: Option<&Serving>) -> Result<Self, String> {
         let any_secure = settings.servers.iter().any(|server| server.scheme == Scheme::Https);
-        let connector = if any_secure { Some(tls::connector(&settings.tls)?) } else { None };
+        let connector = if any_secure { Some(tls::connector(&settings.tls, tls::HTTP)?) } else { None };
         let mut servers = Vec::with_capacity(settings.servers.len());
         for server in &settings.servers {
             // Other authorities or another key: connections that were made with the old ones are not kept.

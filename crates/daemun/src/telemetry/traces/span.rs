@@ -154,7 +154,12 @@ fn of_work(span: &mut Message, told: &Told<'_>, steps: &Steps, labels: &Labels) 
 
 impl Writer<'_> {
     /// The request as a whole.
-    fn whole(&mut self, told: &Told<'_>, (labels, place): (&Labels, Option<&Place>), (began, ended): (Instant, Instant)) {
+    fn whole(
+        &mut self,
+        told: &Told<'_>,
+        (labels, place): (&Labels, Option<&Place>),
+        (began, ended): (Instant, Instant),
+    ) {
         let Told { trace, entry, endpoint, target, .. } = *told;
         let head = entry.head();
         // Without the host, which a pattern may begin with.
