@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry's, made of its own messages and gRPC: prints each span that it gets as a line of JSON.
+"""A collector of OpenTelemetry's, made of its own messages and gRPC: prints the spans of each batch as a line of JSON.
 
 It runs in an environment of its own (`scripts/require telemetry`), as a program: `otel_collector.py grpc|http PLACE`, where
 PLACE is `127.0.0.1:0` or `unix:/PATH`. With `--refuse CODE` it takes nothing, with `--part` it takes all but one span of
@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service
 
 
-def say(line: dict[str, Any]) -> None:
+def say(line: object) -> None:
     """One line for the test."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
@@ -41,12 +41,13 @@ def attributes(pairs: Any) -> dict[str, object]:
 
 def told(request: Any, metadata: dict[str, str]) -> None:
     """Print every span."""
+    found = []
     for resource in request.resource_spans:
         for scope in resource.scope_spans:
             for span in scope.spans:
                 # What the messages do not know would lie here.
                 assert not MessageToDict(span).keys() - {field.json_name for field in span.DESCRIPTOR.fields}
-                say(
+                found.append(
                     {
                         "resource": attributes(resource.resource.attributes),
                         "scope": scope.scope.name,
@@ -64,6 +65,7 @@ def told(request: Any, metadata: dict[str, str]) -> None:
                         "status": span.status.code,
                     }
                 )
+    say(found)
 
 
 def answer(request: Any, is_partial: bool) -> Any:
@@ -129,7 +131,7 @@ def main() -> None:
         Handler.options = options
         http_server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         futures.ThreadPoolExecutor(1).submit(http_server.serve_forever)
-        say({"port": http_server.server_port})
+        say([{"port": http_server.server_port}])
         sys.stdin.read()
         http_server.shutdown()
         return
@@ -141,7 +143,7 @@ def main() -> None:
     else:
         port = server.add_insecure_port(options.place)
     server.start()
-    say({"port": port})
+    say([{"port": port}])
     sys.stdin.read()
     server.stop(None).wait()
 

@@ -63,7 +63,7 @@ pub struct ServerSettings {
     pub telemetry: TelemetrySettings,
     /// Where spans of requests are sent. Default nowhere.
     #[serde(default)]
-    pub traces: Option<ExporterSettings>,
+    pub traces: Option<Box<ExporterSettings>>,
     /// Event loops of the front; default: one for each core that the cgroup grants.
     pub event_loops: usize,
     /// Default user of applications when started as root.

@@ -131,7 +131,7 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(entry) = section.entry("error_log") {
         error_log(&entry, &mut settings.telemetry);
     }
-    settings.traces = section.entry("traces").and_then(|entry| super::traces::read(&entry));
+    settings.traces = section.entry("traces").and_then(|entry| super::traces::read(&entry)).map(Box::new);
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {

@@ -35,9 +35,9 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<ExporterSettings> {
             .and_then(|entry| entry.parse("`all` or `trusted`", parents))
             .unwrap_or_default(),
         service: section.entry("service").and_then(|entry| entry.name()).unwrap_or(traces.service),
-        resource: section.entry("resource").map(|entry| pairs(&entry, |_| true)).unwrap_or_default(),
+        resource: section.entry("resource").map(|entry| pairs(&entry, |name, _| !name.is_empty())).unwrap_or_default(),
     };
-    let headers = section.entry("headers").map(|entry| pairs(&entry, is_token)).unwrap_or_default();
+    let headers = section.entry("headers").map(|entry| pairs(&entry, is_field)).unwrap_or_default();
     let tls = section.entry("tls").and_then(|entry| upstream::tls(&entry)).unwrap_or_default();
     Some(ExporterSettings { traces, endpoint: endpoint?, headers, tls })
 }
@@ -50,14 +50,21 @@ fn parents(text: &str) -> Result<Parents, String> {
     }
 }
 
-/// Names and texts. Both go into one line of a message, or into a trace.
-fn pairs(entry: &Entry<'_>, is_name: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+/// A field of a request. Those of the connection itself are not the user's to say.
+fn is_field(name: &str, value: &str) -> bool {
+    const OURS: [&str; 7] =
+        ["connection", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
+    is_token(name) && value.is_ascii() && !OURS.iter().any(|ours| name.eq_ignore_ascii_case(ours))
+}
+
+/// Names and texts.
+fn pairs(entry: &Entry<'_>, is_valid: impl Fn(&str, &str) -> bool) -> Vec<(String, String)> {
     let title = format!("`{}`", entry.key());
     let entries = entry.map(&title, "a table such as { name = \"value\" }").unwrap_or_default();
     let pair = |entry: Entry<'_>| {
         let value = entry.text()?;
-        if entry.key().is_empty() || !is_name(entry.key()) || value.contains(char::is_control) {
-            entry.fault("no name of a field, or a value that no field can have");
+        if !is_valid(entry.key(), &value) || value.contains(char::is_control) {
+            entry.fault("this cannot be sent: a name or a value that no field can have");
             return None;
         }
         Some((entry.key().to_owned(), value))

@@ -169,10 +169,8 @@ impl Exporter {
         count_sent(spans.saturating_sub(taken.rejected));
         if taken.rejected > 0 {
             self.was_refused(taken.rejected.min(spans), &taken.message);
-        } else if !taken.message.is_empty()
-            && let Some(times) = self.refused.happened()
-        {
-            self.errors.warning(format_args!("traces: {} says: {} ({times} times)", self.url, taken.message));
+        } else if !taken.message.is_empty() && self.refused.happened().is_some() {
+            self.errors.warning(format_args!("traces: {} says: {}", self.url, taken.message));
         }
     }
 
@@ -180,10 +178,9 @@ impl Exporter {
         count_dropped(spans);
         self.told += spans;
         if let Some(times) = self.refused.happened() {
-            self.errors.error(format_args!(
-                "traces: {} refuses spans: {why} ({spans} were dropped, {times} batches since this was last said)",
-                self.url
-            ));
+            let others = if times > 1 { format!(", as {} times before", times - 1) } else { String::new() };
+            let url = &self.url;
+            self.errors.error(format_args!("traces: {url} refuses spans: {why}; {spans} were dropped{others}"));
         }
     }
 

@@ -1,12 +1,14 @@
 //! Where spans are sent to.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::telemetry::traces::TraceSettings;
 use crate::upstream::{ClientTls, ServerSettings};
 
 /// `[server] traces`.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 pub struct ExporterSettings {
     /// Which requests, and under which name.
     pub traces: TraceSettings,
@@ -44,6 +46,16 @@ const HTTP_PORT: u16 = 4318;
 
 /// What OTLP/HTTP asks for where no path is said.
 const HTTP_PATH: &str = "/v1/traces";
+
+impl fmt::Debug for ExporterSettings {
+    /// Without the values of fields, which may be keys.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let headers: Vec<&String> = self.headers.iter().map(|(name, _)| name).collect();
+        let mut out = f.debug_struct("ExporterSettings");
+        out.field("traces", &self.traces).field("endpoint", &self.endpoint);
+        out.field("headers", &headers).field("tls", &self.tls).finish()
+    }
+}
 
 impl Endpoint {
     /// Reads a URL such as `http://127.0.0.1:4317`. Where `protocol` says nothing, a path and port 4318 speak for HTTP.

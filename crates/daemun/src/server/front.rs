@@ -255,7 +255,7 @@ impl Front {
         };
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let server = &plan.configuration.server;
-        let traces = self.tracer(server.traces.as_ref())?;
+        let traces = self.tracer(server.traces.as_deref())?;
         let trusted = TrustedProxies::new(server.trusted_proxies.clone());
         let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted, traces };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
@@ -269,13 +269,12 @@ impl Front {
             return Ok(None);
         };
         let kept = self.tracer.take().filter(|(settings, _)| settings == wanted);
-        let (_, tracer) = match kept {
-            Some(kept) => self.tracer.insert(kept),
-            None => {
-                let made = exporter::start(wanted, self.context.errors.clone())?;
-                self.tracer.insert((wanted.clone(), made))
-            }
+        let tracing = if let Some(kept) = kept {
+            kept
+        } else {
+            (wanted.clone(), exporter::start(wanted, self.context.errors.clone())?)
         };
+        let (_, tracer) = self.tracer.insert(tracing);
         Ok(Some(Arc::clone(tracer)))
     }
 

@@ -47,13 +47,12 @@ impl Tracer {
         let counts = self.settings.parents == Parents::All || is_trusted;
         let parent = if counts { Parent::of(head) } else { None };
         let names = (span_id(), span_id());
-        let trace = match parent {
-            Some(Parent { trace, span, is_sampled }) => Trace::new(trace, names, Some(span), is_sampled),
-            None => {
-                let id = trace_id();
-                let is_kept = self.keeps(&id);
-                Trace::new(id, names, None, is_kept)
-            }
+        let trace = if let Some(Parent { trace, span, is_sampled }) = parent {
+            Trace::new(trace, names, Some(span), is_sampled)
+        } else {
+            let id = trace_id();
+            let is_kept = self.keeps(&id);
+            Trace::new(id, names, None, is_kept)
         };
         let told = trace.parent_of_work();
         let keeps_state = trace.parent.is_some() && is_valid_state(head);

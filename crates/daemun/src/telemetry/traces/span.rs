@@ -326,7 +326,9 @@ pub fn request(resource: &[u8], batch: &[Spans]) -> Vec<u8> {
                 name.bytes(1, b"daemun");
                 name.bytes(2, env!("CARGO_PKG_VERSION").as_bytes());
             });
-            batch.iter().for_each(|spans| scope.0.extend_from_slice(&spans.bytes));
+            for spans in batch {
+                scope.0.extend_from_slice(&spans.bytes);
+            }
             scope.bytes(3, CONVENTIONS.as_bytes());
         });
         spans.bytes(3, CONVENTIONS.as_bytes());
