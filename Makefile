@@ -65,6 +65,7 @@ acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a 
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_KILL_SECONDS=60 $(PYTHON) -m pytest -s tests/system/test_killing.py
+	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_INJECT=all $(PYTHON) -m pytest -s tests/system/test_injected_roles.py
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_FUZZ_TIMES=50 $(PYTHON) -m pytest -s tests/system/test_forwarding.py
 	scripts/fuzz 60
 
@@ -75,7 +76,12 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require cgi-sites dav
+	@scripts/require cgi-sites dav systemd
+
+.PHONY: compare-http
+compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md
+	@scripts/require venv http-peers
+	$(PYTHON) tests/system/compare_http.py
 
 .PHONY: compare-cgi
 compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md

@@ -6,13 +6,14 @@
 mod application;
 mod configuration;
 mod connection;
+mod gateways;
 mod heads;
 
 /// What looks at bytes, and panics where something is wrong.
 pub type Target = fn(&[u8]);
 
 /// All of them, by the names of their folders in `corpus` and `findings`.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("request_head", heads::request_head),
     ("chunked", heads::chunked),
     ("path", heads::path),
@@ -23,4 +24,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("configuration", configuration::configuration),
     ("cgi_head", application::cgi_head),
     ("frames", application::frames),
+    ("fastcgi", gateways::fastcgi),
+    ("scgi", gateways::scgi),
+    ("uwsgi", gateways::uwsgi),
 ];

@@ -1,7 +1,7 @@
 """``python -m daemun …``: becomes the program ``daemun`` that lies in the same environment, with the same arguments.
 
-Under a debugger (``debugpy``, as editors start it) it stays beside the program instead: the editor's session is with
-this process, and the workers of ``daemun dev`` join it.
+Under a debugger (``debugpy`` or PyCharm's, as editors start it) it stays beside the program instead: the editor's
+session is with this process, and the workers of ``daemun dev`` join it.
 """
 
 from __future__ import annotations
@@ -43,13 +43,24 @@ def debugger() -> str | None:
     """Find the debugger that this process was started under, and how another process joins it."""
     pydevd, debugpy = sys.modules.get("pydevd"), sys.modules.get("debugpy")
     setup = getattr(getattr(pydevd, "SetupHolder", None), "setup", None)
-    if not setup or debugpy is None or debugpy.__file__ is None or not setup.get("multiprocess"):
+    if not setup or pydevd is None or pydevd.__file__ is None:
         return None
+    if not setup.get("multiprocess") and not setup.get("multiproc"):
+        sys.stderr.write(
+            "daemun: no breakpoint will stop the application: it runs in a process of its own, and the debugger was "
+            "told to leave such alone (`subProcess`; in PyCharm: attach to subprocess automatically)\n"
+        )
+        return None
+    if debugpy is None or debugpy.__file__ is None:
+        # PyCharm's own. What is to be run is the other process's affair.
+        left = {name: value for name, value in setup.items() if name not in {"file", "module", "cmd-line"}}
+        return json.dumps({"setup": left, "path": str(Path(pydevd.__file__).resolve().parent)})
     return json.dumps(
         {
             "host": setup["client"],
             "port": setup["port"],
             "token": setup.get("client-access-token"),
+            "own_token": setup.get("access-token"),
             "pid": os.getpid(),
             "path": str(Path(debugpy.__file__).parent.parent),
         }

@@ -7,6 +7,9 @@ import threading
 
 import support
 
+# The system call's number on this machine.
+MEMBARRIER = {"x86_64": 324, "aarch64": 283, "riscv64": 283, "ppc64le": 365, "s390x": 356}[os.uname().machine]
+
 HELLO = "def application(e, s):\n    s('200 OK', []); return [b'hello']\n"
 
 
@@ -331,3 +334,28 @@ def test_an_answer_that_is_held_back_is_written_when_the_monitor_is_told(serve, 
     assert lane.answer(held).body == b"/fast"
     gate.touch()
     assert lane.answer(waiting).body == b"/wait"
+
+
+def test_barriers_of_the_front_reach_a_worker_that_has_none_of_its_own(start):
+    """By the kernel's own word, where it gives it (since 6.3)."""
+    supervisor = start(
+        """
+        import ctypes
+        NUMBER, QUERY, GET_REGISTRATIONS = %d, 0, 512
+
+        def application(e, s):
+            s('200 OK', [])
+            call = ctypes.CDLL(None).syscall
+            known = call(NUMBER, QUERY, 0, 0)
+            registered = call(NUMBER, GET_REGISTRATIONS, 0, 0) if known > 0 and known & GET_REGISTRATIONS else "unknown"
+            with open("/proc/self/maps") as maps:
+                kind = "fast" if "daemun_accelerator" in maps.read() else "plain"
+            return [("%%s %%s" %% (kind, registered)).encode()]
+        """
+        % MEMBARRIER,
+        membarrier=MEMBARRIER,
+    )
+    supervisor.ready()
+    supervisor.fork()
+    kind, registered = supervisor.front.accept().ask().body.decode().split()
+    assert registered in ("unknown", "4" if kind == "plain" else "0")

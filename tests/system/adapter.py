@@ -42,12 +42,14 @@ class Session:
                 stream.close()
 
     def _read(self) -> None:
-        while line := self._reading.readline():
-            if line.lower().startswith(b"content-length:"):
-                length = int(line.split(b":")[1])
-                self._reading.readline()
-                message = json.loads(self._reading.read(length))
-                self._arrived.put(message)
+        # An adapter that is gone may reset the connection: that is its end as well.
+        with suppress(ConnectionResetError):
+            while line := self._reading.readline():
+                if line.lower().startswith(b"content-length:"):
+                    length = int(line.split(b":")[1])
+                    self._reading.readline()
+                    message = json.loads(self._reading.read(length))
+                    self._arrived.put(message)
 
     def request(self, command: str, **arguments: object) -> int:
         """Ask for something, and do not wait."""

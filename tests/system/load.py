@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import http.client
+import ssl
 import threading
 import time
 from types import TracebackType
@@ -22,7 +23,10 @@ class Load:
         wanted: bytes | None = None,
         keep: bool = True,
         never_closed: bool = False,
+        context: ssl.SSLContext | None = None,
     ) -> None:
+        # How it speaks TLS, if it does.
+        self._context = context
         self._port = port
         self._path = path
         self._wanted = wanted
@@ -50,7 +54,10 @@ class Load:
             thread.join(DEADLINE)
 
     def _run(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
+        if self._context is None:
+            connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=DEADLINE)
+        else:
+            connection = http.client.HTTPSConnection("127.0.0.1", self._port, timeout=DEADLINE, context=self._context)
         while not self._stop.is_set():
             began = time.monotonic()
             failure = self._ask(connection)

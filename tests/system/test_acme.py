@@ -159,6 +159,26 @@ def test_a_certificate_is_renewed_before_its_end_without_a_failed_request(tmp_pa
             server.wait_for("the certificate for a.example was renewed: by CN=Pebble Intermediate")
 
 
+def test_an_upgrade_takes_certificates_account_and_what_is_due_along(tmp_path: Path) -> None:
+    """The version after shows the same certificate at once, asks for none, and renews it when its time has come."""
+    ports, names = Ports(), Names(tmp_path, a__example="127.0.0.1")
+    with pebble(names, ports.http, ports.tls, validity=40) as authority:
+        acme = f'directory = "{authority.directory}", ca_file = "directory.pem"'
+        (tmp_path / "daemun.toml").write_text(ports.configuration(acme, ["a.example"]))
+        with serve(tmp_path, names) as server:
+            server.wait_for("the certificate for a.example is there")
+            root, first = authority.root(), serial(ports.tls, "a.example")
+            orders = authority.log.count("order-plz")
+            server.send(signal.SIGUSR2)
+            server.wait_for("upgraded from version")
+            assert serial(ports.tls, "a.example") == first
+            assert authority.log.count("order-plz") == orders
+            while serial(ports.tls, "a.example") == first:
+                assert secure(ports.tls, "a.example", root).endswith(b"here")
+            server.wait_for("the certificate for a.example was renewed: by CN=Pebble Intermediate")
+            assert server.stop() == 0
+
+
 def test_a_name_that_does_not_resolve_yet_is_waited_for(tmp_path: Path) -> None:
     """The authority is not asked, the reason is told, http is served; and all is well once the name is there."""
     ports, names = Ports(), Names(tmp_path)

@@ -397,6 +397,15 @@ def test_a_served_host_that_is_not_allowed_and_a_redirect_to_and_fro_are_told(sh
     assert len(found["D203"]) == 1
 
 
+def test_the_host_of_the_only_site_has_to_be_allowed_although_the_site_answers_any(shop: Make) -> None:
+    more = '\n[[site.route]]\npath = "/admin/*"\napp = "shop"\n'
+    folder = shop(HEALTHY + 'ALLOWED_HOSTS = ["example.org"]\n', files={"daemun.toml": HOSTS + more})
+    status, found = check(folder)
+    assert (status, sorted(found)) == (1, ["D203"])
+    (one,) = found["D203"]
+    assert "lacks example.com, which is served" in str(one["message"])
+
+
 SCRIPTS = {
     "D301": ("#!/bin/sh\necho Content-Type: text/plain\n", 0o644, None, 1),
     "D302": ("#!/bin/sh\r\necho Content-Type: text/plain\r\n", 0o755, 1, 1),

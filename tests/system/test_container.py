@@ -56,6 +56,9 @@ def test_process_1_without_rights_on_a_root_that_cannot_be_written(program: Path
     ) as server:
         parent, user, length = server.ask("/", "POST", b"x" * 20_000).text.split()
         assert (parent, user, length) == ("1", "4242", "20000")
+        # Larger than what is held in memory: /var/tmp cannot be written.
+        parent, user, length = server.ask("/", "POST", b"x" * 3_000_000).text.split()
+        assert length == "3000000"
         for _ in range(5):
             assert server.get("/orphan").status == 200
         everybody = children(server.pid)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import selectors
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -55,14 +56,7 @@ LONGER = APP.replace(
 def test_an_answer_does_not_wait_for_what_its_iterable_does_behind_it(
     tmp_path: Path, gate: Gate, accelerator: str
 ) -> None:
-    (tmp_path / "gate.py").write_text(Gate.MODULE)
-    (tmp_path / "crowd.py").write_text(LONGER)
-    (tmp_path / "daemun.toml").write_text(
-        f'[app.crowd]\nwsgi = "crowd:application"\nprocesses = 1\naccelerator = {accelerator}\n'
-    )
-    with Server(cwd=tmp_path, env=gate.env) as server:
-        for _ in range(WARM):
-            assert server.get("/?warm").text == "warm"
+    with warm(tmp_path, gate, LONGER, f"accelerator = {accelerator}") as server:
         crowd = [Wire(server.port) for _ in range(40)]
         for number, connection in enumerate(crowd):
             connection.send(f"GET /?{number} HTTP/1.1\r\nHost: a.test\r\n\r\n".encode())
@@ -78,14 +72,7 @@ def test_an_answer_does_not_wait_for_what_its_iterable_does_behind_it(
 def test_finished_answers_of_a_crowd_do_not_wait_for_a_call_that_lasts(
     tmp_path: Path, gate: Gate, accelerator: str, threads: int
 ) -> None:
-    (tmp_path / "gate.py").write_text(Gate.MODULE)
-    (tmp_path / "crowd.py").write_text(APP)
-    (tmp_path / "daemun.toml").write_text(
-        f'[app.crowd]\nwsgi = "crowd:application"\nthreads = {threads}\nprocesses = 1\naccelerator = {accelerator}\n'
-    )
-    with Server(cwd=tmp_path, env=gate.env) as server:
-        for _ in range(WARM):
-            assert server.get("/?warm").text == "warm"
+    with warm(tmp_path, gate, APP, f"accelerator = {accelerator}\nthreads = {threads}") as server:
         crowd = [Wire(server.port) for _ in range(40)]
         paths = [f"/{'held' if number == 20 else ''}?{number}" for number in range(len(crowd))]
         for connection, path in zip(crowd, paths, strict=True):
@@ -107,6 +94,18 @@ def test_finished_answers_of_a_crowd_do_not_wait_for_a_call_that_lasts(
         gate.open()
         for number in set(range(len(crowd))) - answered:
             answers(crowd[number], number)
+
+
+@contextmanager
+def warm(folder: Path, gate: Gate, program: str, settings: str) -> Iterator[Server]:
+    """One process of this program, which the front has seen to be fast."""
+    (folder / "gate.py").write_text(Gate.MODULE)
+    (folder / "crowd.py").write_text(program)
+    (folder / "daemun.toml").write_text(f'[app.crowd]\nwsgi = "crowd:application"\nprocesses = 1\n{settings}\n')
+    with Server(cwd=folder, env=gate.env) as server:
+        for _ in range(WARM):
+            assert server.get("/?warm").text == "warm"
+        yield server
 
 
 def answers(connection: Wire, number: int) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,8 +30,23 @@ SEED = 20261122
 REQUESTS = 10_000
 SCHEMA = json.loads((ROOT / "docs/manual/explain.schema.json").read_text())
 
+
+def upstream(name: str) -> str:
+    """An upstream of this name with a site of its own; where its server is stands there later."""
+    return f"""\
+[upstream.{name}]
+servers = ["{{{name}}}"]
+
+[[site]]
+hosts = ["{name}.example"]
+upstream = "{name}"
+
+"""
+
+
 # Every kind of handler, of host, of path and of condition, and every filter.
-CONFIGURATION = """\
+CONFIGURATION = (
+    """\
 [server]
 trusted_proxies = ["127.0.0.2/32"]
 max_body = "1MB"
@@ -103,13 +121,9 @@ connect_timeout = "1s"
 hosts = ["back.example"]
 upstream = "back"
 
-[upstream.web]
-servers = ["{web}"]
-
-[[site]]
-hosts = ["web.example"]
-upstream = "web"
-
+"""
+    + upstream("web")
+    + """\
 [[site.route]]
 path = "/kept/*"
 upstream = "web"
@@ -135,25 +149,17 @@ upstream = { name = "php", root = "php", params = { STAGE = "test" } }
 path = "/front/*"
 upstream = { name = "php", root = "php", missing = "/index.php" }
 
-[upstream.scgi]
-servers = ["{scgi}"]
-
-[[site]]
-hosts = ["scgi.example"]
-upstream = "scgi"
-
+"""
+    + upstream("scgi")
+    + """\
 [[site.route]]
 path = "/below/*"
 upstream = "scgi"
 strip_prefix = "/below"
 
-[upstream.uwsgi]
-servers = ["{uwsgi}"]
-
-[[site]]
-hosts = ["uwsgi.example"]
-upstream = "uwsgi"
-
+"""
+    + upstream("uwsgi")
+    + """\
 [[site]]
 hosts = ["files.example"]
 static = { root = "files", missing = "next", index = ["index.html"] }
@@ -190,6 +196,7 @@ path = "/spa/*"
 static = { root = "files", missing = "/index.html" }
 errors = { 404 = "files/index.html" }
 """
+)
 
 APPLICATION = """\
 def app(environ, start_response):
@@ -546,9 +553,128 @@ def test_djangos_routes_name_setting_and_line(startproject: Startproject) -> Non
     project = startproject()
     said = told("/static/admin/css/base.css", cwd=project)
     assert re.match(r"from Django: STATIC_URL, settings\.py:\d+", said["route"]["origin"])
-    assert said["target"]["application"] == "admin"
+    assert said["target"]["application"] == "django.contrib.admin"
+    assert said["target"]["source"] is None
     assert said["answer"]["status"] == 200
     assert told("/admin/", cwd=project)["handler"] == "app"
+
+
+def test_a_server_that_runs_tells_what_its_project_has_told_until_a_setting_changes(startproject: Startproject) -> None:
+    project = startproject("with open('imports', 'a') as imports:\n    imports.write('x')\n")
+    imports = project / "imports"
+    settings = project / "shop" / "settings.py"
+    imports.unlink()
+    path = "/static/admin/css/base.css"
+    alone = told(path, cwd=project)
+    assert imports.read_text() == "x", "nobody runs: the project itself is asked"
+    with Server(cwd=project):
+        begun = len(imports.read_text())
+        assert told(path, cwd=project) == alone
+        assert len(imports.read_text()) == begun
+        settings.write_text(settings.read_text() + 'STATIC_URL = "assets/"\n')
+        assert told("/assets/admin/css/base.css", cwd=project)["handler"] == "static"
+        assert len(imports.read_text()) == begun + 1
+
+
+SHOP = """
+DEBUG = False
+ALLOWED_HOSTS = ["*"]
+STATIC_ROOT = BASE_DIR / "out"
+STATICFILES_DIRS = [BASE_DIR / "assets", ("vendor", BASE_DIR / "vendor")]
+INSTALLED_APPS += ["cart"]
+MANIFEST = "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"
+STORAGES = {"staticfiles": {"BACKEND": MANIFEST}}
+"""
+
+
+@pytest.fixture
+def shop(startproject: Startproject) -> Path:
+    """A project with files of an application, of two settings and of Django's admin; one hides another."""
+    project = startproject()
+    files = {
+        "cart/__init__.py": "",
+        "cart/static/css/site.css": "cart {}",
+        "cart/static/css/cart.css": "cart {}",
+        "assets/css/site.css": "site {}",
+        "vendor/grid.css": "grid {}",
+    }
+    for name, text in files.items():
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
+        (project / name).write_text(text)
+    with (project / "shop/settings.py").open("a") as file:
+        file.write(SHOP)
+    return project
+
+
+def collect(project: Path, way: str) -> dict[str, str]:
+    """Collect by our command or by Django's, and give the hashed names."""
+    ours = [str(BINARY), "collect", ".", "--python", sys.executable]
+    theirs = [sys.executable, "manage.py", "collectstatic", "--noinput", "--verbosity", "0"]
+    command = ours if way == "daemun collect" else theirs
+    subprocess.run(command, cwd=project, env=environment({}), capture_output=True, timeout=DEADLINE, check=True)
+    names: dict[str, str] = json.loads((project / "out/staticfiles.json").read_text())["paths"]
+    return names
+
+
+@pytest.mark.parametrize("way", ["daemun collect", "manage.py collectstatic"])
+def test_of_a_collected_file_it_is_told_which_application_brought_it(shop: Path, way: str) -> None:
+    hashed = collect(shop, way)
+    dirs = re.compile(r"STATICFILES_DIRS, settings\.py:\d+")
+    for name in ("css/cart.css", hashed["css/cart.css"]):
+        target = told(f"/static/{name}", cwd=shop)["target"]
+        assert (target["application"], target["setting"]) == ("cart", None)
+        assert target["path"] == str(shop / "out" / name)
+        assert target["source"] == str(shop / "cart/static/css/cart.css")
+    target = told("/static/" + hashed["css/site.css"], cwd=shop)["target"]
+    assert target["source"] == str(shop / "assets/css/site.css")
+    assert target["application"] is None
+    assert dirs.fullmatch(target["setting"])
+    assert f"it hides {shop}/cart/static/css/site.css of cart" in target["reasons"]
+    target = told("/static/vendor/grid.css", cwd=shop)["target"]
+    assert target["source"] == str(shop / "vendor/grid.css")
+    assert dirs.fullmatch(target["setting"])
+    picture = explain("/static/admin/css/base.css", cwd=shop)
+    assert "of the application django.contrib.admin" in picture
+    assert "collected from" in picture
+
+
+def test_without_collecting_the_application_is_told_too(shop: Path) -> None:
+    target = told("/static/css/cart.css", cwd=shop)["target"]
+    assert (target["application"], target["source"]) == ("cart", None)
+    assert target["path"] == str(shop / "cart/static/css/cart.css")
+    target = told("/static/css/site.css", cwd=shop)["target"]
+    assert target["path"] == str(shop / "assets/css/site.css")
+    assert target["setting"].startswith("STATICFILES_DIRS")
+    assert f"it hides {shop}/cart/static/css/site.css of cart" in target["reasons"]
+
+
+def test_what_was_collected_too_early_or_never_is_told_with_its_source(shop: Path) -> None:
+    collect(shop, "daemun collect")
+    late, changed, gone = (shop / "cart/static/css" / name for name in ("late.css", "cart.css", "gone.css"))
+    late.write_text("late {}")
+    os.utime(changed, (time.time() + 60, time.time() + 60))
+    (shop / "out/css" / gone.name).write_text("gone {}")
+    said = told("/static/css/late.css", cwd=shop)
+    assert said["answer"]["status"] == 404
+    assert f"it was not collected: {late} of cart has it; run daemun collect" in said["target"]["reasons"]
+    reasons = told("/static/css/cart.css", cwd=shop)["target"]["reasons"]
+    assert f"{changed} has changed since it was collected: run daemun collect" in reasons
+    target = told("/static/css/gone.css", cwd=shop)["target"]
+    assert target["application"] is target["setting"] is target["source"] is None
+    assert any(reason.startswith("no folder of Django's finders has it") for reason in target["reasons"])
+
+
+def test_the_nearest_name_may_lie_in_another_folder_or_have_another_hash(shop: Path) -> None:
+    hashed = collect(shop, "daemun collect")
+    for name, nearest in [
+        ("css/crat.css", "css/cart.css"),
+        ("cart.css", "css/cart.css"),
+        ("css/grid.css", "vendor/grid.css"),
+        ("css/cart.000000000000.css", hashed["css/cart.css"]),
+        ("nothing/like/it.xyz", None),
+    ]:
+        target = told(f"/static/{name}", cwd=shop)["target"]
+        assert (target["path"], target["nearest"]) == (None, nearest), name
 
 
 def test_the_picture_has_eighty_columns_and_no_colour(everything: Path) -> None:

@@ -29,7 +29,24 @@ def test_uploads_into_a_folder_that_was_not_there_at_the_start_are_served(startp
         assert server.get("/media/a.txt").status == 404
         (project / "uploads").mkdir()
         (project / "uploads" / "a.txt").write_text("uploaded")
-        soon(server, "/media/a.txt", "uploaded")
+        # At once: it is the page after the upload that asks.
+        assert server.get("/media/a.txt").text == "uploaded"
+        (project / "uploads" / "b.txt").write_text("another")
+        assert server.get("/media/b.txt").text == "another"
+
+
+def test_the_folder_of_a_first_upload_is_found_by_the_first_who_asks(flask: Path) -> None:
+    names = [f"media{number}" for number in range(12)]
+    routes = "".join(f'[[route]]\npath = "/{name}/*"\nstatic = {{ root = "{name}" }}\n' for name in names)
+    (flask / "daemun.toml").write_text('[server]\nlisten = ["127.0.0.1:0"]\n' + routes)
+    with Server(cwd=flask, listen="") as server:
+        for name in names:
+            # Somebody else has just been told that there is nothing.
+            assert server.get(f"/{name}/other.txt").status == 404
+            (flask / name).mkdir()
+            (flask / name / "a.txt").write_text(name)
+            answer = server.get(f"/{name}/a.txt")
+            assert (answer.status, answer.text) == (200, name)
 
 
 def test_a_folder_that_is_replaced_by_a_release_is_served_anew(flask: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from authority import Authority, openssl
 from gate import Gate
+from hints import pages
 from playwright.sync_api import Page, sync_playwright
 from server import DEADLINE, Server
 
@@ -40,21 +41,7 @@ listen = ["https://127.0.0.1:0"]
 cert = "site.pem"
 key = "site.key"
 
-[app.pages]
-wsgi = "pages:application"
-processes = 1
-threads = 1
-early_hints = "learn"
-
-[[route]]
-path = "/static/*"
-respond = { body = "body { color: rgb(1, 2, 3) }", content_type = "text/css" }
-headers = { set = { "Cache-Control" = "max-age=60" } }
-
-[[route]]
-path = "/*"
-app = "pages"
-"""
+""" + pages("body { color: rgb(1, 2, 3) }", fields='headers = { set = { "Cache-Control" = "max-age=60" } }')
 
 
 @pytest.fixture

@@ -1,21 +1,17 @@
-"""Fault injection: the n-th accept, read, write, open, pipe or fork of a short scenario fails, for every n.
+"""Fault injection: each accept, read, write, open, pipe and fork of front and launcher in a short scenario fails once.
 
-Whatever it was, nobody ends who should not, nothing leaks, and the next request works. The kernel's answers are changed
-by strace, so that every way to make a call is met.
+Whatever it was, nobody ends who should not, nothing leaks, and the next request works.
 """
 
 from __future__ import annotations
 
 import http.client
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from server import DEADLINE, Server, children, eventually, front
+from injection import Fault, descriptors, failing, met, process
+from server import Server, eventually, front
 
 APPLICATION = """\
 def application(environ, start_response):
@@ -67,20 +63,6 @@ REQUESTS: list[tuple[str, bytes | None, bytes]] = [
 MOST = 60
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Calls of a process that fail, and how."""
-
-    role: str
-    calls: str
-    error: str
-
-    @property
-    def name(self) -> str:
-        """What pytest shows."""
-        return f"{self.role} {self.calls.split(',')[0]} {self.error}"
-
-
 FAULTS = [
     Fault("front", "accept4,accept", "EMFILE"),
     Fault("front", "accept4,accept", "ECONNABORTED"),
@@ -97,51 +79,6 @@ FAULTS = [
     Fault("launcher", "recvmsg,read", "ENOMEM"),
     Fault("launcher", "sendmsg,write", "EPIPE"),
 ]
-
-
-def process(server: Server, role: str) -> int:
-    """Give the process with this role."""
-    if role == "front":
-        return front(server)
-    for child in children(server.pid):
-        if f"--role={role}".encode() in Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0"):
-            return child
-    raise AssertionError(f"no {role} below {server.pid}")
-
-
-@contextmanager
-def failing(pid: int, fault: Fault, number: int, log: Path) -> Iterator[None]:
-    """Let the n-th of these calls fail in each thread."""
-    words = ["strace", "-f", "-qq", "-o", str(log), "-p", str(pid), "-e", "signal=none"]
-    # Where a kernel has no such call, strace is asked not to mind.
-    calls = ",".join(f"?{call}" for call in fault.calls.split(","))
-    words += ["-e", f"trace={calls}", "-e", f"inject={calls}:error={fault.error}:when={number}"]
-    tracer = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    try:
-        eventually(lambda: tracer.poll() is not None or all(traced(task, tracer.pid) for task in tasks(pid)), "traced")
-        assert tracer.poll() is None, tracer.stderr.read() if tracer.stderr else ""
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=DEADLINE)
-
-
-def tasks(pid: int) -> list[Path]:
-    """Give the threads of a process."""
-    return list(Path(f"/proc/{pid}/task").iterdir())
-
-
-def traced(task: Path, tracer: int) -> bool:
-    """Whether a thread is traced, or has ended."""
-    try:
-        return f"\nTracerPid:\t{tracer}\n" in (task / "status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def descriptors(pid: int) -> int:
-    """Count the open files of a process."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @pytest.fixture
@@ -190,7 +127,7 @@ def test_whatever_call_fails_the_next_request_works(server: Server, fault: Fault
         works(server)
         assert process(server, fault.role) == whole, f"{fault.role} ended at call {number}:\n{server.errors.text}"
         assert [server.pid, front(server)] == others
-        if "(INJECTED)" not in log.read_text():
+        if not met(log):
             break
     else:
         raise AssertionError(f"still failing at call {MOST}")

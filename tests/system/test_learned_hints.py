@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from gate import Gate
+from hints import pages
 from server import Server, run
 from wire import wire
 
@@ -57,26 +58,7 @@ def application(environ, start_response):
     return [page] if isinstance(page, bytes) else page
 """
 )
-FILE = """\
-[app.pages]
-wsgi = "pages:application"
-processes = 1
-threads = 1
-early_hints = "learn"
-
-[[route]]
-path = "/static/*"
-respond = { body = "a {}", content_type = "text/css" }
-
-[[route]]
-path = "/off/*"
-app = "pages"
-early_hints = "off"
-
-[[route]]
-path = "/*"
-app = "pages"
-"""
+FILE = pages("a {}", routes='[[route]]\npath = "/off/*"\napp = "pages"\nearly_hints = "off"\n')
 NAVIGATION = {"Sec-Fetch-Mode": "navigate"}
 
 

@@ -145,6 +145,24 @@ def test_without_descriptors_accepting_pauses_and_comes_back(tmp_path: Path) -> 
         assert reply.status == 200
 
 
+def test_where_the_spool_takes_no_files_bodies_are_kept_in_memory_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "application.py").write_text(
+        "def application(environ, start_response):\n"
+        "    body = environ['wsgi.input'].read()\n"
+        "    start_response('200 OK', [])\n"
+        "    return [b'%d' % len(body)]\n"
+    )
+    # A folder in which nobody makes files, root included.
+    (tmp_path / "daemun.toml").write_text('[server]\nspool = "/proc/self"\n[app.a]\nwsgi = "application:application"\n')
+    with Server(cwd=tmp_path) as server:
+        server.wait_for(r"no file can be made in /proc/self \(.*\): request bodies .* in memory, 64 MiB .* `spool`")
+        assert server.ask("/", "POST", b"x" * 5_000_000).text == "5000000"
+        assert server.ask("/", "POST", bytes((64 << 20) + 1)).status == 507
+        server.wait_for(r"request bodies have reached 64 MiB, all that is kept in memory where `spool` \(/proc/self\)")
+        # What was refused has given its room back.
+        assert server.ask("/", "POST", bytes(50 << 20)).text == str(50 << 20)
+
+
 def test_a_full_disk_costs_lines_and_no_requests(tmp_path: Path) -> None:
     server_section = 'access_log = "/dev/full"\nhealth = "127.0.0.1:0"'
     with Server(cwd=configured(tmp_path, server_section), listen="") as server:

@@ -113,5 +113,6 @@ def test_a_get_that_eats_up_the_memory_of_two_workers_is_not_sent_to_a_third(lim
     assert limited.get("/eat").status == 502
     told = "by the kernel's OOM killer"
     eventually(lambda: limited.errors.text.count(told) == 2, "two certificates")
+    limited.wait_for(r"OOM killer.*serving GET /eat \(its second worker: it is given up\) for [\d.]+ s")
     assert limited.get("/").status == 200
     assert limited.errors.text.count(told) == 2

@@ -398,3 +398,19 @@ def test_wrong_settings_are_told_with_their_place(tmp_path: Path) -> None:
     assert told.returncode == 2
     for words in ("daemun.toml:2:", "none of `http`, `https`", "has no path", "`round-robin`", "`balance`?"):
         assert words in told.stderr, words
+
+
+def test_a_socket_that_is_not_for_everybody_is_told_with_its_mend(tmp_path: Path) -> None:
+    path = tmp_path / "application.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        path.chmod(0o000)
+        configure(tmp_path, f"http://unix:{path}")
+        with Server(cwd=tmp_path) as server:
+            assert server.get("/").status == 502
+            server.wait_for(
+                rf"cannot connect to http://unix:{path}: Permission denied .*: who connects needs the right to write "
+                r"to the socket and to enter its folder, and we are user \d+, group \d+; have its server make it with "
+                r"mode 0666"
+            )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from gate import Gate
 from load import Load
-from server import BINARY, DEADLINE, Server, alive, children, environment, front
+from server import BINARY, DEADLINE, Server, alive, children, environment, eventually, front
 
 
 @pytest.fixture
@@ -144,3 +144,51 @@ def test_unix_sockets_and_the_pid_file_live_on(flask: Path, program: Path) -> No
         assert server.stop() == 0
         assert not path.exists()
         assert not (flask / "the.pid").exists()
+
+
+PHP = """
+[upstream.php]
+spawn = { command = ["php-cgi"], processes = 2 }
+[[route]]
+path = "*.php"
+upstream = { name = "php", root = "site" }
+"""
+
+
+def test_no_request_fails_while_programs_that_are_upstreams_are_replaced_too(tmp_path: Path, program: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "pid.php").write_text("<?php echo getmypid();")
+    (tmp_path / "site" / "held.php").write_text(
+        "<?php touch('begun'); while (!file_exists('go')) usleep(1000); echo 'whole';"
+    )
+    (tmp_path / "daemun.toml").write_text(PHP)
+    with (
+        Server(cwd=tmp_path, program=program) as server,
+        Load(server.port, "/pid.php", clients=2) as kept,
+        Load(server.port, "/pid.php", clients=2, keep=False) as fresh,
+        ThreadPoolExecutor() as pool,
+    ):
+        first = int(server.get("/pid.php").text)
+        assert first in children(server.pid)
+        held = pool.submit(server.get, "/held.php")
+        eventually((tmp_path / "site" / "begun").exists, "it is asked for")
+        before = children(server.pid)
+        assert command(program, "upgrade", cwd=tmp_path).returncode == 0
+        kept.more(30)
+        fresh.more(30)
+        assert server.get("/pid.php").text != str(first)
+        (tmp_path / "site" / "go").touch()
+        assert held.result(DEADLINE).text == "whole"
+        until_gone(before)
+        second = int(server.get("/pid.php").text)
+        # The new ones are looked after as those before.
+        os.kill(second, signal.SIGKILL)
+        server.wait_for(rf"upstream php: .*php-cgi \(pid {second}\) was killed by signal 9")
+        eventually(lambda: len(php(server)) == 2, "two programs, and none of those before")
+        assert second not in php(server)
+    assert kept.failures == fresh.failures == []
+
+
+def php(server: Server) -> list[int]:
+    """The PHP processes below the supervisor."""
+    return [pid for pid in children(server.pid) if (Path(f"/proc/{pid}/comm").read_text() == "php-cgi\n")]

@@ -103,9 +103,12 @@ class Upstream:
     behaviour: Behaviour = plain
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
+    host: str = "127.0.0.1"
+    port: int = 0
 
     def __enter__(self) -> Upstream:
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self.listener = socket.create_server((self.host, self.port), family=family)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self.open: list[socket.socket] = []

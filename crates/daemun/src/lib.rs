@@ -32,6 +32,7 @@ pub mod listener;
 pub mod monitor;
 pub mod process;
 pub mod proxy;
+pub mod resolver;
 pub mod respond;
 pub mod router;
 pub mod server;

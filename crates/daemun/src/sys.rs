@@ -243,6 +243,16 @@ pub fn prepare(command: &mut Command, setup: ChildSetup) {
     }
 }
 
+/// Number of the system call with which a process has [`barrier_everywhere`] reach it.
+pub const MEMBARRIER: i64 = libc::SYS_membarrier;
+
+/// A memory barrier on every processor that runs a process which has asked for it: what such a process stored before it
+/// is seen after it, and what it loads after it sees what was stored before. False where the kernel has none.
+pub fn barrier_everywhere() -> bool {
+    // SAFETY: touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0) == 0 }
+}
+
 /// Has a child that was prepared end when we do, whatever way that is.
 pub fn end_with_us(command: &mut Command) {
     // SAFETY: the hook makes one system call and touches no memory.
@@ -409,6 +419,14 @@ mod tests {
             )
         };
         assert!(writable.is_err(), "others can only read");
+    }
+
+    #[test]
+    fn a_barrier_reaches_everybody_where_the_kernel_says_so() {
+        // SAFETY: touches no memory of ours.
+        let known = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
+        let has_one = known > 0 && known & i64::from(libc::MEMBARRIER_CMD_GLOBAL_EXPEDITED) != 0;
+        assert_eq!(barrier_everywhere(), has_one);
     }
 
     #[test]

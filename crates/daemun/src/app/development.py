@@ -271,7 +271,7 @@ EDITOR = 10.0
 
 
 def connect_debugger(wish):
-    """Has the debugger that `python -m daemun` was started under take this process over, with its breakpoints set."""
+    """Has the debugger that an editor is with take this process over, with its breakpoints set."""
     if not wish:
         return
     wish = json.loads(wish)
@@ -279,17 +279,62 @@ def connect_debugger(wish):
         # The last place: nothing of the application's is hidden by what lies there.
         sys.path.append(wish["path"])
     try:
-        import debugpy
-
-        # Of the process that was started: the editor knows no other.
-        debugpy.connect((wish["host"], wish["port"]), access_token=wish["token"], parent_session_pid=wish["pid"])
-        given_up = threading.Timer(EDITOR, debugpy.wait_for_client.cancel)
-        given_up.daemon = True
-        given_up.start()
-        debugpy.wait_for_client()
-        given_up.cancel()
+        if "setup" in wish:
+            join_pycharm(wish)
+        else:
+            join_debugpy(wish)
     except Exception as error:  # noqa: BLE001
         sys.stderr.write("daemun: the debugger does not answer, and is left out: " + one_line(error) + "\n")
+
+
+def join_debugpy(wish):
+    # It would say of each worker that frozen modules hide breakpoints: those are Python's own.
+    is_quiet = "PYDEVD_DISABLE_FILE_VALIDATION" in os.environ
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    # The first makes the second known.
+    import debugpy.server
+    import pydevd
+
+    if not is_quiet:
+        del os.environ["PYDEVD_DISABLE_FILE_VALIDATION"]
+    # As `debugpy.connect`, which cannot say who it is to an adapter that listens for editors. Without an editor the
+    # adapter has it go on.
+    settrace(
+        pydevd,
+        host=wish["host"],
+        port=wish["port"],
+        notify_stdin=False,
+        access_token=wish["own_token"],
+        client_access_token=wish["token"],
+        # The process that the editor knows.
+        ppid=wish["pid"],
+        dont_trace_start_patterns=(os.path.dirname(debugpy.__file__),),
+        dont_trace_end_patterns=("debugpy_launcher.py",),
+    )
+
+
+def join_pycharm(wish):
+    import pydevd
+
+    # As in every process that one of the debugger's own starts: it may be given a port of its own.
+    pydevd.SetupHolder.setup = wish["setup"]
+    host, port = pydevd.dispatch()
+    settrace(pydevd, host=host, port=port)
+
+
+def settrace(pydevd, **arguments):
+    """Returns when the editor has set its breakpoints; without the debugger where it lets that wait."""
+
+    def go_on():
+        pydevd.get_global_debugger().ready_to_run = True
+
+    given_up = threading.Timer(EDITOR, go_on)
+    given_up.daemon = True
+    given_up.start()
+    try:
+        pydevd.settrace(suspend=False, patch_multiprocessing=True, **arguments)
+    finally:
+        given_up.cancel()
 
 
 # === What is to be watched, and what a developer should know ===

@@ -129,8 +129,8 @@ impl<Moment: Copy> SlotState<Moment> {
     }
 
     /// One look at a request behind a thread that has fallen silent: asks for it back and, at a later look, takes it.
-    /// True when it is the front's again. `is_visible` says whether a store of that moment has reached every processor;
-    /// that is for workers in plain Python, which have no barrier.
+    /// True when it is the front's again. `is_visible` says whether a barrier on every processor has come after that
+    /// moment; that is for workers in plain Python, which have none of their own.
     pub(super) fn look<B: Byte>(
         &mut self,
         flags: &Flags<'_, B>,

@@ -15,6 +15,7 @@
 mod answer;
 mod broken;
 pub mod collect;
+mod debugger;
 mod exchange;
 mod handler;
 mod handover;
@@ -29,12 +30,13 @@ mod worker;
 mod zygote;
 
 pub use broken::Broken;
+pub use debugger::{Attachable, Debugger};
 pub use handler::{Application, enter_event_loop};
 pub use lane::welcome;
 pub use pool::{Pool, PoolFigures, PoolFlight};
 pub use report::{Admission, Counts, Parting, Reports, WorkerReport};
 pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
-pub use zygote::{DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
+pub use zygote::{DevelopmentTools, DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
 
 /// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its
 /// number is above those that the C libraries keep for themselves.

@@ -27,7 +27,7 @@ use super::report::{Admission, Counts, Parting, Reports, WorkerReport};
 use super::settings::AppSettings;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::spool::Arena;
-use super::worker::{Lane, Outgoing, Worker};
+use super::worker::{self, Lane, Outgoing, Worker};
 use crate::crowd::Waiting;
 use crate::sys::SharedMemory;
 pub use figures::PoolFigures;
@@ -270,8 +270,6 @@ impl Pool {
     fn new_worker(&self, state: &State, by: Admission, hello: Hello, now: Instant) -> Result<Worker, String> {
         let length = (hello.threads.max(1) as usize * LANE_PAGE).next_multiple_of(4096);
         let page = SharedMemory::new("daemun-worker", length, false).map_err(|error| error.to_string())?;
-        // Jitter by the serial, so that workers that started together are not replaced together.
-        let spread = |limit: u64| limit + limit / 10 * (u64::from(by.serial).wrapping_mul(0x9e37_79b9) % 16) / 16;
         Ok(Worker {
             serial: by.serial,
             generation: by.generation,
@@ -282,7 +280,7 @@ impl Pool {
             retiring: false,
             is_reserved: false,
             served: 0,
-            lifetime: state.settings.max_requests.map(spread),
+            lifetime: state.settings.max_requests.map(|limit| worker::spread(limit, by.serial)),
         })
     }
 

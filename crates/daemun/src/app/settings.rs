@@ -74,8 +74,6 @@ pub struct AppSettings {
 pub struct Development {
     /// Whether its pages load themselves anew after a change.
     pub refresh: bool,
-    /// The debugger that workers connect to before they import the application, as `python -m daemun` tells it.
-    pub debugger: Option<String>,
 }
 
 /// One callable of an application.

@@ -277,6 +277,11 @@ class Zygote:
 
     def serve_forks(self):
         """Forks when told; returns in each worker, never in the zygote."""
+        if self.lane is Lane:
+            try:
+                import ctypes  # noqa: F401  (for `join_barriers`: once, for all workers)
+            except ImportError:
+                pass
         gc.collect()
         if hasattr(gc, "freeze"):
             # What is there now is shared by all workers as long as nobody writes to it, the collector included.
@@ -289,7 +294,7 @@ class Zygote:
                 self.hooks.call("before_fork", WorkerInfo(self.orders, serial))
                 flush_output()
                 try:
-                    pid = fork_twice()
+                    pid, gate = fork_twice()
                 except OSError as error:
                     self.say({"event": "fork_failed", "serial": serial, "error": str(error)})
                     continue
@@ -298,6 +303,7 @@ class Zygote:
                     os.close(self.control)
                     return self.become_worker(serial)
                 self.say({"event": "forked", "serial": serial, "pid": pid})
+                open_gate(gate)
             elif order.get("stop"):
                 break
         leave(0)
@@ -398,34 +404,81 @@ def flush_output():
 
 
 def fork_twice():
-    """Forks a grandchild. Returns its pid here and None in the grandchild."""
-    reader, writer = os.pipe()
-    with warnings.catch_warnings():
-        # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
-        if child == 0:
-            try:
-                grandchild = os.fork()
-            except OSError as error:
-                os.write(writer, ("!" + str(error)).encode("utf-8"))
-                os._exit(1)
-            if grandchild:
-                os.write(writer, b"%d" % grandchild)
-                os._exit(0)
-            os.close(reader)
-            os.close(writer)
-            return None
-    os.close(writer)
-    answer = os.read(reader, 4096).decode("utf-8")
-    os.close(reader)
+    """Forks a grandchild. Gives its pid and the gate before which it waits, and (None, None) in the grandchild.
+
+    It goes on when `+` is written to the gate, and leaves when the gate is closed without: a worker that the supervisor
+    has not heard of would belong to nobody.
+    """
+    ends = list(os.pipe())
+    try:
+        ends.extend(os.pipe())
+        told, tell, gate, opener = ends
+        with warnings.catch_warnings():
+            # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+            if child == 0:
+                fork_again(tell)
+                os.close(tell)
+                os.close(opener)
+                ends[:] = told, gate
+                wait_for_gate(gate)
+                return None, None
+        os.close(tell)
+        ends.remove(tell)
+        try:
+            answer = os.read(told, 4096).decode("utf-8")
+        finally:
+            reap(child)
+        if not answer.isdigit():
+            raise OSError(answer.lstrip("!") or "the child died before it could fork")
+        ends.remove(opener)
+        return int(answer), opener
+    finally:
+        for end in ends:
+            os.close(end)
+
+
+def reap(child):
     try:
         os.waitpid(child, 0)
     except ChildProcessError:
         pass  # The application ignores SIGCHLD, so the kernel has reaped it.
-    if not answer.isdigit():
-        raise OSError(answer.lstrip("!") or "the child died before it could fork")
-    return int(answer)
+
+
+def open_gate(gate):
+    try:
+        os.write(gate, b"+")
+    except OSError:
+        pass  # It has died; the supervisor sees that.
+    finally:
+        os.close(gate)
+
+
+def wait_for_gate(gate):
+    is_open = False
+    try:
+        is_open = os.read(gate, 1) == b"+"
+    finally:
+        if not is_open:
+            os._exit(0)
+
+
+def fork_again(tell):
+    """Comes back in the grandchild alone; the child says its pid, or why there is none, and is gone whatever happens."""
+    is_child = True
+    try:
+        try:
+            grandchild = os.fork()
+            is_child = grandchild != 0
+            answer = b"%d" % grandchild
+        except OSError as error:
+            answer = ("!" + str(error)).encode("utf-8")
+        if is_child:
+            os.write(tell, answer)
+    finally:
+        if is_child:
+            os._exit(0)
 
 
 def finish_django():
@@ -800,13 +853,16 @@ def describe_finders():
         if kind.__dict__.keys() & {"find", "list"} and kind.__module__ != finders.__name__:
             others.append(kind.__module__ + "." + kind.__name__)
         elif isinstance(finder, finders.FileSystemFinder):
-            folders.extend((str(prefix), path) for prefix, path in finder.locations)
+            folders.extend((str(prefix), path, None) for prefix, path in finder.locations)
         elif isinstance(finder, finders.AppDirectoriesFinder):
-            storages = [finder.storages[name] for name in finder.apps if name in finder.storages]
-            folders.extend((getattr(storage, "prefix", None) or "", storage.location) for storage in storages)
+            storages = [(name, finder.storages[name]) for name in finder.apps if name in finder.storages]
+            folders.extend((getattr(one, "prefix", None) or "", one.location, name) for name, one in storages)
         else:
             others.append(kind.__module__ + "." + kind.__name__)
-    listed = [{"prefix": prefix, "path": os.path.abspath(str(path))} for prefix, path in folders]
+    listed = [
+        {"prefix": prefix, "path": os.path.abspath(str(path)), "application": application}
+        for prefix, path, application in folders
+    ]
     return {"finders": listed, "other_finders": others}
 
 
@@ -891,6 +947,8 @@ class Worker:
         # Told to end: whoever loses its front from then on does not look for another.
         self.retired = False
         self.lanes = [lane(self, number) for number in range(self.threads)]
+        self.accelerated = lane is not Lane
+        self.membarrier = orders.get("membarrier")
         # One more, on which no request comes: its thread is free when all others are in long calls, and writes the
         # answers that they hold back when the front asks for them.
         self.monitor = Lane(self, self.threads)
@@ -901,6 +959,8 @@ class Worker:
             faulthandler.enable(file=2)  # A crash in C then names the Python line in the log.
         if "random" in sys.modules:
             sys.modules["random"].seed()
+        if not self.accelerated:
+            join_barriers(self.membarrier)
         call_in_forked_children(self.after_fork)
         self.offer_stacks()
         self.hooks.call("worker_started", self.info)
@@ -952,6 +1012,22 @@ class Worker:
     def end_forked_child(self):
         write_log(f"daemun: [{self.name} {os.getpid()}] ended a forked child that came back from the application\n")
         leave(0)
+
+
+def join_barriers(number):
+    """Has the front's memory barriers reach this process: `Lane.start` has none of its own, and Python no way to make
+    one that costs less than the rest of the request. False where the front waits a little instead."""
+    try:
+        import ctypes
+
+        libc = ctypes.CDLL(None)
+    except (ImportError, OSError):
+        return False
+    # The number is that of the front's build; an interpreter of another width has others.
+    if not number or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    register_global_expedited = 4
+    return libc.syscall(ctypes.c_long(number), register_global_expedited, 0, 0) == 0
 
 
 def leave_after(seconds, status):
@@ -1335,7 +1411,11 @@ class Lane:
                 self.flush()
 
     def start(self, request):
-        """Says that the application is being called; False if the request was taken back first."""
+        """Says that the application is being called; False if the request was taken back first.
+
+        The store may still be on its way out of the processor when the load is done. The front sees to it: it stores
+        the other, has a barrier reach this process (`join_barriers`), and looks for this one only then.
+        """
         page = self.page
         if page is None:
             self.send(frame(STARTED, request, b""))

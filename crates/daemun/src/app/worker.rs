@@ -316,3 +316,23 @@ fn flags(page: &SharedMemory, thread: usize, id: u32) -> Option<Flags<'_, Atomic
     let place = thread * LANE_PAGE + id as usize % SLOTS;
     Some(Flags { started: page.byte(place)?, revoked: page.byte(place + SLOTS)? })
 }
+
+/// A number of requests after which the worker with this serial is replaced: up to a tenth more, so that workers that
+/// started together are not replaced together.
+pub(super) fn spread(limit: u64, serial: u32) -> u64 {
+    limit + limit / 10 * (u64::from(serial).wrapping_mul(0x9e37_79b9) % 16) / 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workers_that_start_together_are_not_replaced_together_nor_much_later_than_was_said() {
+        let limits: Vec<u64> = (1..=16).map(|serial| spread(1000, serial)).collect();
+        assert!(limits.iter().all(|limit| (1000..1100).contains(limit)), "{limits:?}");
+        let different: std::collections::BTreeSet<_> = limits.iter().collect();
+        assert_eq!(different.len(), 16, "{limits:?}");
+        assert_eq!(spread(1, 7), 1, "one request is one request");
+    }
+}

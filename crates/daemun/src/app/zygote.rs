@@ -13,7 +13,7 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use super::STACK_SIGNAL;
 use super::settings::{AppSettings, InheritEnv, Preload};
 use crate::process::{self, Account};
-use crate::sys::ChildSetup;
+use crate::sys::{self, ChildSetup};
 
 /// Longest line that a zygote may send: a project with thousands of static folders.
 const MAX_LINE: u64 = 4 * 1024 * 1024;
@@ -31,14 +31,25 @@ pub struct Start<'a> {
     pub socket: &'a Path,
     /// Who to run as; `None`: as we are.
     pub account: Option<&'a Account>,
-    /// What [`DEVELOPMENT`](super::DEVELOPMENT) was written to, and the file that grows when templates are to be read anew.
-    pub development: Option<(&'a Path, &'a Path)>,
+    /// What there is where somebody develops.
+    pub development: Option<DevelopmentTools<'a>>,
     /// The end of a pipe that closes when the supervisor is gone.
     pub lifeline: OwnedFd,
     /// Where workers write the stacks of their threads.
     pub stacks: OwnedFd,
     /// The limit of open files that we were started with.
     pub open_files: Option<u64>,
+}
+
+/// What the development server gives to a zygote and its workers.
+#[derive(Clone, Copy, Serialize)]
+pub struct DevelopmentTools<'a> {
+    /// What [`DEVELOPMENT`](super::DEVELOPMENT) was written to.
+    pub program: &'a Path,
+    /// The file that grows when templates are to be read anew.
+    pub stamp: &'a Path,
+    /// The debugger that workers join before they import the application, in its own words.
+    pub debugger: Option<&'a str>,
 }
 
 /// A running zygote.
@@ -132,7 +143,7 @@ pub struct Ready {
 }
 
 /// What a Django project's settings say about static files and hosts, asked inside the interpreter that runs it.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is the answer to a question of its own")]
 pub struct DjangoInfo {
@@ -179,7 +190,7 @@ pub struct DjangoInfo {
 }
 
 /// Those of whitenoise's settings that say how files are served.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(default)]
 pub struct WhitenoiseSettings {
     /// `WHITENOISE_ROOT`: files that are served at the site's root.
@@ -199,12 +210,14 @@ pub struct WhitenoiseSettings {
 }
 
 /// A folder of static files.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Finder {
     /// What stands before the names in it.
     pub prefix: String,
     /// The folder.
     pub path: String,
+    /// The application that brings it, for instance `django.contrib.admin`; `None` for one of `STATICFILES_DIRS`.
+    pub application: Option<String>,
 }
 
 /// The first line that a zygote reads.
@@ -226,15 +239,15 @@ struct Orders<'a> {
     hooks: Option<&'a Path>,
     accelerator: Option<&'a Path>,
     development: Option<Tools<'a>>,
+    membarrier: i64,
 }
 
 /// What the development server adds.
 #[derive(Serialize)]
 struct Tools<'a> {
-    program: &'a Path,
-    stamp: &'a Path,
+    #[serde(flatten)]
+    tools: DevelopmentTools<'a>,
     refresh: bool,
-    debugger: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -268,12 +281,7 @@ impl Zygote {
         };
         let (reader, mut commands) = UnixStream::from_std(ours)?.into_split();
         let wished = settings.development.as_ref().zip(start.development);
-        let tools = wished.map(|(wished, (program, stamp))| Tools {
-            program,
-            stamp,
-            refresh: wished.refresh,
-            debugger: wished.debugger.as_deref(),
-        });
+        let tools = wished.map(|(wished, tools)| Tools { tools, refresh: wished.refresh });
         let orders = Orders {
             name: &settings.name,
             mounts: settings.mounts.iter().map(|mount| (&*mount.path, &*mount.callable)).collect(),
@@ -295,6 +303,7 @@ impl Zygote {
             hooks: settings.hooks.as_deref(),
             accelerator: start.accelerator.filter(|_| settings.accelerator && settings.development.is_none()),
             development: tools,
+            membarrier: sys::MEMBARRIER,
         };
         write_line(&mut commands, &orders).await?;
         Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))

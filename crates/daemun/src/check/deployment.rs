@@ -1,5 +1,7 @@
 //! Settings of a Django project against how daemun serves it.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::Examination;
@@ -70,11 +72,17 @@ impl Project<'_> {
     fn served(&self) -> impl Iterator<Item = &HostPattern> {
         let ours =
             |route: &&RouteSettings| matches!(&route.handler, HandlerSettings::App(name) if *name == self.app.name);
-        self.configuration.routes.iter().filter(ours).map(|route| &route.rule.host)
+        let hosts = self.configuration.routes.iter().filter(ours).map(|route| &route.rule.host);
+        hosts.map(|host| match host {
+            HostPattern::Any => self.configuration.only_host.as_ref().unwrap_or(host),
+            host => host,
+        })
     }
 
     fn hosts(&self, allowed: &[String], examination: &mut Examination) {
-        for host in self.served() {
+        let mut seen = HashSet::new();
+        // Several routes of a site have the same host.
+        for host in self.served().filter(|host| seen.insert(*host)) {
             let (name, is_allowed) = match host {
                 HostPattern::Any => continue,
                 HostPattern::Exact(name) => (name.clone(), allows(allowed, name)),

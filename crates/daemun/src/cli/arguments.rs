@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use clap::{Args, Parser, Subcommand};
 
 use super::{CheckArguments, CollectArguments, CompletionsArguments, ExplainArguments, HelpArguments, SchemaArguments};
-use crate::config::{DevelopmentWishes, Environment, Wish, Wishes, nearest};
+use crate::config::{Debugging, DevelopmentWishes, Environment, Wish, Wishes, nearest};
 
 /// Web server, WSGI application server and static deployment in one program.
 #[derive(Clone, Debug, Parser)]
@@ -261,6 +261,9 @@ pub struct DevArguments {
     /// Serve https, with a certificate that is made here where the file has no other.
     #[arg(long)]
     pub https: bool,
+    /// Have an editor attach with debugpy, on this port of 127.0.0.1; debugpy must be installed where the application is.
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "5678", value_parser = debugger_port)]
+    pub debugger: Option<u16>,
 }
 
 /// Where `python -m daemun`, started under a debugger, tells which.
@@ -314,7 +317,11 @@ impl DevArguments {
             poll: self.poll,
             reload: !self.no_reload,
             refresh: self.refresh,
-            debugger: environment.variable(DEBUGGER).map(str::to_owned),
+            debugger: match environment.variable(DEBUGGER) {
+                // There can be one only, and this one has begun.
+                Some(wish) => Some(Debugging::Joined(wish.to_owned())),
+                None => self.debugger.map(Debugging::Listening),
+            },
             colours: colours && matches!(self.serve.access_log.as_deref(), None | Some("-")),
         }
     }
@@ -395,6 +402,17 @@ pub(super) fn misspelt(environment: &Environment) -> Vec<String> {
         Some(format!("the environment variable {name} does nothing; did you mean {near}?"))
     };
     unknown.filter_map(told).collect()
+}
+
+/// The port after `--debugger`. What is none may be the target, which the option has taken for itself.
+fn debugger_port(word: &str) -> Result<u16, String> {
+    word.parse().map_err(|_| {
+        if word.parse::<u64>().is_ok() {
+            String::from("a port is a number up to 65535")
+        } else {
+            format!("this is no port; where it is what to serve, write it first: daemun dev {word} --debugger")
+        }
+    })
 }
 
 fn is_yes(value: &str) -> bool {

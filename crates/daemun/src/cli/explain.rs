@@ -80,7 +80,10 @@ impl ExplainArguments {
 
     fn explainer(&self, environment: &Environment) -> Result<Explainer, String> {
         let mut configuration = configure(&self.as_serve(), environment).map_err(|error| error.to_string())?;
-        let unknown = ask_projects(&mut configuration);
+        let has_projects = configuration.apps.iter().any(|app| app.django);
+        // Nobody runs, or it does not tell us: then they are asked.
+        let told = has_projects.then(|| operate::projects(&configuration, environment).unwrap_or_default());
+        let unknown = ask_projects(&mut configuration, told.unwrap_or_default());
         // Only a server that runs has heard of others.
         let running = if configuration.upstreams.is_empty() {
             Err(String::new())

@@ -1,5 +1,6 @@
 //! Commands to a running server.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use super::arguments::{Command, Place, StatusArguments};
 use super::{init, report};
 use crate::config::{self, Configuration, Environment, Wish, Wishes};
 use crate::control::client::{AskError, Conversation};
-use crate::control::message::Status;
+use crate::control::message::{Project, Status};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Command as Wanted};
 
@@ -71,6 +72,8 @@ fn converse(place: &Place, wanted: &Wanted, environment: &Environment) -> Result
                 return Ok(ExitCode::FAILURE);
             }
             Answer::Status(status) => print!("{}", report::text(&status)),
+            // Asked for by `projects` alone.
+            Answer::Projects { .. } => {}
         }
     }
     if *wanted == Wanted::Upgrade {
@@ -149,14 +152,33 @@ fn ask_status(places: &[PathBuf]) -> Result<Status, AskError> {
     Err(AskError::Io(conversation.path().to_path_buf(), std::io::Error::other(reason)))
 }
 
+/// What the projects of the server that runs with this configuration have told of their settings.
+pub(super) fn projects(
+    configuration: &Configuration,
+    environment: &Environment,
+) -> Result<BTreeMap<String, Project>, AskError> {
+    let mut conversation = Conversation::open(&places(configuration, environment))?;
+    conversation.ask(&Wanted::Projects)?;
+    match conversation.hear()? {
+        Some(Answer::Projects { projects }) => Ok(projects),
+        // One of another version.
+        _ => Ok(BTreeMap::new()),
+    }
+}
+
 /// How the server is that runs with this configuration.
 pub(super) fn running(configuration: &Configuration, environment: &Environment) -> Result<Status, AskError> {
+    ask_status(&places(configuration, environment))
+}
+
+/// Where the socket of the server that runs with this configuration may be.
+fn places(configuration: &Configuration, environment: &Environment) -> Vec<PathBuf> {
     let control = environment.variable("DAEMUN_CONTROL").map(|path| environment.absolute(path));
     let mut places: Vec<PathBuf> = control.or_else(|| configuration.server.control.clone()).into_iter().collect();
     if places.is_empty() {
         places = of_key(&configuration.key, environment);
     }
-    ask_status(&places)
+    places
 }
 
 /// Where the server's socket may be.

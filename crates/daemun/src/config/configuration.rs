@@ -13,7 +13,7 @@ use crate::exporter::ExporterSettings;
 use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
 use crate::proxy::ScriptSettings;
-use crate::router::Rule;
+use crate::router::{HostPattern, Rule};
 use crate::static_files::StaticSettings;
 use crate::telemetry::TelemetrySettings;
 use crate::tls::TlsSettings;
@@ -33,6 +33,8 @@ pub struct Configuration {
     pub tls: Vec<TlsSettings>,
     /// All routes, in the order in which they were written.
     pub routes: Vec<RouteSettings>,
+    /// The host that was written for the only site. Its routes answer any host all the same, but visitors use this one.
+    pub only_host: Option<HostPattern>,
     /// What a person at work on the applications wants; `None` where they are only served.
     pub development: Option<DevelopmentSettings>,
     /// The configuration files that were read, main file first; empty when everything was found.
@@ -50,6 +52,17 @@ pub struct Configuration {
 pub struct DevelopmentSettings {
     /// What is loaded anew when it changes; `None` where nothing is.
     pub watch: Option<WatchSettings>,
+    /// What shows the developer the inside of the workers; `None` where nothing does.
+    pub debugger: Option<Debugging>,
+}
+
+/// A debugger that workers join before they import the application.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Debugging {
+    /// The one that this was started under, as `python -m daemun` tells it.
+    Joined(String),
+    /// One of ours, to which an editor attaches on this port.
+    Listening(u16),
 }
 
 /// `[server]`.

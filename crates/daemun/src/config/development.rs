@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acme;
-use super::configuration::{Configuration, DevelopmentSettings};
+use super::configuration::{Configuration, Debugging, DevelopmentSettings};
 use super::environment::Environment;
 use crate::app::{Development, Preload};
 use crate::telemetry::Format;
@@ -32,8 +32,8 @@ pub struct DevelopmentWishes {
     pub refresh: bool,
     /// Whether the access log goes to a terminal that shows colours.
     pub colours: bool,
-    /// A debugger that this was started under.
-    pub debugger: Option<String>,
+    /// What shows the inside of the workers.
+    pub debugger: Option<Debugging>,
 }
 
 /// Turns what would be served into what is developed: one process that nobody hurries, so that a debugger sees every
@@ -53,7 +53,7 @@ pub fn develop(configuration: &mut Configuration, wishes: &DevelopmentWishes, en
         }
     }
     for app in &mut configuration.apps {
-        app.development = Some(Development { refresh: wishes.refresh, debugger: wishes.debugger.clone() });
+        app.development = Some(Development { refresh: wishes.refresh });
         if wishes.debugger.is_some() {
             // It has threads and a connection of its own, which no fork survives.
             app.preload = Preload::Never;
@@ -72,5 +72,6 @@ pub fn develop(configuration: &mut Configuration, wishes: &DevelopmentWishes, en
     folders.dedup();
     let files = configuration.files.clone();
     let watch = WatchSettings { folders, templates: Vec::new(), files, poll: wishes.poll };
-    configuration.development = Some(DevelopmentSettings { watch: wishes.reload.then_some(watch) });
+    configuration.development =
+        Some(DevelopmentSettings { watch: wishes.reload.then_some(watch), debugger: wishes.debugger.clone() });
 }

@@ -15,6 +15,7 @@ use super::target::{Looking, Target};
 use super::wishes::{Wish, Wishes};
 use super::{app, cgi, route, server, site, static_route, tls, units, upstream};
 use crate::listener::{Address, ListenerSettings};
+use crate::router::HostPattern;
 use crate::tls::Source;
 
 pub(super) const FILE: Keys = Keys {
@@ -43,6 +44,8 @@ struct Draft {
     listen_place: Option<Place>,
     /// Whether the default listeners are those of the public web, 80 and 443.
     listens_publicly: bool,
+    /// The host that was written for the only site.
+    only_host: Option<HostPattern>,
     /// Whether `redirect_https` was written.
     says_redirect: bool,
     tls: Vec<tls::Draft>,
@@ -153,6 +156,7 @@ impl Draft {
             listens_secure: false,
             listen_place: None,
             listens_publicly: false,
+            only_host: None,
             says_redirect: false,
             tls: Vec::new(),
             apps: Vec::new(),
@@ -194,7 +198,7 @@ impl Draft {
             }
         }
         if sites == 1 && self.routes.is_empty() {
-            site::widen(&mut site_routes);
+            self.only_host = site::widen(&mut site_routes);
         }
         self.routes.append(&mut site_routes);
         if let Some(section) = Section::merged("[server]", &servers, server::KEYS) {
@@ -325,6 +329,7 @@ impl Draft {
             _ => environment.directory.clone(),
         };
         Ok(Configuration {
+            only_host: self.only_host,
             server: self.server,
             apps,
             upstreams,

@@ -39,7 +39,9 @@ mod upstream;
 mod variables;
 mod wishes;
 
-pub use configuration::{Configuration, DevelopmentSettings, HandlerSettings, RouteSettings, ServerSettings};
+pub use configuration::{
+    Configuration, Debugging, DevelopmentSettings, HandlerSettings, RouteSettings, ServerSettings,
+};
 pub use development::{DevelopmentWishes, develop};
 pub use environment::Environment;
 pub use fault::{ConfigError, ConfigFault, Place};

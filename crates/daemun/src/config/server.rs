@@ -10,6 +10,7 @@ use super::fault::Report;
 use super::section::{Entry, Keys, Section};
 use super::units;
 use crate::connection::Limits;
+use crate::gateway::DEFAULT_SPOOL;
 use crate::listener::{Address, ListenerSettings, Protocol, Role};
 use crate::telemetry::{Format, Level, Sink, TelemetrySettings, Template};
 
@@ -63,8 +64,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         event_loops: environment.cores.max(1),
         user: None,
         group: None,
-        // Not /tmp: it often is memory, and spooled bodies are those that are too large for it.
-        spool: PathBuf::from("/var/tmp"),
+        spool: PathBuf::from(DEFAULT_SPOOL),
         max_spool: 10 << 30,
         max_cgi_processes: 128,
         grace: Duration::from_secs(25),

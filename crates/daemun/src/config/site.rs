@@ -155,14 +155,15 @@ fn all_paths() -> PathPattern {
 }
 
 /// One site, and nothing beside it, answers any host: with nothing to choose from, a name that nobody wrote down is no
-/// mistake of the client. As soon as there are several it is one.
-pub(super) fn widen(drafts: &mut [Draft]) {
+/// mistake of the client. As soon as there are several it is one. Gives the host that was written.
+pub(super) fn widen(drafts: &mut [Draft]) -> Option<HostPattern> {
     // The routes of the first host, which every other host of the site shares.
-    let Some(first) = drafts.first().map(|draft| draft.settings.rule.host.clone()) else { return };
+    let first = drafts.first().map(|draft| draft.settings.rule.host.clone())?;
     if drafts.iter().any(|draft| draft.settings.rule.host == HostPattern::Any) {
-        return;
+        return None;
     }
     for draft in drafts.iter_mut().filter(|draft| draft.settings.rule.host == first) {
         draft.settings.rule.host = HostPattern::Any;
     }
+    Some(first)
 }

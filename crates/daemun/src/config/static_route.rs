@@ -84,6 +84,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<StaticSettings> {
         headers: section.entry("headers").map(|entry| headers(&entry)).unwrap_or_default(),
         max_age: max_age.map(|age| age.as_secs().min(LONGEST_AGE) as u32),
         uploads: boolean("uploads").unwrap_or(false),
+        sources: Vec::new(),
     })
 }
 

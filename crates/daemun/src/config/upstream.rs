@@ -1,5 +1,7 @@
 //! `[upstream.NAME]`: servers that others maintain, and how they are asked.
 
+mod care;
+
 use super::cgi;
 use super::configuration::HandlerSettings;
 use super::fault::{Place, Report};
@@ -7,8 +9,9 @@ use super::route;
 use super::section::{Entry, Keys, Section, list};
 use super::suggest::did_you_mean;
 use crate::proxy::ScriptSettings;
+use crate::resolver::NameServer;
 use crate::upstream::{
-    Address, Balance, ClientTls, HealthSettings, HostField, Scheme, ServerSettings, SpawnSettings, Sticky,
+    Address, Balance, ClientTls, HostField, ResponseBuffering, Scheme, ServerSettings, SpawnSettings, Sticky,
     UpstreamSettings, check_tls, is_token,
 };
 
@@ -32,6 +35,11 @@ pub(super) const KEYS: Keys = Keys {
         "keep_alive",
         "host",
         "rewrite_location",
+        "rewrite_cookies",
+        "response_buffering",
+        "slow",
+        "hedge",
+        "resolver",
         "tls",
         "spawn",
     ],
@@ -41,10 +49,8 @@ const ROUTE: Keys = Keys { known: &["name", "root", "server_root", "split", "ind
 const SPAWN: Keys = Keys { known: &["command", "processes", "env", "directory", "user", "group"], later: &[] };
 const SERVER: Keys = Keys { known: &["url", "weight", "backup", "max_connections"], later: &[] };
 const STICKY: Keys = Keys { known: &["cookie", "key"], later: &[] };
-const HEALTH: Keys =
-    Keys { known: &["path", "host", "status", "body", "interval", "timeout", "unhealthy", "healthy"], later: &[] };
-const RETRIES: Keys = Keys { known: &["max", "budget"], later: &[] };
 const QUEUE: Keys = Keys { known: &["max", "timeout"], later: &[] };
+const BUFFERING: Keys = Keys { known: &["memory", "disk"], later: &[] };
 const KEEP_ALIVE: Keys = Keys { known: &["max", "timeout"], later: &[] };
 const TLS: Keys = Keys { known: &["ca_file", "server_name", "cert", "key", "verify"], later: &[] };
 
@@ -86,15 +92,19 @@ pub(super) fn read(name: &str, section: &Section<'_>, entry: &Entry<'_>) -> Draf
         settings.balance = balance;
     }
     settings.sticky = section.entry("sticky").and_then(|entry| sticky(&entry));
-    settings.health = section.entry("health").and_then(|entry| health(&entry));
-    circuit(section, &mut settings);
+    settings.health = section.entry("health").and_then(|entry| care::health(&entry));
+    care::circuit(section, &mut settings);
     limits(section, &mut settings);
     if let Some(entry) = section.entry("host") {
         settings.host = entry.parse("`client`, `server` or a host", field_value).map_or(HostField::Client, host);
     }
-    if let Some(rewrite) = section.entry("rewrite_location").and_then(|entry| entry.boolean()) {
-        settings.rewrite_location = rewrite;
+    let is_set = |key: &str| section.entry(key).and_then(|entry| entry.boolean()).unwrap_or(false);
+    settings.rewrite_location = is_set("rewrite_location");
+    settings.rewrite_cookies = is_set("rewrite_cookies");
+    if let Some(entry) = section.entry("response_buffering") {
+        settings.response_buffering = buffering(&entry);
     }
+    settings.resolver = section.entry("resolver").and_then(|entry| resolver(&entry, &settings)).unwrap_or_default();
     if let Some(entry) = section.entry("tls") {
         settings.tls = tls(&entry).unwrap_or_default();
     }
@@ -271,6 +281,7 @@ fn spawned(spawn: &SpawnSettings) -> ServerSettings {
         url: format!("spawn:{name}"),
         scheme: Scheme::Fastcgi,
         address: Address::Unix(std::path::PathBuf::new()),
+        follows: None,
         weight: 1,
         backup: false,
         // More would wait behind a process that is busy, where nobody counts them.
@@ -343,56 +354,21 @@ fn sticky(entry: &Entry<'_>) -> Option<Sticky> {
     Some(Sticky { cookie, key })
 }
 
-fn health(entry: &Entry<'_>) -> Option<HealthSettings> {
-    let section = entry.section("`health`", "a table such as { path = \"/healthz\", interval = \"5s\" }", HEALTH)?;
-    let time = |key: &str| section.entry(key).and_then(|entry| entry.positive_duration());
-    let count = |key: &str, default| {
-        section.entry(key).and_then(|entry| entry.whole(1, 1000)).map_or(default, |count| count as u32)
-    };
-    let path = section.entry("path").map_or(Some("/".to_owned()), |entry| {
-        entry.parse("a path such as \"/healthz\"", |path| {
-            let is_path = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-            if is_path { Ok(path.to_owned()) } else { Err(format!("{path:?} is no path")) }
-        })
-    });
-    Some(HealthSettings {
-        path: path?,
-        host: section.entry("host").and_then(|entry| entry.parse("a host", field_value)),
-        status: section.entry("status").and_then(|entry| entry.whole(100, 599)).map(|status| status as u16),
-        body: section.entry("body").and_then(|entry| entry.name()),
-        interval: time("interval").unwrap_or(std::time::Duration::from_secs(5)),
-        timeout: time("timeout").unwrap_or(std::time::Duration::from_secs(2)),
-        unhealthy: count("unhealthy", 3),
-        healthy: count("healthy", 2),
-    })
-}
-
-fn circuit(section: &Section<'_>, settings: &mut UpstreamSettings) {
-    if let Some(failures) = section.entry("failures").and_then(|entry| entry.whole(1, 1000)) {
-        settings.failures = failures as u32;
+/// Reads `response_buffering`: whether, or how far.
+fn buffering(entry: &Entry<'_>) -> Option<ResponseBuffering> {
+    let mut buffering = ResponseBuffering::default();
+    if !entry.is_table() {
+        return entry.boolean().filter(|&is_on| is_on).map(|_| buffering);
     }
-    if let Some(eject) = section.entry("eject").and_then(|entry| entry.positive_duration()) {
-        settings.eject = eject;
+    let section =
+        entry.section("`response_buffering`", "a table such as { memory = \"1MiB\", disk = \"1GiB\" }", BUFFERING)?;
+    if let Some(memory) = section.entry("memory").and_then(|entry| entry.size()) {
+        buffering.memory = memory as usize;
     }
-    if let Some(threshold) = section.entry("panic_threshold").and_then(|entry| entry.whole(0, 100)) {
-        settings.panic_threshold = threshold as u32;
+    if let Some(disk) = section.entry("disk").and_then(|entry| entry.size()) {
+        buffering.disk = disk;
     }
-    if let Some(time) = section.entry("slow_start").and_then(|entry| entry.duration()) {
-        settings.slow_start = time;
-    }
-    let Some(entry) = section.entry("retries") else { return };
-    if entry.is_integer() {
-        settings.retries = entry.whole(0, 10).map_or(settings.retries, |retries| retries as u32);
-    } else if let Some(section) =
-        entry.section("`retries`", "a number or a table such as { max = 1, budget = 10 }", RETRIES)
-    {
-        if let Some(most) = section.entry("max").and_then(|entry| entry.whole(0, 10)) {
-            settings.retries = most as u32;
-        }
-        if let Some(budget) = section.entry("budget").and_then(|entry| entry.whole(0, 100)) {
-            settings.retry_budget = budget as u32;
-        }
-    }
+    Some(buffering)
 }
 
 fn limits(section: &Section<'_>, settings: &mut UpstreamSettings) {
@@ -426,6 +402,23 @@ fn host(text: String) -> HostField {
         "server" => HostField::Server,
         _ => HostField::Fixed(text),
     }
+}
+
+/// Reads `resolver`: a name server or several.
+fn resolver(entry: &Entry<'_>, settings: &UpstreamSettings) -> Option<Vec<NameServer>> {
+    let what = "a name server such as \"127.0.0.1:5353\", or a list of them";
+    let servers: Vec<NameServer> = if entry.is_list() {
+        entry.items(what)?.iter().filter_map(|entry| entry.parse(what, str::parse)).collect()
+    } else {
+        vec![entry.parse(what, str::parse)?]
+    };
+    if servers.is_empty() {
+        entry.expected(what);
+    }
+    if settings.servers.iter().all(|server| server.follows.is_none()) {
+        entry.fault("no server of this upstream is followed by its name, as in \"dns+http://app.internal:8080\"");
+    }
+    Some(servers)
 }
 
 /// Files are read here: the front opens no paths.

@@ -16,6 +16,8 @@ pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
 pub enum Command {
     /// How the server is.
     Status,
+    /// What its projects have told of their settings.
+    Projects,
     /// Configuration and applications anew; only the code of these, where some are named.
     Reload {
         /// Names of applications.
@@ -64,6 +66,20 @@ pub enum Answer {
     },
     /// The answer to [`Command::Status`].
     Status(Box<Status>),
+    /// The answer to [`Command::Projects`].
+    Projects {
+        /// By the application's name; those that are served now.
+        projects: BTreeMap<String, Project>,
+    },
+}
+
+/// What a project's own Python has told of its settings.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Project {
+    /// When its import began, in seconds since 1970.
+    pub read_at: f64,
+    /// What it told then, in its own words.
+    pub settings: serde_json::Value,
 }
 
 /// How a server is.
@@ -190,7 +206,8 @@ pub struct WorkerStatus {
 pub struct ServerStatus {
     /// As it was written.
     pub url: String,
-    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out) or `drained`.
+    /// `up`, `down` (it says so when it is asked), `ejected` (requests have failed), `probing` (one finds out), `drained` or
+    /// `unresolved` (a name that stands for no server).
     pub state: String,
     /// Seconds since it was last heard of, by an answer or by none when there should have been one; missing for never.
     pub age: Option<f64>,

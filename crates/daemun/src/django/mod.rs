@@ -8,12 +8,12 @@ mod whitenoise;
 
 use std::path::Path;
 
-use crate::app::DjangoInfo;
+use crate::app::{DjangoInfo, Finder};
 use crate::codes::Finding;
 use crate::config::{HandlerSettings, RouteSettings};
 use crate::filter::FilterSettings;
 use crate::router::{Conditions, HostPattern, PathPattern, Rule};
-use crate::static_files::{Root, StaticSettings};
+use crate::static_files::{Owner, Root, Source, StaticSettings};
 
 /// What the settings come to.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -130,6 +130,7 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
     let origin = format!("from Django: {}, {}; files of {from}", named("STATIC_URL", url), place(info, "STATIC_URL"));
     let is_collected = from == "STATIC_ROOT";
     let mut settings = files(roots, manifest, is_collected, false);
+    settings.sources = sources(info);
     whitenoise::adopt(info, &mut settings, !is_collected);
     findings.routes.push(route(prefix, origin, settings));
 }
@@ -165,8 +166,20 @@ fn uncollected(info: &DjangoInfo) -> Finding {
 }
 
 fn finder_roots(info: &DjangoInfo) -> Vec<Root> {
+    sources(info).into_iter().map(|source| source.root).collect()
+}
+
+/// The folders that the finders look through, and who brings each.
+fn sources(info: &DjangoInfo) -> Vec<Source> {
     let finders = info.finders.iter().filter(|_| info.staticfiles_installed);
-    finders.map(|finder| Root { path: (&finder.path).into(), prefix: finder.prefix.clone() }).collect()
+    let source = |finder: &Finder| Source {
+        root: Root { path: (&finder.path).into(), prefix: finder.prefix.clone() },
+        owner: match &finder.application {
+            Some(name) => Owner::Application(name.clone()),
+            None => Owner::Setting(format!("STATICFILES_DIRS, {}", place(info, "STATICFILES_DIRS"))),
+        },
+    };
+    finders.map(source).collect()
 }
 
 fn media_route(info: &DjangoInfo, findings: &mut Findings) {
@@ -214,14 +227,17 @@ fn has_files(folder: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::Finder;
 
     fn project() -> DjangoInfo {
         DjangoInfo {
             version: String::from("5.2"),
             static_url: Some(String::from("/static/")),
             staticfiles_installed: true,
-            finders: vec![Finder { prefix: String::new(), path: String::from("/django/admin/static") }],
+            finders: vec![Finder {
+                path: String::from("/django/admin/static"),
+                application: Some(String::from("django.contrib.admin")),
+                ..Finder::default()
+            }],
             settings_file: Some(String::from("/srv/shop/shop/settings.py")),
             lines: [(String::from("STATIC_URL"), 118), (String::from("ALLOWED_HOSTS"), 28)].into(),
             ..DjangoInfo::default()

@@ -1,12 +1,14 @@
 //! What Django's settings add to the routes: asked in the project's own Python, by the program that `serve` starts.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use tokio::runtime::Builder;
 
-use crate::app::{AppSettings, Ready, SHIM, Start, Zygote, ZygoteMessage};
+use crate::app::{AppSettings, DjangoInfo, Ready, SHIM, Start, Zygote, ZygoteMessage};
 use crate::config::Configuration;
+use crate::control::message::Project;
 use crate::django;
 use crate::supervisor::{RuntimeFolder, identity};
 
@@ -14,11 +16,15 @@ use crate::supervisor::{RuntimeFolder, identity};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Adds the routes of every Django project. What could not be found out comes back. A configuration without one starts
-/// nothing.
-pub fn ask(configuration: &mut Configuration) -> Vec<String> {
+/// nothing, and what a server that runs was `told` need not be asked again, as long as the settings are the same.
+pub fn ask(configuration: &mut Configuration, mut told: BTreeMap<String, Project>) -> Vec<String> {
     let mut unknown = Vec::new();
     let projects: Vec<AppSettings> = configuration.apps.iter().filter(|app| app.django).cloned().collect();
     for app in projects {
+        if let Some(info) = told.remove(&app.name).and_then(known) {
+            django::add(&mut configuration.routes, django::examine(&info).routes);
+            continue;
+        }
         let user = configuration.server.user.clone();
         let group = configuration.server.group.clone();
         match ready(&app, user.as_deref(), group.as_deref()) {
@@ -37,6 +43,21 @@ pub fn ask(configuration: &mut Configuration) -> Vec<String> {
         }
     }
     unknown
+}
+
+/// What was told, unless a module has changed since that stands beside the settings: they may be made of several.
+fn known(told: Project) -> Option<DjangoInfo> {
+    let info: DjangoInfo = serde_json::from_value(told.settings).ok()?;
+    let folder = Path::new(info.settings_file.as_ref()?).parent()?;
+    let read_at = UNIX_EPOCH + Duration::try_from_secs_f64(told.read_at).ok()?;
+    for entry in folder.read_dir().ok()? {
+        let entry = entry.ok()?;
+        let is_module = Path::new(&entry.file_name()).extension().is_some_and(|extension| extension == "py");
+        if is_module && std::fs::metadata(entry.path()).and_then(|found| found.modified()).ok()? >= read_at {
+            return None;
+        }
+    }
+    Some(info)
 }
 
 /// Imports the application as its user, and no more: no worker is forked.

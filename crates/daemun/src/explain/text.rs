@@ -121,6 +121,12 @@ fn show_target(page: &mut Page, target: &Told) {
                     if let Some(name) = &trace.application {
                         page.entry("", &format!("of the application {name}"));
                     }
+                    if let Some(place) = &trace.setting {
+                        page.entry("", &format!("of {place}"));
+                    }
+                    if let Some(source) = &trace.source {
+                        page.entry("", &format!("collected from {source}"));
+                    }
                 }
                 None => page.entry("file", "none"),
             }

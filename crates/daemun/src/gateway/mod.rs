@@ -17,4 +17,4 @@ pub use environment::{Forwarding, Script, write_script, write_wsgi};
 pub use find::{FindError, Found, Scripts};
 pub use log_lines::LogLines;
 pub use path_info::{decode, path_info};
-pub use spool::{Spool, SpoolFile, refuse};
+pub use spool::{DEFAULT_SPOOL, Spool, SpoolFile, refuse, takes_files};

@@ -7,18 +7,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::exchange::{Answer, Exchange, Outbound};
-use super::gateway::Gateway;
-use super::http1::Http1;
+use super::ahead::Ahead;
+use super::exchange::{Answer, Outbound};
+use super::hedge::{Hedging, ask, hedged};
 use super::payload::Payload;
 use super::script::{Aim, Choice, Chooser};
 use super::settings::ScriptSettings;
-use super::told::{cookie, rewrite_location, set_cookie};
+use super::told::{cookie, rewrite_cookies, rewrite_location, set_cookie};
 use crate::gateway::{Forwarding, Spool, TrustedProxies};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
-use crate::http::{Request, RequestBody, Status, Timing, Version};
+use crate::http::{Request, RequestBody, Response, ResponseBody, Status, Timing, Version};
 use crate::telemetry::ErrorLogger;
-use crate::upstream::{Balance, Failure, FailureKind, Group, HashKey, NoServer, Place, Wanted};
+use crate::upstream::{Balance, Failure, FailureKind, Group, HashKey, NoServer, Place, ResponseBuffering, Wanted};
 
 /// Seconds after which a client may try again where no server was free.
 const RETRY_AFTER: u32 = 1;
@@ -95,11 +95,11 @@ impl Proxy {
         let queue = gathered.elapsed();
         let mut tried = Vec::new();
         loop {
-            let (server, serving) = (Arc::clone(place.server()), Arc::clone(place.serving()));
+            let serving = Arc::clone(place.serving());
             if let Some(trace) = &trace {
                 trace.note(|steps| {
                     steps.handed = steps.handed.or(Some((gathered + queue).into_std()));
-                    steps.server = Some(server.name().into());
+                    steps.server = Some(place.server().name().into());
                     steps.tries += 1;
                 });
             }
@@ -113,17 +113,33 @@ impl Proxy {
                 params: self.chooser.as_ref().map_or(&[], |chooser| &chooser.settings.params),
                 errors: &self.errors,
             };
-            let exchange: &dyn Exchange = if server.scheme().is_http() { &Http1 } else { &Gateway };
-            let (mut failed, failure) = match exchange.ask(place, outbound, true).await {
-                Ok(Answer::Local { path, query }) => return self.redirect(&request, &path, query.as_deref()),
-                Ok(Answer::Response(mut response)) => {
+            let may_hedge = request.head.method().is_idempotent() && outbound.upgrade.is_none();
+            let hedge = serving.settings.hedge.filter(|_| may_hedge);
+            let asked = match hedge.and_then(|after| Some((after, outbound.payload.again()?))) {
+                None => ask(place, outbound).await,
+                Some((after, payload)) => {
+                    let hedging = Hedging { group: &self.group, wanted, after, payload, tried: &mut tried };
+                    Box::pin(hedged(place, outbound, hedging)).await
+                }
+            };
+            let (mut failed, failure) = match asked {
+                Ok((Answer::Local { path, query }, _)) => return self.redirect(&request, &path, query.as_deref()),
+                Ok((Answer::Response(mut response), server)) => {
+                    if let Some(trace) = &trace {
+                        // Another than was asked first may have been quicker.
+                        trace.note(|steps| steps.server = Some(server.name().into()));
+                    }
                     let scheme = Forwarding::of(&request, &self.trusted).scheme;
                     if serving.settings.rewrite_location {
                         rewrite_location(&mut response.fields, &server, &request, scheme);
                     }
+                    if serving.settings.rewrite_cookies {
+                        rewrite_cookies(&mut response.fields, &server, &request);
+                    }
                     if let Some(cookie) = self.group.cookie(&serving, &server, wanted.cookie) {
                         set_cookie(&mut response.fields, &cookie, scheme);
                     }
+                    self.buffer(&mut response, serving.settings.response_buffering);
                     response.timing = Timing { queue: Some(queue), application: Some(begun.elapsed()) };
                     return Ok(Outcome::Response(response));
                 }
@@ -138,6 +154,17 @@ impl Proxy {
                 &mut tried,
                 &Retrying { request: &request, payload: &payload, wanted, due },
             )?;
+        }
+    }
+
+    /// Has an answer read ahead of its client, unless its server says that it is not to be.
+    fn buffer(&self, response: &mut Response, buffering: Option<ResponseBuffering>) {
+        let Some(buffering) = buffering.filter(|_| matches!(response.body, ResponseBody::Stream(_))) else { return };
+        if response.fields.get("x-accel-buffering").is_some_and(|said| said.eq_ignore_ascii_case(b"no")) {
+            return;
+        }
+        if let ResponseBody::Stream(body) = std::mem::replace(&mut response.body, ResponseBody::Empty) {
+            response.body = ResponseBody::Stream(Box::pin(Ahead::new(body, buffering, &self.spool)));
         }
     }
 

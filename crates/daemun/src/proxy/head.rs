@@ -31,6 +31,16 @@ const LEFT_OUT: [&[u8]; 19] = [
     b"x-request-id",
 ];
 
+/// What the server is to be called.
+pub(super) fn host<'a>(place: &'a Place, outbound: &Outbound<'a>) -> &'a str {
+    let head = &outbound.request.head;
+    match &place.serving().settings.host {
+        HostField::Client if !head.authority().is_empty() => head.authority(),
+        HostField::Client | HostField::Server => place.server().authority(),
+        HostField::Fixed(host) => host,
+    }
+}
+
 /// Appends the head of a request.
 pub(super) fn write(out: &mut BytesMut, place: &Place, outbound: &Outbound<'_>) {
     let head = &outbound.request.head;
@@ -42,12 +52,22 @@ pub(super) fn write(out: &mut BytesMut, place: &Place, outbound: &Outbound<'_>) 
         out.put_slice(query);
     }
     out.put_slice(b" HTTP/1.1\r\n");
-    let host = match &place.serving().settings.host {
-        HostField::Client if !head.authority().is_empty() => head.authority(),
-        HostField::Client | HostField::Server => place.server().authority(),
-        HostField::Fixed(host) => host,
-    };
-    field(out, b"Host", host.as_bytes());
+    field(out, b"Host", host(place, outbound).as_bytes());
+    fields(outbound, |name, value| field(out, name, value));
+    if outbound.payload.length().is_none() {
+        field(out, b"Transfer-Encoding", b"chunked");
+    }
+    if let Some(protocol) = outbound.upgrade {
+        field(out, b"Upgrade", protocol);
+        field(out, b"Connection", b"Upgrade");
+    }
+    out.put_slice(b"\r\n");
+}
+
+/// Tells the fields that every version of the protocol has: those of the client that are not of its connection, and what
+/// we say of it and of the body's length.
+pub(super) fn fields(outbound: &Outbound<'_>, mut tell: impl FnMut(&[u8], &[u8])) {
+    let head = &outbound.request.head;
     let named: Vec<&[u8]> = head
         .field_values("connection")
         .flat_map(|value| value.split(|&byte| byte == b','))
@@ -57,31 +77,26 @@ pub(super) fn write(out: &mut BytesMut, place: &Place, outbound: &Outbound<'_>) 
         let is = |other: &&[u8]| name.eq_ignore_ascii_case(other);
         // A name with an underscore would pass for its dashed twin where it becomes a variable (CVE-2015-0219).
         if !LEFT_OUT.iter().any(is) && !named.iter().any(is) && !name.contains(&b'_') {
-            field(out, name, value);
+            tell(name, value);
         }
     }
     let Forwarding { client, scheme, host } = Forwarding::of(outbound.request, outbound.trusted);
-    field(out, b"X-Forwarded-For", &client);
-    field(out, b"X-Forwarded-Proto", scheme.as_str().as_bytes());
-    field(out, b"X-Forwarded-Host", host);
+    tell(b"X-Forwarded-For", &client);
+    tell(b"X-Forwarded-Proto", scheme.as_str().as_bytes());
+    tell(b"X-Forwarded-Host", host);
     let id = &outbound.request.notes.id;
     if *id != RequestId::None {
         let mut text = Vec::with_capacity(32);
         id.push(&mut text);
-        field(out, b"X-Request-ID", &text);
+        tell(b"X-Request-ID", &text);
     }
     match outbound.payload.length() {
         Some(0) if matches!(head.method(), Method::Get | Method::Head | Method::Options | Method::Trace) => {}
         // A method that usually has a body says that there is none (RFC 9110, section 8.6).
         Some(0) if head.field("content-length").is_none() && head.method() != Method::Post => {}
-        Some(length) => field(out, b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
-        None => field(out, b"Transfer-Encoding", b"chunked"),
+        Some(length) => tell(b"Content-Length", itoa::Buffer::new().format(length).as_bytes()),
+        None => {}
     }
-    if let Some(protocol) = outbound.upgrade {
-        field(out, b"Upgrade", protocol);
-        field(out, b"Connection", b"Upgrade");
-    }
-    out.put_slice(b"\r\n");
 }
 
 fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {

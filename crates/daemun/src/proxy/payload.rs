@@ -112,6 +112,16 @@ impl Payload {
         !matches!(self, Self::Stream(None))
     }
 
+    /// The same body once more, where it is at hand as often as it is wanted.
+    pub(super) fn again(&self) -> Option<Self> {
+        match self {
+            Self::None => Some(Self::None),
+            Self::Memory(bytes) => Some(Self::Memory(bytes.clone())),
+            Self::File(file) => Some(Self::File(Arc::clone(file))),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// The body for one try.
     pub(super) fn upload(&mut self, framing: Framing) -> io::Result<Upload> {
         let source = match self {
@@ -202,7 +212,8 @@ impl Source {
     }
 }
 
-fn read(file: &OwnedFd, at: u64, length: usize) -> io::Result<Bytes> {
+/// Bytes of a file from `at` on.
+pub(super) fn read(file: &OwnedFd, at: u64, length: usize) -> io::Result<Bytes> {
     let mut buffer = vec![0; length];
     let mut filled = 0;
     while filled < length {

@@ -4,6 +4,7 @@ mod challenges;
 mod development;
 mod handlers;
 mod https;
+mod late;
 mod listening;
 mod sight;
 mod upstreams;
@@ -39,6 +40,7 @@ use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use crate::transformer;
 use challenges::Tokens;
+use late::Lookout;
 use listening::Listening;
 use sight::{Aside, Sight};
 use upstreams::Upstreams;
@@ -137,6 +139,7 @@ struct Front {
     upstreams: Upstreams,
     listening: Listening,
     sight: Arc<Sight>,
+    lookout: Arc<Lookout>,
     aside: Aside,
     /// What https listeners show.
     certificates: Arc<ArcSwap<Certificates>>,
@@ -201,6 +204,7 @@ impl Front {
         let context = Arc::new(Context::new(Arc::new(handlers::NotYet), limits, access, errors));
         let launcher = Client::new(event_loops[0].clone());
         let transformers = transformer::Client::new(event_loops[0].clone());
+        let lookout = Lookout::new(questions.clone());
         let sight = Sight::new(Arc::clone(&context), questions);
         let aside = Aside::new(&sight, &plan.token, &context.errors, &certificates);
         let mut front = Self {
@@ -212,6 +216,7 @@ impl Front {
             upstreams: Upstreams::default(),
             listening,
             sight,
+            lookout,
             aside,
             certificates,
             challenges: Tokens::default(),
@@ -231,7 +236,12 @@ impl Front {
     fn prepare(&mut self, plan: Plan, descriptors: Vec<OwnedFd>) -> io::Result<()> {
         let mut descriptors = descriptors.into_iter().skip(2);
         let mut next = || descriptors.next().ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof));
-        let spool = Arc::new(Spool::new(next()?, plan.configuration.server.max_spool));
+        let server = &plan.configuration.server;
+        let (spool, warning) = Spool::new(next()?, server.spool.clone(), server.max_spool);
+        if let Some(warning) = warning {
+            self.context.errors.warning(format_args!("{warning}"));
+        }
+        let spool = Arc::new(spool);
         let mut sockets = Vec::new();
         for (_, _, count) in &plan.listeners {
             sockets.push((0..*count).map(|_| next()).collect::<io::Result<Vec<_>>>()?);
@@ -245,8 +255,9 @@ impl Front {
         let watching = (&self.event_loops[0], &self.context.errors);
         let groups = self.upstreams.prepare(&plan.configuration.upstreams, watching)?;
         let (kept, errors) = (&self.kept, &self.context.errors);
-        let (launcher, transformers) = (&self.launcher, &self.transformers);
-        let means = handlers::Means { pools, groups, spool, kept, errors, launcher, transformers };
+        let (launcher, transformers, lookout) = (&self.launcher, &self.transformers, &self.lookout);
+        let late = &plan.late;
+        let means = handlers::Means { pools, groups, spool, kept, errors, launcher, transformers, late, lookout };
         let handler = handlers::build(&plan.configuration, descriptors, &means)?;
         let handler = handlers::behind_https(handler, &plan, (&self.certificates, &self.challenges));
         let handler = match &plan.configuration.development {
@@ -315,12 +326,13 @@ impl Front {
                 self.switch(&generations);
                 return supervisor.send(&FromFront::Serving, &[]).await.is_err();
             }
-            ToFront::DrainServer(upstream, server) => {
-                if self.upstreams.drain(&upstream, &server) > 0 {
+            ToFront::DrainServer(number, upstream, server) => {
+                let (meant, all) = self.upstreams.drain(&upstream, &server);
+                for url in &meant {
                     let errors = &self.context.errors;
-                    errors
-                        .warning(format_args!("upstream {upstream}: {server} gets nothing new until the next reload"));
+                    errors.warning(format_args!("upstream {upstream}: {url} gets nothing new until the next reload"));
                 }
+                return supervisor.send(&FromFront::Drained(number, meant, all), &[]).await.is_err();
             }
             ToFront::AskForClose => self.context.drain.advance(Phase::AskingForClose),
             ToFront::Report(number) => {
@@ -328,6 +340,7 @@ impl Front {
                 return supervisor.send(&FromFront::Report(number, report), &[]).await.is_err();
             }
             ToFront::Status(number, status) => self.sight.told(number, *status),
+            ToFront::Folders(number, paths) => self.lookout.told(number, paths.into_iter().zip(descriptors).collect()),
             ToFront::Stack(number, stack) => self.sight.told_stack(number, stack),
             ToFront::Certificates(materials) => self.show(&materials),
             ToFront::Challenges(number, tokens) => {

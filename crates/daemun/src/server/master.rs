@@ -16,6 +16,7 @@ mod collecting;
 mod controlling;
 mod death;
 mod developing;
+mod draining;
 mod events;
 mod launching;
 mod lines;
@@ -38,13 +39,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
 use tokio::sync::mpsc;
 
 use super::plan::{FromFront, ToFront};
-use crate::app::{ACCELERATOR, AppSettings, SHIM, Zygote};
+use crate::app::{ACCELERATOR, AppSettings, DjangoInfo, SHIM, Zygote};
 use crate::config::Configuration;
 use crate::listener::{Bound, Handed};
 use crate::process::{self, Account, Channel};
@@ -181,6 +182,8 @@ struct App {
     stacks: Stacks,
     /// Implementation and version of its Python, once it has said so.
     python: String,
+    /// What its Django settings say that are served, and when their import began.
+    django: Option<(SystemTime, DjangoInfo)>,
     /// How many workers there should be now.
     wanted: u32,
     generation: u64,
@@ -295,7 +298,10 @@ impl Master {
     async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> ExitCode {
         self.watch_sources();
         let mut stop = match self.collect(&mut events).await {
-            Ok(()) => self.begin_first().await,
+            Ok(()) => match self.start_debugger().await {
+                Ok(()) => self.begin_first().await,
+                Err(error) => self.start_failed(&error),
+            },
             Err(NotCollected::Stopped) => true,
             Err(NotCollected::Failed(error)) => {
                 self.exit = lines::fail(&error);
@@ -320,6 +326,7 @@ impl Master {
         match event {
             Event::Reload => self.reload().await,
             Event::Sources(notice) => self.sources_changed(notice).await,
+            Event::DebuggerEnded => return self.debugger_ended().await,
             Event::Release => self.release().await,
             Event::Reopen => self.reopen_logs().await,
             Event::Stop { at_once } => return self.stop(at_once).await,
@@ -410,6 +417,7 @@ impl Master {
             .chain(workers)
             .chain(zygotes)
             .chain(changing)
+            .chain(self.developing.pids())
             .chain([self.front.pid])
         {
             // Those that have ended already are not ours to signal any more: the kernel says so.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::app::{Admission, Broken, PoolFigures, WorkerReport};
 use crate::config::{Configuration, HandlerSettings};
 use crate::control::message::{ServerStatus, Status, Traffic};
+use crate::gateway::{DEFAULT_SPOOL, takes_files};
 use crate::listener::{Address, Bound, ListenerSettings};
-use crate::static_files::StaticSettings;
+use crate::static_files::{Root, StaticSettings};
 use crate::tls::Material;
 
 /// The supervisor's word.
@@ -33,8 +34,8 @@ pub(super) enum ToFront {
     Retire(String, u32),
     /// Say which workers of this application have had nothing to do for this long.
     WhoIsIdle(String, std::time::Duration),
-    /// Send nothing new to this server of this upstream.
-    DrainServer(String, String),
+    /// Send nothing new to this server of this upstream; the number comes back.
+    DrainServer(u64, String, String),
     /// Ask clients for close, but go on accepting.
     AskForClose,
     /// Stop accepting, finish what is in flight, retire the workers, end.
@@ -47,6 +48,8 @@ pub(super) enum ToFront {
     Status(u64, Box<Status>),
     /// The answer to [`FromFront::StackWanted`]; nothing where the worker did not say.
     Stack(u64, Option<String>),
+    /// The answer to [`FromFront::FoldersWanted`]: those that are there. Their descriptors come along.
+    Folders(u64, Vec<PathBuf>),
     /// Tell what was counted; the number comes back.
     Report(u64),
     /// Show these from now on.
@@ -79,8 +82,12 @@ pub(super) enum FromFront {
         /// Its thread.
         thread: u16,
     },
+    /// Are these folders of static routes there by now? The number comes back.
+    FoldersWanted(u64, Vec<PathBuf>),
     /// The answer to [`ToFront::Report`].
     Report(u64, Box<FrontReport>),
+    /// Servers that get nothing new, and all that there are: the answer to [`ToFront::DrainServer`].
+    Drained(u64, Vec<String>, Vec<String>),
     /// News of an application's worker.
     Worker(String, WorkerReport),
 }
@@ -106,6 +113,8 @@ pub(super) struct Plan {
     pub(super) token: String,
     /// Certificates and keys of the https listeners.
     pub(super) certificates: Vec<Material>,
+    /// The roots of static routes, by their number, that have none: not one of them was there.
+    pub(super) late: BTreeMap<usize, Vec<Root>>,
 }
 
 /// A plan with its descriptors.
@@ -130,6 +139,7 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let mut add = |descriptor: BorrowedFd<'_>| descriptor.try_clone_to_owned().map(|owned| descriptors.push(owned));
     add(openings.access_log)?;
     add(openings.error_log)?;
+    choose_spool(&mut configuration.server.spool);
     let spool = open_folder(&configuration.server.spool).map_err(|error| {
         std::io::Error::new(error.kind(), format!("spool {}: {error}", configuration.server.spool.display()))
     })?;
@@ -143,9 +153,16 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     for app in &mut configuration.apps {
         descriptors.extend(open_sent(&mut app.sendfile));
     }
-    for route in &mut configuration.routes {
+    let mut late = BTreeMap::new();
+    for (number, route) in configuration.routes.iter_mut().enumerate() {
         match &mut route.handler {
-            HandlerSettings::Static(settings) => descriptors.extend(open_roots(settings)),
+            HandlerSettings::Static(settings) => {
+                let roots = settings.roots.clone();
+                descriptors.extend(open_roots(settings));
+                if settings.roots.is_empty() && !roots.is_empty() {
+                    late.insert(number, roots);
+                }
+            }
             HandlerSettings::Cgi(settings) => {
                 if let Some(root) = settings.script_root() {
                     descriptors.push(open_folder(root).map_err(|error| {
@@ -174,7 +191,17 @@ pub(super) fn pack(mut configuration: Configuration, openings: &Openings<'_>) ->
     let listeners =
         listeners.map(|bound| (bound.settings.clone(), bound.address.clone(), bound.sockets.len())).collect();
     let (token, certificates) = (openings.token.to_owned(), openings.certificates.clone());
-    Ok(Packed { plan: Plan { configuration, listeners, token, certificates }, descriptors })
+    Ok(Packed { plan: Plan { configuration, listeners, token, certificates, late }, descriptors })
+}
+
+/// Where nobody has named another folder and this one takes no files, as in a container whose root cannot be written, the
+/// first that does, and else one that is always there: the front then says what it does instead.
+fn choose_spool(spool: &mut PathBuf) {
+    if *spool == Path::new(DEFAULT_SPOOL) && !takes_files(spool) {
+        let others = ["/tmp", "/dev/shm"].map(Path::new);
+        let found = others.into_iter().find(|path| takes_files(path));
+        *spool = found.or(Some(&**spool).filter(|path| path.is_dir())).unwrap_or(Path::new("/")).to_path_buf();
+    }
 }
 
 /// Folders that files are sent from for a program; those that are not there are left out.
@@ -197,6 +224,6 @@ fn open_roots(settings: &mut StaticSettings) -> Vec<OwnedFd> {
 }
 
 /// Opens a folder for looking names up below it. Not readable itself: the front never lists it through this.
-pub(super) fn open_folder(path: &std::path::Path) -> std::io::Result<OwnedFd> {
+pub(super) fn open_folder(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
 }

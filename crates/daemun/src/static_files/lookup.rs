@@ -188,6 +188,34 @@ impl Lookup {
         steps
     }
 
+    /// The plain name of one that the manifest hashes. Reads the manifest: for questions, not for requests.
+    pub(super) fn plain_name(&self, hashed: &[u8]) -> Option<Vec<u8>> {
+        let Ok(Below::File(file, _)) = self.roots.first()?.tree.open(manifest::NAME.as_bytes()) else { return None };
+        let mut bytes = Vec::new();
+        file.take(manifest::LONGEST).read_to_end(&mut bytes).ok()?;
+        manifest::plain_name(&bytes, hashed)
+    }
+
+    /// The names that stand in the folder `own` of any root; those of folders end with a slash.
+    pub(super) fn names(&self, own: &[u8]) -> Vec<Vec<u8>> {
+        let mut names = Vec::new();
+        for root in &self.roots {
+            let Some(listing) = self.list_in(root, own).ok().flatten() else { continue };
+            let slash = |is_folder: bool| if is_folder { &b"/"[..] } else { b"" };
+            names.extend(listing.entries.iter().map(|one| [&one.name, slash(one.size.is_none())].concat()));
+        }
+        // A prefix of a root is a folder that none of them has.
+        let prefixes = self.roots.iter().filter_map(|root| {
+            let rest = root.prefix.strip_prefix(own)?;
+            let first = rest.split(|&byte| byte == b'/').next().filter(|first| !first.is_empty())?;
+            Some([first, b"/"].concat())
+        });
+        names.extend(prefixes);
+        names.sort();
+        names.dedup();
+        names
+    }
+
     /// The file that answers for a folder.
     fn index_of(&self, root: &RootTree, own: &[u8], folder: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
         for index in &self.index {
@@ -212,19 +240,23 @@ impl Lookup {
     /// What stands in the folder that `own` names: of the first root that has it.
     pub(super) fn list(&self, own: &[u8]) -> Result<Option<Listing>, LookupError> {
         for root in &self.roots {
-            let Some(folder) = root.below(own) else { continue };
-            let folder = folder.strip_suffix(b"/").unwrap_or(folder);
-            let is_hidden = |name: &[u8]| {
-                let below = if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() };
-                name::is_denied(&[own, name].concat(), &self.allow_names, self.refuse_sources)
-                    || self.is_script(root, &below)
-            };
-            let listing = listing::read(&root.tree, folder, is_hidden).map_err(|errno| root.failed(folder, errno))?;
+            let listing = self.list_in(root, own)?;
             if listing.is_some() {
                 return Ok(listing);
             }
         }
         Ok(None)
+    }
+
+    fn list_in(&self, root: &RootTree, own: &[u8]) -> Result<Option<Listing>, LookupError> {
+        let Some(folder) = root.below(own) else { return Ok(None) };
+        let folder = folder.strip_suffix(b"/").unwrap_or(folder);
+        let is_hidden = |name: &[u8]| {
+            let below = if folder.is_empty() { name.to_vec() } else { [folder, b"/", name].concat() };
+            name::is_denied(&[own, name].concat(), &self.allow_names, self.refuse_sources)
+                || self.is_script(root, &below)
+        };
+        listing::read(&root.tree, folder, is_hidden).map_err(|errno| root.failed(folder, errno))
     }
 
     /// Whether what stands under `name` in this root belongs to a CGI route.

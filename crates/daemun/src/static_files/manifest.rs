@@ -56,6 +56,13 @@ impl Manifest {
     }
 }
 
+/// The plain name of a hashed one, as the manifest in these bytes has it: for questions, not for requests.
+pub(super) fn plain_name(bytes: &[u8], hashed: &[u8]) -> Option<Vec<u8>> {
+    let written: Written = serde_json::from_slice(bytes).ok()?;
+    let plain = written.paths.into_iter().find(|(plain, name)| plain != name && name.as_bytes() == hashed);
+    plain.map(|(plain, _)| plain.into_bytes())
+}
+
 #[derive(Deserialize)]
 struct Written {
     paths: HashMap<String, String>,
@@ -74,6 +81,8 @@ mod tests {
         assert!(manifest.is_hashed(b"a.55e7cbb9ba48.css"));
         assert!(!manifest.is_hashed(b"a.css"));
         assert!(!manifest.is_hashed(b"same.txt"));
+        assert_eq!(plain_name(json, b"a.55e7cbb9ba48.css").as_deref(), Some(&b"a.css"[..]));
+        assert_eq!(plain_name(json, b"same.txt"), None);
     }
 
     #[test]

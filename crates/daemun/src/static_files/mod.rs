@@ -29,6 +29,7 @@ mod lookup;
 mod manifest;
 mod multipart;
 mod name;
+mod origin;
 mod range;
 mod send;
 mod settings;
@@ -53,7 +54,7 @@ use crate::http::{Method, Request, Status};
 
 pub use manifest::ManifestError;
 pub use send::{SendFiles, SendRoots};
-pub use settings::{Barred, Missing, Root, StaticSettings};
+pub use settings::{Barred, Missing, Owner, Root, Source, StaticSettings};
 pub use trace::Trace;
 
 /// The handler of a static route.
@@ -67,6 +68,8 @@ pub struct StaticFiles {
     is_next_on_missing: bool,
     /// Whether a script may stand in for a name: one that `index` or `missing` names.
     hands_on: bool,
+    /// Whose the files are; for [`trace`] alone.
+    sources: Vec<Source>,
 }
 
 /// Other folders were opened than the settings have roots.
@@ -95,6 +98,7 @@ impl StaticFiles {
             other,
             is_next_on_missing: settings.missing == Missing::Next,
             hands_on: hands_on(&settings),
+            sources: settings.sources.clone(),
             lookup: Arc::new(Lookup::new(settings, folders)),
         })
     }

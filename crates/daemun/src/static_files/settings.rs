@@ -42,6 +42,27 @@ pub struct StaticSettings {
     /// Whether the files come from visitors: pages and images that a browser would run scripts of get an origin of
     /// their own.
     pub uploads: bool,
+    /// Where the files of a Django project come from, in the order in which its finders look: the roots themselves, or
+    /// what was collected to them. Nothing is served by it: it lets `explain` say whose a file is.
+    pub sources: Vec<Source>,
+}
+
+/// A folder that Django's finders look through.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Source {
+    /// The folder, and what stands before the names in it.
+    pub root: Root,
+    /// Who brings it.
+    pub owner: Owner,
+}
+
+/// Who brings a folder of static files.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum Owner {
+    /// An application, by its whole name: `django.contrib.admin`.
+    Application(String),
+    /// A setting, with its line where that is known: `STATICFILES_DIRS, settings.py:120`.
+    Setting(String),
 }
 
 /// Scripts of a CGI route that lie below a root.

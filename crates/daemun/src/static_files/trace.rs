@@ -11,11 +11,15 @@ use super::cache::Sought;
 use super::coding::Coding;
 use super::conditional::Conditions;
 use super::entry::{Entry, Keeping};
-use super::{StaticFiles, name};
+use super::settings::{Owner, Source};
+use super::{StaticFiles, name, origin};
 use crate::http::Request;
 
 /// Names that differ in more than a third of their letters are not what was meant.
 const NEAR: usize = 3;
+
+/// Files that are looked through for a name that its own folder has nothing like.
+const WALKED: usize = 20_000;
 
 /// What a name leads to.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
@@ -32,8 +36,12 @@ pub struct Trace {
     pub reasons: Vec<String>,
     /// The nearest name, where nothing has this one.
     pub nearest: Option<String>,
-    /// The application whose folder of static files the file lies in, where the folder is called as Django has it.
+    /// The application of a Django project that brings the file: `django.contrib.admin`.
     pub application: Option<String>,
+    /// The setting that brings it, where it is no application: `STATICFILES_DIRS, settings.py:120`.
+    pub setting: Option<String>,
+    /// The file that it was collected from.
+    pub source: Option<String>,
 }
 
 /// A place that was looked at.
@@ -75,7 +83,7 @@ impl StaticFiles {
                 Ok(Sought::File(entry)) => {
                     tell(entry, request, trace);
                     trace.path = Some(shown(&path));
-                    trace.application = application(&root);
+                    self.tell_whose(&root, &path, own, trace);
                     trace.root = Some(shown(&root));
                     "a file"
                 }
@@ -100,25 +108,137 @@ impl StaticFiles {
             trace.looked_at.push(Place { path: shown(&path), found: found.to_owned() });
         }
         if trace.path.is_none() && trace.looked_at.iter().all(|place| place.found == NOTHING) {
+            self.tell_what_is_not_collected(own, trace);
             trace.nearest = self.nearest(own);
         }
     }
 
-    /// The name in the same folder that is most like this one.
+    /// Who brings a file, and from where it was collected.
+    fn tell_whose(&self, root: &Path, path: &Path, own: &[u8], trace: &mut Trace) {
+        if self.sources.is_empty() {
+            return;
+        }
+        let name = path.strip_prefix(root).map_or(own, |below| below.as_os_str().as_bytes());
+        if let Some(owner) = origin::owner(&self.sources, root, own) {
+            trace.bring(owner);
+            let hidden = origin::find(&self.sources, own).into_iter().filter(|other| other.path != path);
+            trace.reasons.extend(hidden.map(|other| hides(&other)));
+            return;
+        }
+        let mut found = origin::find_collected(&self.sources, name, |name| self.lookup.plain_name(name)).into_iter();
+        let Some(source) = found.next() else {
+            let why = "no folder of Django's finders has it: its source is gone, or it was never collected from one";
+            trace.reasons.push(why.to_owned());
+            return;
+        };
+        trace.bring(source.owner);
+        trace.source = Some(shown(&source.path));
+        if source.is_of_old {
+            trace
+                .reasons
+                .push("its hash is not the manifest's: it was collected earlier and is kept for a while".into());
+        } else if is_older(path, &source.path) {
+            let why = format!("{} has changed since it was collected: run daemun collect", shown(&source.path));
+            trace.reasons.push(why);
+        }
+        trace.reasons.extend(found.map(|other| hides(&other)));
+    }
+
+    /// What a finder has for a name that the folder of collected files has not.
+    fn tell_what_is_not_collected(&self, own: &[u8], trace: &mut Trace) {
+        let is_collected = |source: &Source| trace.looked_at.iter().all(|place| !is_below(place, source));
+        if !self.sources.iter().all(is_collected) {
+            return;
+        }
+        if let Some(found) = origin::find(&self.sources, own).first() {
+            let (path, owner) = (shown(&found.path), said(found.owner));
+            trace.reasons.push(format!("it was not collected: {path} of {owner} has it; run daemun collect"));
+        }
+    }
+
+    /// The name that is most like this one: of its own folder, else of another with the same last part, else of all.
     fn nearest(&self, own: &[u8]) -> Option<String> {
         let whole = own.strip_suffix(b"/").unwrap_or(own);
         let cut = whole.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (folder, last) = whole.split_at(cut);
-        let last = text(last);
-        let listing = self.lookup.list(folder).ok().flatten()?;
-        let names = listing.entries.iter().map(|entry| text(&entry.name));
-        let near = names.filter(|name| *name != last).map(|name| {
-            let (one, other) = (name.to_lowercase(), last.to_lowercase());
-            (strsim::damerau_levenshtein(&one, &other), name)
+        let bare = |name: &[u8]| text(name.strip_suffix(b"/").unwrap_or(name));
+        let beside: Vec<String> = self.lookup.names(folder).iter().map(|name| bare(name)).collect();
+        // The same file with another hash: a page of another deployment asks for it.
+        let same = origin::without_hash(last).and_then(|plain| {
+            beside.iter().find(|name| origin::without_hash(name.as_bytes()).as_ref() == Some(&plain))
         });
-        let near = near.filter(|(distance, name)| *distance * NEAR <= name.chars().count().max(last.chars().count()));
-        near.min().map(|(_, name)| text(folder) + &name)
+        if let Some(name) = same {
+            return Some(text(folder) + name);
+        }
+        if let Some(name) = most_like(&text(last), beside.iter().map(String::as_str)) {
+            return Some(text(folder) + name);
+        }
+        let all = self.all_names();
+        let (whole, last) = (text(whole), text(last));
+        let namesakes = all.iter().map(String::as_str).filter(|name| name.rsplit('/').next() == Some(last.as_str()));
+        let distance = |name: &&str| (strsim::damerau_levenshtein(name, &whole), name.len());
+        let namesake = namesakes.min_by_key(distance);
+        namesake.or_else(|| most_like(&whole, all.iter().map(String::as_str))).map(str::to_owned)
     }
+
+    /// Every file that may be sent, up to [`WALKED`].
+    fn all_names(&self) -> Vec<String> {
+        let (mut all, mut folders) = (Vec::new(), vec![Vec::new()]);
+        while let Some(folder) = folders.pop() {
+            for name in self.lookup.names(&folder) {
+                let whole = [folder.as_slice(), &name].concat();
+                if whole.ends_with(b"/") {
+                    folders.push(whole);
+                } else {
+                    all.push(text(&whole));
+                }
+            }
+            if all.len() + folders.len() > WALKED {
+                break;
+            }
+        }
+        all
+    }
+}
+
+impl Trace {
+    fn bring(&mut self, owner: &Owner) {
+        match owner {
+            Owner::Application(name) => self.application = Some(name.clone()),
+            Owner::Setting(place) => self.setting = Some(place.clone()),
+        }
+    }
+}
+
+/// The name that differs least, and in no more than a third of its letters.
+fn most_like<'a>(name: &str, others: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let others = others.filter(|other| *other != name).map(|other| {
+        let (one, two) = (other.to_lowercase(), name.to_lowercase());
+        (strsim::damerau_levenshtein(&one, &two), other)
+    });
+    let near = others.filter(|(distance, other)| distance * NEAR <= other.chars().count().max(name.chars().count()));
+    near.min().map(|(_, other)| other)
+}
+
+fn hides(other: &origin::Found<'_>) -> String {
+    format!("it hides {} of {}", shown(&other.path), said(other.owner))
+}
+
+fn said(owner: &Owner) -> &str {
+    match owner {
+        Owner::Application(name) => name,
+        Owner::Setting(place) => place,
+    }
+}
+
+/// By the test of Django's own command: the time of the last change.
+fn is_older(collected: &Path, source: &Path) -> bool {
+    let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
+    modified(collected).zip(modified(source)).is_some_and(|(collected, source)| collected < source)
+}
+
+fn is_below(place: &Place, source: &Source) -> bool {
+    Path::new(&place.path).starts_with(&source.root.path)
 }
 
 const NOTHING: &str = "nothing";
@@ -152,13 +272,6 @@ fn tell(entry: &Entry, request: &Request, trace: &mut Trace) {
         });
     }
     trace.reasons.push("ETag: of size and time of the file; it answers If-None-Match with 304".to_owned());
-}
-
-/// `admin` for `…/django/contrib/admin/static`.
-fn application(root: &Path) -> Option<String> {
-    let package = root.parent().filter(|_| root.file_name().is_some_and(|name| name == "static"))?;
-    let is_package = package.join("__init__.py").is_file();
-    package.file_name().filter(|_| is_package).map(|name| name.to_string_lossy().into_owned())
 }
 
 fn shown(path: &Path) -> String {

@@ -13,6 +13,10 @@ pub(super) struct Candidate {
     pub(super) active: usize,
     /// Its own number, the same after a reload.
     pub(super) id: u64,
+    /// When it is asked: those of the lowest that is left.
+    pub(super) tier: u32,
+    /// Whether it is well as far as anybody knows.
+    pub(super) is_well: bool,
 }
 
 /// In turn: each gets its weight added, and the one that has gathered most pays for all (nginx's smooth round robin, so
@@ -96,7 +100,8 @@ mod tests {
     use super::*;
 
     fn candidates(of: &[(f64, usize)]) -> Vec<Candidate> {
-        let one = |(at, &(weight, active))| Candidate { at, weight, active, id: mixed(at as u64) };
+        let one =
+            |(at, &(weight, active))| Candidate { at, weight, active, id: mixed(at as u64), tier: 0, is_well: true };
         of.iter().enumerate().map(one).collect()
     }
 

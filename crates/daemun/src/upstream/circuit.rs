@@ -9,8 +9,9 @@ use super::settings::MOST_EJECTIONS;
 pub(super) enum Circuit {
     /// It is asked; so many requests in a row have failed.
     Closed { failures: u32 },
-    /// It is left alone, for the so-manieth time in a row.
-    Open { until: Instant, times: u32 },
+    /// It is left alone, for the so-manieth time in a row; because it is slow, so that an answer to what was on its way
+    /// says nothing new.
+    Open { until: Instant, times: u32, is_slow: bool },
     /// One request finds out how it is.
     HalfOpen { times: u32 },
 }
@@ -39,7 +40,7 @@ impl Circuit {
     /// A request goes there; whether it is the one that finds out.
     pub(super) fn begin(&mut self, now: Instant) -> bool {
         match *self {
-            Self::Open { until, times } if until <= now => {
+            Self::Open { until, times, .. } if until <= now => {
                 *self = Self::HalfOpen { times };
                 true
             }
@@ -50,14 +51,22 @@ impl Circuit {
     /// The request that was to find out was abandoned: the next one does.
     pub(super) fn abandon(&mut self, now: Instant) {
         if let Self::HalfOpen { times } = *self {
-            *self = Self::Open { until: now, times };
+            *self = Self::Open { until: now, times, is_slow: false };
         }
     }
 
     /// A request was answered.
     pub(super) fn succeed(&mut self) -> Change {
+        if matches!(self, Self::Open { is_slow: true, .. }) {
+            return Change::None;
+        }
         let before = std::mem::replace(self, Self::Closed { failures: 0 });
         if matches!(before, Self::Closed { .. }) { Change::None } else { Change::Back }
+    }
+
+    /// It is to be left alone for this long, whatever it answers.
+    pub(super) fn open(&mut self, now: Instant, time: Duration) {
+        *self = Self::Open { until: now + time, times: 0, is_slow: true };
     }
 
     /// A request was not; `limit` in a row open the circuit for `eject`.
@@ -73,7 +82,7 @@ impl Circuit {
             Self::Open { .. } => return Change::None,
         };
         let time = eject * 2_u32.pow(times);
-        *self = Self::Open { until: now + time, times };
+        *self = Self::Open { until: now + time, times, is_slow: false };
         Change::Ejected(time)
     }
 }
@@ -106,10 +115,20 @@ mod tests {
     #[test]
     fn an_abandoned_probe_lets_the_next_request_find_out() {
         let now = Instant::now();
-        let mut circuit = Circuit::Open { until: now, times: 1 };
+        let mut circuit = Circuit::Open { until: now, times: 1, is_slow: false };
         assert!(circuit.begin(now));
         circuit.abandon(now);
         assert!(circuit.admits(now) && circuit.begin(now));
+    }
+
+    #[test]
+    fn a_slow_server_is_left_alone_whatever_it_still_answers_and_then_asked_once() {
+        let now = Instant::now();
+        let mut circuit = Circuit::Closed { failures: 0 };
+        circuit.open(now, EJECT);
+        assert_eq!((circuit.succeed(), circuit.admits(now)), (Change::None, false));
+        assert!(circuit.begin(now + EJECT));
+        assert_eq!((circuit.succeed(), circuit.admits(now)), (Change::Back, true));
     }
 
     #[test]

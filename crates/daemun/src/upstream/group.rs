@@ -1,5 +1,6 @@
 //! The servers of one upstream: which of them gets a request, who waits, and how often anything is tried again.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,9 +10,10 @@ use tokio::sync::Notify;
 
 use super::balance::{self, Candidate};
 use super::circuit::{Change, Circuit};
+use super::discovery::{Endpoint, Found, Name};
 use super::place::Place;
 use super::server::{Server, State, lock};
-use super::settings::{Balance, HashKey, Scheme, UpstreamSettings};
+use super::settings::{Balance, HashKey, Scheme, ServerSettings, UpstreamSettings};
 use super::socket::Secured;
 use super::{sticky, tls};
 
@@ -28,6 +30,8 @@ const RETRY: i64 = 100;
 pub struct Group {
     name: String,
     serving: ArcSwap<Serving>,
+    /// What the names of its servers stand for. Held while `serving` changes, so that no change is lost.
+    found: Mutex<Found>,
     /// What each server has gathered towards its turn.
     gathered: Mutex<Vec<f64>>,
     turn: AtomicUsize,
@@ -45,7 +49,12 @@ pub struct Group {
 pub struct Serving {
     /// The settings.
     pub settings: UpstreamSettings,
+    /// What TLS is spoken with to each of the servers that were written.
+    secured: Vec<Option<Secured>>,
+    /// Those that requests go to: as they were written, or what their names stand for.
     pub(super) servers: Vec<Arc<Server>>,
+    /// Whether a name was not looked up yet: who finds no server waits.
+    is_unsettled: bool,
 }
 
 /// What is known of a request for choosing a server.
@@ -69,6 +78,9 @@ pub enum NoServer {
     /// All stayed at their limit.
     #[error("every server stayed at `max_connections` for `queue.timeout`")]
     QueueTimeout,
+    /// Nobody could tell in time where they are.
+    #[error("no name of a server was looked up within `queue.timeout`")]
+    Unresolved,
 }
 
 /// How a server is, for `daemun status`.
@@ -76,7 +88,7 @@ pub enum NoServer {
 pub struct ServerStatus {
     /// The server as it was written.
     pub url: String,
-    /// `up`, `down`, `ejected`, `probing` or `drained`.
+    /// `up`, `down`, `ejected`, `probing` or `drained`; `unresolved` for a name that stands for no server.
     pub state: &'static str,
     /// How long ago it was last heard of, by an answer or by none when there should have been one; `None` for never.
     pub age: Option<Duration>,
@@ -93,7 +105,8 @@ pub struct ServerStatus {
 /// What a look at the servers came to.
 enum Choice {
     Found(Place),
-    Full,
+    /// All are at their limit, or a name is still looked up.
+    Later,
     None,
 }
 
@@ -102,10 +115,12 @@ impl Group {
     pub fn new(settings: UpstreamSettings, tell: Teller) -> Result<Arc<Self>, String> {
         let mut key = [0_u8; 32];
         rustix::rand::getrandom(&mut key, rustix::rand::GetRandomFlags::empty()).map_err(|error| error.to_string())?;
-        let serving = Serving::new(settings, None)?;
+        let found = Found::new();
+        let serving = Serving::new(settings)?.populated(None, &found);
         Ok(Arc::new(Self {
             name: serving.settings.name.clone(),
             serving: ArcSwap::from_pointee(serving),
+            found: Mutex::new(found),
             gathered: Mutex::default(),
             turn: AtomicUsize::new(0),
             draws: AtomicU64::new(0),
@@ -127,27 +142,57 @@ impl Group {
         self.serving.load_full()
     }
 
-    /// Makes ready what other settings need; [`Group::update`] puts it to use. A server that stays keeps its health and
-    /// its connections.
+    /// Makes ready what other settings need; [`Group::update`] puts it to use.
     pub fn prepare(&self, settings: UpstreamSettings) -> Result<Serving, String> {
-        Serving::new(settings, Some(&self.serving.load()))
+        Serving::new(settings)
     }
 
-    /// From now on these are the settings: a server that was drained by hand is asked again. What a server that is gone
-    /// has begun it finishes.
+    /// From now on these are the settings: a server that was drained by hand is asked again. One that stays keeps its
+    /// health and its connections; what one that is gone has begun it finishes.
     pub fn update(&self, serving: Serving) {
-        let before = self.serving.swap(Arc::new(serving));
-        let now = self.serving.load();
+        let found = lock(&self.found);
+        self.swap(serving, &found);
+        drop(found);
+        for server in &self.serving.load().servers {
+            server.state.is_drained.store(false, Ordering::Relaxed);
+        }
+        self.freed.notify_waiters();
+    }
+
+    /// A name stands for this now, or nobody knows; what it stood for before, where that was something else.
+    pub(super) fn learn(&self, name: &Name, endpoints: Option<BTreeSet<Endpoint>>) -> Option<BTreeSet<Endpoint>> {
+        let mut found = lock(&self.found);
+        let before = found.get(name).cloned();
+        let now = endpoints.or_else(|| before.clone()).unwrap_or_default();
+        if before.as_ref() == Some(&now) {
+            return None;
+        }
+        found.insert(name.clone(), now);
+        let Serving { settings, secured, .. } = &*self.serving.load_full();
+        found.retain(|name, _| settings.servers.iter().any(|server| Name::of(server).as_ref() == Some(name)));
+        let fresh =
+            Serving { settings: settings.clone(), secured: secured.clone(), servers: Vec::new(), is_unsettled: true };
+        self.swap(fresh, &found);
+        drop(found);
+        self.freed.notify_waiters();
+        Some(before.unwrap_or_default())
+    }
+
+    /// What a name stands for.
+    pub(super) fn known(&self, name: &Name) -> BTreeSet<Endpoint> {
+        lock(&self.found).get(name).cloned().unwrap_or_default()
+    }
+
+    fn swap(&self, serving: Serving, found: &Found) {
+        let before = self.serving.load_full();
+        let now = Arc::new(serving.populated(Some(&before), found));
+        self.serving.store(Arc::clone(&now));
         for server in &before.servers {
             if !now.servers.iter().any(|other| Arc::ptr_eq(&other.state, &server.state)) {
                 server.state.sweep(Duration::ZERO);
             }
         }
-        for server in &now.servers {
-            server.state.is_drained.store(false, Ordering::Relaxed);
-        }
         lock(&self.gathered).clear();
-        self.freed.notify_waiters();
     }
 
     /// A server for a request, waited for where all are at their limit.
@@ -155,7 +200,7 @@ impl Group {
         match self.choose(wanted, &[]) {
             Choice::Found(place) => return Ok(place),
             Choice::None => return Err(NoServer::None),
-            Choice::Full => {}
+            Choice::Later => {}
         }
         let settings = self.serving();
         let settings = &settings.settings;
@@ -171,11 +216,13 @@ impl Group {
                 match self.choose(wanted, &[]) {
                     Choice::Found(place) => return Ok(place),
                     Choice::None => return Err(NoServer::None),
-                    Choice::Full => notified.await,
+                    Choice::Later => notified.await,
                 }
             }
         };
-        tokio::time::timeout(settings.queue_timeout, found).await.unwrap_or(Err(NoServer::QueueTimeout))
+        tokio::time::timeout(settings.queue_timeout, found).await.unwrap_or_else(|_| {
+            Err(if self.serving.load().is_unsettled { NoServer::Unresolved } else { NoServer::QueueTimeout })
+        })
     }
 
     /// Another server for a request that `tried` could not answer; none where that would cost too much. Nobody waits for
@@ -186,7 +233,7 @@ impl Group {
             Choice::Found(place) => {
                 self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spent).is_ok().then_some(place)
             }
-            Choice::Full | Choice::None => None,
+            Choice::Later | Choice::None => None,
         }
     }
 
@@ -221,13 +268,18 @@ impl Group {
                 failures: state.failures.load(Ordering::Relaxed),
             }
         };
-        serving.servers.iter().map(status).collect()
+        let unknown = |written: &ServerSettings| {
+            let is_unknown = Name::of(written).is_some_and(|name| self.known(&name).is_empty());
+            is_unknown.then(|| ServerStatus::unresolved(written.url.clone()))
+        };
+        let unknown = serving.settings.servers.iter().filter_map(unknown);
+        serving.servers.iter().map(status).chain(unknown).collect()
     }
 
-    /// Has a server get nothing new, or something again: by its URL, host and port, or host. How many were meant.
-    pub fn drain(&self, server: &str, is_drained: bool) -> usize {
+    /// Has a server get nothing new, or something again: by its URL, host and port, or host. Those that were meant.
+    pub fn drain(&self, server: &str, is_drained: bool) -> Vec<String> {
         let serving = self.serving.load();
-        let meant: Vec<_> = serving.servers.iter().filter(|one| one.settings.is_called(server)).collect();
+        let meant: Vec<_> = serving.servers.iter().filter(|one| one.is_called(server)).collect();
         for server in &meant {
             server.state.is_drained.store(is_drained, Ordering::Relaxed);
             if is_drained {
@@ -235,7 +287,7 @@ impl Group {
             }
         }
         self.freed.notify_waiters();
-        meant.len()
+        meant.iter().map(|server| server.name().to_owned()).collect()
     }
 
     /// Whether requests for the same server wait for just that one.
@@ -269,12 +321,12 @@ impl Group {
         let now = Instant::now();
         let mut candidates = serving.candidates(tried, now);
         if candidates.is_empty() {
-            return Choice::None;
+            return if serving.is_unsettled { Choice::Later } else { Choice::None };
         }
         if let Some(at) = self.stuck(&serving, &candidates, wanted) {
             return match Place::enter(self, &serving, at, now) {
                 Some(place) => Choice::Found(place),
-                None => Choice::Full,
+                None => Choice::Later,
             };
         }
         while !candidates.is_empty() {
@@ -291,7 +343,7 @@ impl Group {
             }
             candidates.retain(|one| one.at != at);
         }
-        Choice::Full
+        Choice::Later
     }
 
     /// The server that the client's cookie leads to, if that is one to choose from.
@@ -325,27 +377,55 @@ impl Group {
 // === impl Serving ===
 
 impl Serving {
-    fn new(settings: UpstreamSettings, before: Option<&Serving>) -> Result<Self, String> {
-        let any_secure = settings.servers.iter().any(|server| server.scheme == Scheme::Https);
-        let connector = if any_secure { Some(tls::connector(&settings.tls, tls::HTTP)?) } else { None };
-        let mut servers = Vec::with_capacity(settings.servers.len());
+    /// Without servers yet. The error names what cannot be used.
+    fn new(settings: UpstreamSettings) -> Result<Self, String> {
+        let connector = |scheme, protocol| {
+            let is_needed = settings.servers.iter().any(|server| server.scheme == scheme);
+            is_needed.then(|| tls::connector(&settings.tls, protocol)).transpose()
+        };
+        let (http1, http2) = (connector(Scheme::Https, tls::HTTP1)?, connector(Scheme::H2, tls::HTTP2)?);
+        let mut secured = Vec::with_capacity(settings.servers.len());
         for server in &settings.servers {
-            // Other authorities or another key: connections that were made with the old ones are not kept.
-            let same = before.filter(|before| before.settings.tls == settings.tls).and_then(|before| {
-                before.servers.iter().find(|other| other.settings.url == server.url).map(|other| &other.state)
-            });
-            let state = same.map_or_else(|| State::new(before.is_some()), Arc::clone);
-            let secured = match (&connector, server.scheme) {
-                (Some(connector), Scheme::Https) => {
+            secured.push(match if server.scheme.is_http2() { &http2 } else { &http1 } {
+                Some(connector) if server.scheme.is_secure() => {
                     let name = settings.tls.server_name.as_deref().unwrap_or(server.host());
                     let name = tls::server_name(name).map_err(|error| format!("{}: {error}", server.url))?;
                     Some(Secured { connector: connector.clone(), name })
                 }
                 _ => None,
-            };
-            servers.push(Arc::new(Server::new(server.clone(), secured, state)));
+            });
         }
-        Ok(Self { settings, servers })
+        Ok(Self { settings, secured, servers: Vec::new(), is_unsettled: true })
+    }
+
+    /// With the servers that are there now. What has been found out about one that was there before stays.
+    fn populated(mut self, before: Option<&Serving>, found: &Found) -> Self {
+        let none = BTreeSet::new();
+        // Other authorities or another key: connections that were made with the old ones are not kept.
+        let known = before.filter(|before| before.settings.tls == self.settings.tls).map_or(&[][..], |it| &it.servers);
+        let joins = before.is_some_and(|before| !before.servers.is_empty());
+        for (written, secured) in self.settings.servers.iter().zip(&self.secured) {
+            let stands_for: Vec<_> = match Name::of(written) {
+                None => vec![(written.clone(), 0)],
+                Some(name) => found.get(&name).unwrap_or(&none).iter().map(|one| one.server(written)).collect(),
+            };
+            for (settings, priority) in stands_for {
+                // Two names may lead to one server.
+                if self.servers.iter().any(|other| other.settings.url == settings.url) {
+                    continue;
+                }
+                let tls_name = |secured: &Option<Secured>| secured.as_ref().map(|secured| secured.name.clone());
+                let is_same = |other: &&Arc<Server>| {
+                    other.settings.url == settings.url && tls_name(&other.secured) == tls_name(secured)
+                };
+                let state = known.iter().find(is_same).map(|other| Arc::clone(&other.state));
+                let state = state.unwrap_or_else(|| State::new(joins));
+                let server = Server::new((settings, priority), written.authority(), secured.clone(), state);
+                self.servers.push(Arc::new(server));
+            }
+        }
+        self.is_unsettled = Self::is_unsettled(&self.settings, found);
+        self
     }
 
     /// The servers that a request may go to. Where fewer are well than the threshold says, all count as well.
@@ -354,24 +434,31 @@ impl Serving {
             !server.state.is_drained.load(Ordering::Relaxed)
                 && !tried.iter().any(|other| Arc::ptr_eq(&other.state, &server.state))
         };
-        let open = || self.servers.iter().enumerate().filter(|(_, server)| is_open(server));
-        let (all, well) =
-            open().fold((0, 0), |(all, well), (_, server)| (all + 1, well + usize::from(server.is_available(now))));
+        let open = self.servers.iter().enumerate().filter(|(_, server)| is_open(server));
+        let mut candidates: Vec<_> = open
+            .map(|(at, server)| Candidate {
+                at,
+                weight: server.weight(self.settings.slow_start, now),
+                active: server.state.active.load(Ordering::Relaxed),
+                id: u64::from_be_bytes(server.id),
+                tier: server.tier,
+                is_well: server.is_available(now),
+            })
+            .collect();
+        let (all, well) = (candidates.len(), candidates.iter().filter(|one| one.is_well).count());
         let panics = well == 0 && tried.is_empty() || well * 100 < all * self.settings.panic_threshold as usize;
-        let usable = |is_backup: bool| {
-            open()
-                .filter(move |(_, server)| server.settings.backup == is_backup)
-                .filter(|(_, server)| panics || server.is_available(now))
-                .map(|(at, server)| Candidate {
-                    at,
-                    weight: server.weight(self.settings.slow_start, now),
-                    active: server.state.active.load(Ordering::Relaxed),
-                    id: u64::from_be_bytes(server.id),
-                })
-                .collect::<Vec<_>>()
-        };
-        let primary = usable(false);
-        if primary.is_empty() { usable(true) } else { primary }
+        candidates.retain(|one| panics || one.is_well);
+        let first = candidates.iter().map(|one| one.tier).min();
+        candidates.retain(|one| Some(one.tier) == first);
+        candidates
+    }
+}
+
+// === impl ServerStatus ===
+
+impl ServerStatus {
+    fn unresolved(url: String) -> Self {
+        Self { url, state: "unresolved", age: None, active: 0, kept: 0, requests: 0, failures: 0 }
     }
 }
 

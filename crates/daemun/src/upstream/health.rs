@@ -1,6 +1,6 @@
 //! Asking servers whether they are well, and closing kept connections that nobody needs any more.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use tokio::sync::Notify;
+
 use super::group::Group;
+use super::multiplexed;
 use super::server::Server;
 use super::settings::HealthSettings;
 use super::socket::Connection;
@@ -36,8 +39,10 @@ impl Group {
     /// Looks after the servers for as long as anybody has the group.
     pub async fn watch(group: Weak<Self>) {
         let mut records: HashMap<String, Record> = HashMap::new();
+        let (mut lookups, looked_up) = (BTreeMap::new(), Arc::new(Notify::new()));
         loop {
             let Some(strong) = group.upgrade() else { return };
+            strong.follow(&mut lookups, &looked_up).await;
             let serving = strong.serving();
             let settings = &serving.settings;
             for server in &serving.servers {
@@ -50,10 +55,12 @@ impl Group {
                     None => server.state.is_well.store(true, Ordering::Relaxed),
                 }
             }
+            strong.look_for_slow(&serving);
             records.retain(|url, _| serving.servers.iter().any(|server| server.settings.url == *url));
             drop(serving);
             drop(strong);
-            tokio::time::sleep(TICK).await;
+            // Whoever waits for a name is not to wait for the clock as well.
+            let _ = tokio::time::timeout(TICK, looked_up.notified()).await;
         }
     }
 
@@ -104,6 +111,15 @@ impl Group {
 
 /// Asks once, on a connection of its own: one that hangs must not pass for a server that does.
 async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
+    if server.settings.scheme.is_http2() {
+        let host = health.host.as_deref().unwrap_or(server.authority());
+        let (code, body) = multiplexed::get(server, host, &health.path, MOST).await?;
+        is_right(code, health)?;
+        return match &health.body {
+            Some(text) if memchr::memmem::find(&body, text.as_bytes()).is_none() => Err(without(text)),
+            _ => Ok(()),
+        };
+    }
     let mut connection = Connection::open(&server.settings.address, server.secured.as_ref()).await?;
     if !server.settings.scheme.is_http() {
         // Each application has its own idea of a question that does no harm; that it accepts is what all have.
@@ -126,10 +142,7 @@ async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
             break (parse_answer(&head, Method::Get).map_err(io::Error::other)?, connection.input);
         }
     };
-    let code = head.status.code();
-    if !health.status.map_or((200..400).contains(&code), |wanted| wanted == code) {
-        return Err(io::Error::other(format!("its status is {code}")));
-    }
+    is_right(head.status.code(), health)?;
     let Some(text) = &health.body else { return Ok(()) };
     let mut decoder = match head.framing {
         AnswerFraming::None => BodyDecoder::Length(0),
@@ -153,5 +166,14 @@ async fn ask(server: &Server, health: &HealthSettings) -> io::Result<()> {
             return Ok(());
         }
     }
-    Err(io::Error::other(format!("{text:?} does not stand in its body")))
+    Err(without(text))
+}
+
+fn is_right(code: u16, health: &HealthSettings) -> io::Result<()> {
+    let is_right = health.status.map_or((200..400).contains(&code), |wanted| wanted == code);
+    if is_right { Ok(()) } else { Err(io::Error::other(format!("its status is {code}"))) }
+}
+
+fn without(text: &str) -> io::Error {
+    io::Error::other(format!("{text:?} does not stand in its body"))
 }

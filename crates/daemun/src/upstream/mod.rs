@@ -7,19 +7,23 @@
 //! 4. [`Place::succeed`] or [`Place::fail`] tell the circuit breaker; [`Group::another`] gives a second chance out of a
 //!    budget; [`Place::keep`] keeps the connection.
 //!
-//! Beside it [`Group::watch`] asks servers whether they are well. A group outlives reloads ([`Group::update`]).
+//! Beside it [`Group::watch`] asks servers whether they are well, and looks up the names that are followed (`discovery`).
+//! A group outlives reloads ([`Group::update`]).
 //!
-//! Knows sockets, TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
+//! Knows sockets, names (by [`resolver`](crate::resolver)), TLS towards servers and the clock. Must not know requests, routes, nor the protocol that is spoken
 //! over a connection (but for the question for a server's health).
 
 mod balance;
 mod circuit;
 mod dialer;
+mod discovery;
 mod group;
 mod health;
+mod multiplexed;
 mod place;
 mod server;
 mod settings;
+mod slow;
 mod socket;
 mod sticky;
 #[cfg(test)]
@@ -28,11 +32,12 @@ mod tls;
 
 pub use dialer::Dialer;
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
+pub use multiplexed::Slot;
 pub use place::{Failure, FailureKind, Place};
 pub use server::Server;
 pub use settings::{
-    Address, Balance, ClientTls, HashKey, HealthSettings, HostField, MOST_EJECTIONS, Scheme, ServerSettings,
-    SpawnSettings, Sticky, UpstreamSettings, is_token,
+    Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, ResponseBuffering,
+    Scheme, ServerSettings, SlowSettings, SpawnSettings, Sticky, UpstreamSettings, is_token,
 };
 pub use socket::{Connection, Plain, Socket};
 pub use tls::check as check_tls;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::circuit::Change;
 use super::group::{Group, Serving};
+use super::multiplexed::Slot;
 use super::server::{Server, lock};
 use super::socket::Connection;
 
@@ -18,6 +19,7 @@ pub struct Place {
     /// Whether this request finds out how the server is.
     is_probe: bool,
     is_concluded: bool,
+    begun: Instant,
 }
 
 /// Why one try came to nothing.
@@ -63,7 +65,7 @@ impl Place {
         let is_probe = lock(&server.state.circuit).begin(now);
         server.state.requests.fetch_add(1, Ordering::Relaxed);
         let (group, serving, server) = (Arc::clone(group), Arc::clone(serving), Arc::clone(server));
-        Some(Self { group, serving, server, is_probe, is_concluded: false })
+        Some(Self { group, serving, server, is_probe, is_concluded: false, begun: now })
     }
 
     /// The server.
@@ -82,8 +84,20 @@ impl Place {
         if may_reuse && let Some(connection) = self.server.state.take(settings.keep_alive_timeout) {
             return Ok(connection);
         }
-        let open = Connection::open(&self.server.settings.address, self.server.secured.as_ref());
-        let name = self.server.name();
+        self.within(Connection::open(&self.server.settings.address, self.server.secured.as_ref())).await
+    }
+
+    /// A place on a connection that requests share: one that was there, if `may_reuse`, else a new one.
+    pub async fn slot(&self, may_reuse: bool) -> Result<Slot, Failure> {
+        if may_reuse && let Some(slot) = self.server.state.slot() {
+            return Ok(slot);
+        }
+        self.within(self.server.state.open(&self.server)).await
+    }
+
+    /// What comes of connecting, within `connect_timeout`.
+    async fn within<T>(&self, open: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
+        let (settings, name) = (&self.serving.settings, self.server.name());
         match tokio::time::timeout(settings.connect_timeout, open).await {
             Ok(Ok(connection)) => Ok(connection),
             Ok(Err(error)) => {
@@ -109,6 +123,9 @@ impl Place {
     pub fn succeed(&mut self) {
         self.is_concluded = true;
         self.server.state.hear();
+        if self.serving.settings.slow.is_some() {
+            self.server.state.times.add(self.begun.elapsed());
+        }
         let change = lock(&self.server.state.circuit).succeed();
         if change != Change::None {
             self.group.report(&self.server, change);

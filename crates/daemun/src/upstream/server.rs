@@ -1,12 +1,15 @@
 //! One server: what it is, how it has been, and the connections that are kept to it.
 
 use std::cell::Cell;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::circuit::Circuit;
+use super::multiplexed::{self, Opened, Slot};
 use super::settings::{Scheme, ServerSettings};
+use super::slow::Times;
 use super::socket::{Connection, Secured};
 use super::sticky::{self, Id};
 
@@ -20,6 +23,8 @@ pub struct Server {
     /// `Host` for itself.
     pub(super) authority: String,
     pub(super) id: Id,
+    /// When it is asked: backups after all others, and those of a service by their priority.
+    pub(super) tier: u32,
     pub(super) secured: Option<Secured>,
     pub(super) state: Arc<State>,
 }
@@ -40,6 +45,10 @@ pub(super) struct State {
     /// Requests and failures since the start.
     pub(super) requests: AtomicU64,
     pub(super) failures: AtomicU64,
+    /// How long its answers take, where somebody wants to know.
+    pub(super) times: Times,
+    /// Connections that requests share.
+    opened: Mutex<Vec<Opened>>,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
 }
@@ -63,8 +72,20 @@ thread_local! {
 // === impl Server ===
 
 impl Server {
-    pub(super) fn new(settings: ServerSettings, secured: Option<Secured>, state: Arc<State>) -> Self {
-        Self { authority: settings.authority(), id: sticky::id(&settings.url), settings, secured, state }
+    /// `priority` is among the records of a service.
+    pub(super) fn new(
+        (settings, priority): (ServerSettings, u16),
+        authority: String,
+        secured: Option<Secured>,
+        state: Arc<State>,
+    ) -> Self {
+        let tier = u32::from(settings.backup) << u16::BITS | u32::from(priority);
+        Self { authority, id: sticky::id(&settings.url), tier, settings, secured, state }
+    }
+
+    /// Whether an operator may mean it by this: its URL, host and port, or host; or the name that led to it.
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.settings.is_called(name) || name == self.authority
     }
 
     /// Its name in logs.
@@ -80,6 +101,15 @@ impl Server {
     /// What stands in `Host` for itself.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// Its name without a port: the one that was followed, where one was.
+    pub fn host(&self) -> &str {
+        let bare = match self.authority.rsplit_once(':') {
+            Some((host, port)) if !port.contains(']') => host,
+            _ => &self.authority,
+        };
+        bare.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Takes a place among `max_connections`, if there is one.
@@ -120,6 +150,8 @@ impl State {
             heard: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            times: Times::default(),
+            opened: Mutex::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
         })
@@ -168,8 +200,21 @@ impl State {
         }
     }
 
+    /// A place on a connection that requests share.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        multiplexed::take(&mut lock(&self.opened), SHARD.get())
+    }
+
+    /// Opens another one of those. Requests that came meanwhile may have, too: one too many ends when it is idle.
+    pub(super) async fn open(&self, server: &Server) -> io::Result<Slot> {
+        let (opened, slot) = multiplexed::open(server, SHARD.get()).await?;
+        lock(&self.opened).push(opened);
+        Ok(slot)
+    }
+
     /// Closes connections that are too old or that the server has closed.
     pub(super) fn sweep(&self, timeout: Duration) {
+        multiplexed::sweep(&mut lock(&self.opened), timeout);
         for shard in &self.idle {
             let mut idle = lock(shard);
             let before = idle.len();
@@ -180,7 +225,7 @@ impl State {
 
     /// Connections that are kept.
     pub(super) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
+        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len()
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::resolver::NameServer;
+
 /// `[upstream.NAME]`.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct UpstreamSettings {
@@ -53,10 +55,20 @@ pub struct UpstreamSettings {
     pub host: HostField,
     /// Whether a `Location` that names the server is made to name us.
     pub rewrite_location: bool,
+    /// Whether a `Set-Cookie` for the server's own name and paths is made to be for ours.
+    pub rewrite_cookies: bool,
+    /// Whether answers are read ahead of slow clients, and how far. Default 1 MiB in memory and 1 GiB on disk each.
+    pub response_buffering: Option<ResponseBuffering>,
+    /// Whether servers that are slower than the others get nothing for a while. Default no.
+    pub slow: Option<SlowSettings>,
+    /// After which time without an answer another server is asked as well, where that is safe. Default never.
+    pub hedge: Option<Duration>,
     /// How `https` servers are verified, and what they are shown.
     pub tls: ClientTls,
     /// The program that is the only server, where the supervisor starts it.
     pub spawn: Option<SpawnSettings>,
+    /// Who is asked for names that are followed; empty: whom the system asks.
+    pub resolver: Vec<NameServer>,
 }
 
 /// One server.
@@ -68,6 +80,8 @@ pub struct ServerSettings {
     pub scheme: Scheme,
     /// Where it is.
     pub address: Address,
+    /// Whether it stands for as many servers as its name has records, now and later.
+    pub follows: Option<Follows>,
     /// Its share. Default 1.
     pub weight: u32,
     /// Whether it is asked only when no other is left.
@@ -101,6 +115,10 @@ pub enum Scheme {
     Http,
     /// HTTP/1.1 through TLS.
     Https,
+    /// HTTP/2 without TLS.
+    H2c,
+    /// HTTP/2 through TLS.
+    H2,
     /// FastCGI.
     Fastcgi,
     /// SCGI.
@@ -116,6 +134,15 @@ pub enum Address {
     Tcp(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+/// The records that a name is followed by.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Follows {
+    /// A and AAAA.
+    Addresses,
+    /// SRV, with the ports, priorities and weights.
+    Services,
 }
 
 /// How a server is chosen among those that are well.
@@ -173,6 +200,33 @@ pub struct HealthSettings {
     pub healthy: u32,
 }
 
+/// `response_buffering`: bytes of one answer that are read ahead of its client.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct ResponseBuffering {
+    /// In memory.
+    pub memory: usize,
+    /// In a file.
+    pub disk: u64,
+}
+
+impl Default for ResponseBuffering {
+    /// Most pages in memory; on disk as much as nginx takes.
+    fn default() -> Self {
+        Self { memory: 1 << 20, disk: 1 << 30 }
+    }
+}
+
+/// `slow`: when a server counts as slower than the others.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct SlowSettings {
+    /// Times the median of the others.
+    pub times: u32,
+    /// What is never slow, whatever the others take. Default 100 ms.
+    pub over: Duration,
+    /// Answers that are looked at together. Default 20.
+    pub answers: u32,
+}
+
 /// What servers see as `Host`.
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
 pub enum HostField {
@@ -226,14 +280,20 @@ impl UpstreamSettings {
             keep_alive_timeout: Duration::from_secs(55),
             host: HostField::default(),
             rewrite_location: false,
+            rewrite_cookies: false,
+            response_buffering: Some(ResponseBuffering::default()),
+            slow: None,
+            hedge: None,
             tls: ClientTls::default(),
             spawn: None,
+            resolver: Vec::new(),
         }
     }
 }
 
 impl ServerSettings {
-    /// Reads a URL such as `http://10.0.0.5:8080`, `https://app.internal` or `http://unix:/run/app.sock`.
+    /// Reads a URL such as `http://10.0.0.5:8080`, `https://app.internal`, `http://unix:/run/app.sock` or
+    /// `dns+http://app.internal:8080`.
     pub fn parse(url: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
@@ -241,19 +301,27 @@ impl ServerSettings {
             )
         };
         let (scheme, rest) = url.split_once("://").ok_or_else(wrong)?;
-        let scheme = match scheme.to_ascii_lowercase().as_str() {
+        let scheme = scheme.to_ascii_lowercase();
+        let (is_followed, scheme) = scheme.strip_prefix("dns+").map_or((false, &*scheme), |scheme| (true, scheme));
+        let scheme = match scheme {
             "http" => Scheme::Http,
             "https" => Scheme::Https,
+            "h2c" => Scheme::H2c,
+            "h2" => Scheme::H2,
             "fastcgi" => Scheme::Fastcgi,
             "scgi" => Scheme::Scgi,
             "uwsgi" => Scheme::Uwsgi,
             other => {
                 return Err(format!(
-                    "the scheme {other:?} is none of `http`, `https`, `fastcgi`, `scgi` and `uwsgi` in {url:?}"
+                    "the scheme {other:?} is none of `http`, `https`, `h2c`, `h2`, `fastcgi`, `scgi` and `uwsgi`, each also \
+                     behind `dns+`, in {url:?}"
                 ));
             }
         };
         let address = if let Some(path) = rest.strip_prefix("unix:") {
+            if is_followed {
+                return Err(format!("a Unix socket has no name to look up, in {url:?}"));
+            }
             if !path.starts_with('/') {
                 return Err(format!("the path of a Unix socket begins with a slash, in {url:?}"));
             }
@@ -265,12 +333,14 @@ impl ServerSettings {
             }
             authority_of(authority, scheme).ok_or_else(wrong)?
         };
-        Ok(Self { url: url.to_owned(), scheme, address, weight: 1, backup: false, max_connections: None })
+        let follows = if is_followed { Some(Follows::of(&address, rest, url)?) } else { None };
+        Ok(Self { url: url.to_owned(), scheme, address, follows, weight: 1, backup: false, max_connections: None })
     }
 
     /// What stands in `Host` for the server itself: without the port that is usual.
     pub fn authority(&self) -> String {
         match &self.address {
+            Address::Tcp(..) if self.follows == Some(Follows::Services) => self.host().to_owned(),
             Address::Tcp(host, port) if *port == self.scheme.port() => host.clone(),
             Address::Tcp(host, port) => format!("{host}:{port}"),
             Address::Unix(_) => "localhost".to_owned(),
@@ -282,20 +352,58 @@ impl ServerSettings {
         name == self.url || name == self.authority() || name == self.host()
     }
 
-    /// Its name for TLS, without brackets.
+    /// Its name for TLS, without brackets. Of a service it is the domain (RFC 6125, section 6.2.1): the names of its hosts
+    /// come from whoever answers the question.
     pub fn host(&self) -> &str {
         match &self.address {
+            Address::Tcp(host, _) if self.follows == Some(Follows::Services) => {
+                let domain = host.splitn(3, '.').nth(2).unwrap_or(host);
+                domain.trim_end_matches('.')
+            }
             Address::Tcp(host, _) => host.trim_start_matches('[').trim_end_matches(']'),
             Address::Unix(_) => "localhost",
         }
     }
 }
 
+impl Follows {
+    /// The records that the name in `address` is followed by: those of a service where it is that of one.
+    fn of(address: &Address, authority: &str, url: &str) -> Result<Self, String> {
+        let Address::Tcp(name, _) = address else { return Err(format!("{url:?} has no name to look up")) };
+        if name.starts_with('[') || name.parse::<IpAddr>().is_ok() {
+            return Err(format!("an address needs no look-up: leave `dns+` out of {url:?}"));
+        }
+        if !name.starts_with('_') {
+            return Ok(Self::Addresses);
+        }
+        if name.splitn(3, '.').nth(2).is_none_or(str::is_empty) {
+            return Err(format!("a service is written as \"dns+http://_http._tcp.app.internal\", found {url:?}"));
+        }
+        if authority.contains(':') {
+            return Err(format!("the records of a service say its ports: leave the one out of {url:?}"));
+        }
+        Ok(Self::Services)
+    }
+}
+
 impl Scheme {
+    /// What stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::H2c => "h2c",
+            Self::H2 => "h2",
+            Self::Fastcgi => "fastcgi",
+            Self::Scgi => "scgi",
+            Self::Uwsgi => "uwsgi",
+        }
+    }
+
     fn port(self) -> u16 {
         match self {
-            Self::Http => 80,
-            Self::Https => 443,
+            Self::Http | Self::H2c => 80,
+            Self::Https | Self::H2 => 443,
             // What php-fpm, the SCGI of Python and the documents of uWSGI listen on.
             Self::Fastcgi => 9000,
             Self::Scgi => 4000,
@@ -305,7 +413,17 @@ impl Scheme {
 
     /// Whether HTTP is spoken.
     pub fn is_http(self) -> bool {
-        matches!(self, Self::Http | Self::Https)
+        matches!(self, Self::Http | Self::Https | Self::H2c | Self::H2)
+    }
+
+    /// Whether that is HTTP/2.
+    pub fn is_http2(self) -> bool {
+        matches!(self, Self::H2c | Self::H2)
+    }
+
+    /// Whether it is spoken through TLS.
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Https | Self::H2)
     }
 }
 
@@ -405,6 +523,27 @@ mod tests {
             let found = ServerSettings::parse(url).ok();
             assert_eq!(found.as_ref().map(|server| server.address.clone()), want, "{url}");
             assert_eq!(found.map(|server| server.authority()).unwrap_or_default(), authority, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_followed_has_addresses_or_is_that_of_a_service() {
+        for (url, want) in [
+            ("dns+http://app:8080", Some((Follows::Addresses, "app:8080", "app"))),
+            ("DNS+HTTPS://App.internal", Some((Follows::Addresses, "app.internal", "app.internal"))),
+            ("dns+fastcgi://php", Some((Follows::Addresses, "php", "php"))),
+            ("dns+https://_https._tcp.app.internal", Some((Follows::Services, "app.internal", "app.internal"))),
+            ("dns+http://_http._tcp.app.internal:80", None),
+            ("dns+http://_http._tcp", None),
+            ("dns+http://10.0.0.5:80", None),
+            ("dns+http://[::1]:80", None),
+            ("dns+http://unix:/run/a.sock", None),
+            ("dns+ftp://app", None),
+        ] {
+            let found = ServerSettings::parse(url).ok();
+            let found = found.as_ref().map(|found| (found.follows, found.authority(), found.host().to_owned()));
+            let want = want.map(|(follows, authority, host)| (Some(follows), authority.to_owned(), host.to_owned()));
+            assert_eq!(found, want, "{url}");
         }
     }
 

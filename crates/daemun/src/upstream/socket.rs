@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::settings::Address;
+use super::tls;
 use crate::alarm::Alarm;
 
 /// A connection to a server.
@@ -43,6 +44,7 @@ pub enum Plain {
 }
 
 /// What a connection is made with.
+#[derive(Clone)]
 pub(super) struct Secured {
     pub(super) connector: TlsConnector,
     pub(super) name: rustls::pki_types::ServerName<'static>,
@@ -60,12 +62,18 @@ impl Connection {
                 socket.set_nodelay(true)?;
                 Plain::Tcp(socket)
             }
-            Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await?),
+            Address::Unix(path) => Plain::Unix(UnixStream::connect(path).await.map_err(explain)?),
         };
         let socket = match secured {
             None => Socket::Plain(plain),
             Some(secured) => {
                 let stream = secured.connector.connect(secured.name.clone(), plain).await?;
+                let agreed = stream.get_ref().1.alpn_protocol();
+                if secured.connector.config().alpn_protocols.iter().any(|wanted| wanted == tls::HTTP2)
+                    && agreed != Some(tls::HTTP2)
+                {
+                    return Err(io::Error::other("it does not agree to HTTP/2 (ALPN)"));
+                }
                 Socket::Tls(Box::new(stream))
             }
         };
@@ -96,6 +104,20 @@ impl Connection {
         };
         matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
+}
+
+/// What keeps most people from a server on a Unix socket: it was made for its own user alone.
+fn explain(error: io::Error) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    let (user, group) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let text = format!(
+        "{error}: who connects needs the right to write to the socket and to enter its folder, and we are user {user}, \
+         group {group}; have its server make it with mode 0666 (gunicorn: --umask 0; uWSGI: --chmod-socket=666; php-fpm: \
+         listen.mode)"
+    );
+    io::Error::new(io::ErrorKind::PermissionDenied, text)
 }
 
 // === impl Socket ===

@@ -37,14 +37,39 @@ async fn a_server_that_failed_is_left_alone_until_none_other_is_left() {
 }
 
 #[tokio::test]
+async fn with_fewer_servers_well_than_the_threshold_all_are_asked() {
+    let mut settings = settings(&["http://a", "http://b", "http://c"]);
+    settings.panic_threshold = 50;
+    let group = group(settings);
+    group.place(&Wanted::default()).await.unwrap().fail();
+    assert_eq!(names(&group, 6).await.len(), 2, "two of three are enough");
+    group.place(&Wanted::default()).await.unwrap().fail();
+    assert_eq!(names(&group, 6).await.len(), 3, "one of three would be overrun");
+}
+
+#[tokio::test]
+async fn a_server_that_came_back_gets_its_share_little_by_little() {
+    let group = group(settings(&["http://a"]));
+    let place = group.place(&Wanted::default()).await.unwrap();
+    let (server, time) = (place.server(), Duration::from_secs(10));
+    let share = |time, after| server.weight(time, std::time::Instant::now() + after);
+    assert!((share(time, Duration::ZERO) - 1.0).abs() < 0.01, "it was there from the start");
+    server.state.came_back();
+    assert!(share(time, Duration::ZERO) < 0.2);
+    assert!((share(time, time / 2) - 0.5).abs() < 0.1);
+    assert!((share(time, time * 2) - 1.0).abs() < 0.01);
+    assert!((share(Duration::ZERO, Duration::ZERO) - 1.0).abs() < 0.01, "without `slow_start` at once");
+}
+
+#[tokio::test]
 async fn a_backup_is_asked_only_when_no_other_is_left() {
     let mut settings = settings(&["http://a", "http://b"]);
     settings.servers[1].backup = true;
     let group = group(settings);
     assert_eq!(names(&group, 4).await, BTreeSet::from(["http://a".to_owned()]));
-    assert_eq!(group.drain("a", true), 1);
+    assert_eq!(group.drain("a", true), ["http://a"]);
     assert_eq!(names(&group, 4).await, BTreeSet::from(["http://b".to_owned()]));
-    assert_eq!(group.drain("b", true), 1);
+    assert_eq!(group.drain("b", true), ["http://b"]);
     assert_eq!(group.place(&Wanted::default()).await.err(), Some(NoServer::None));
 }
 

@@ -12,10 +12,11 @@ use tokio_rustls::TlsConnector;
 
 use super::settings::ClientTls;
 
-/// HTTP/1.1, as handshakes name it.
-pub(super) const HTTP: &[u8] = b"http/1.1";
+/// Protocols by their names in a handshake (RFC 7301).
+pub(super) const HTTP1: &[u8] = b"http/1.1";
+pub(super) const HTTP2: &[u8] = b"h2";
 
-/// What `https` servers are connected to with, to speak `protocol`. The error names what cannot be used.
+/// What servers are connected to with that speak `protocol` through TLS. The error names what cannot be used.
 pub(super) fn connector(settings: &ClientTls, protocol: &[u8]) -> Result<TlsConnector, String> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -39,7 +40,7 @@ pub(super) fn connector(settings: &ClientTls, protocol: &[u8]) -> Result<TlsConn
 
 /// Tells what is wrong with the settings, if anything is.
 pub fn check(settings: &ClientTls) -> Result<(), String> {
-    connector(settings, HTTP).map(drop)
+    connector(settings, HTTP1).map(drop)
 }
 
 /// The name that a certificate must be for.

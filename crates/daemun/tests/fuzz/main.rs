@@ -202,6 +202,21 @@ fn frames_of_a_worker_are_read_within_their_bounds() {
 }
 
 #[test]
+fn records_of_fastcgi_are_read_the_same_on_both_sides_under_every_split() {
+    fuzz("fastcgi");
+}
+
+#[test]
+fn the_head_of_scgi_ends_at_one_place() {
+    fuzz("scgi");
+}
+
+#[test]
+fn a_packet_of_uwsgi_is_all_that_its_length_says() {
+    fuzz("uwsgi");
+}
+
+#[test]
 fn every_target_has_a_test_here() {
     let text = include_str!("main.rs");
     for (name, _) in TARGETS {

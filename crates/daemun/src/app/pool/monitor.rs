@@ -1,5 +1,6 @@
 //! The clock of a pool: deadlines, and requests that wait behind a thread that has fallen silent.
 
+use std::cell::Cell;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -12,8 +13,10 @@ use crate::app::handover::SlotState;
 #[cfg(doc)]
 use crate::app::pace::Pace;
 use crate::app::worker::{Lane, Slot, Worker, is_started};
+use crate::sys;
 
-/// How long a request that was asked for back is given at least before it is looked at again.
+/// How long a request that was asked for back is given at least before it is looked at again. Where the kernel has no
+/// barrier for all, or a worker could not ask for it, a store of a worker in plain Python is held to be visible by then.
 const VISIBLE: Duration = Duration::from_millis(1);
 
 /// How often it is looked at while anything is in flight: how late a deadline can be noticed.
@@ -196,8 +199,8 @@ impl State {
     }
 
     /// Asks for requests back that stand behind a silent thread while another lane could take them, and moves those
-    /// that were asked for at an earlier look and have still not been started: a store is visible to every processor
-    /// long before the next look, so both sides cannot have missed each other.
+    /// that were asked for at an earlier look and have still not been started. Between the two stands a barrier on every
+    /// processor, so that both sides cannot have missed each other.
     fn take_back(&mut self, now: Instant) {
         let free = |worker: &Worker| !worker.retiring && worker.lane_for(&self.pace, now).is_some();
         // While others wait, it is their turn before it is that of those; a thread alone would only get them again.
@@ -206,12 +209,23 @@ impl State {
             return;
         }
         let mut moved = Vec::new();
+        let barrier = Cell::new(false);
+        let is_visible = |since: Instant| {
+            if now - since < VISIBLE {
+                return false;
+            }
+            // One for all: what is old enough was asked for back at an earlier look.
+            if !barrier.replace(true) {
+                sys::barrier_everywhere();
+            }
+            true
+        };
         for worker in &mut self.workers {
             for thread in 0..worker.threads() {
                 if !worker.lanes[thread].is_blocked(&self.pace, now) {
                     continue;
                 }
-                moved.extend(worker.take_back(thread, now, |since| now - since >= VISIBLE));
+                moved.extend(worker.take_back(thread, now, is_visible));
             }
         }
         // The oldest first in the queue.

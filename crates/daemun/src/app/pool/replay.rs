@@ -39,7 +39,11 @@ impl State {
                 let progress = worker.progress(thread, *id);
                 let fate = state.after_death(progress, exchange.is_repeatable(), exchange.deaths() + 1);
                 if progress == Progress::Running || fate == Fate::Lost {
-                    serving.push((exchange.what(), now.saturating_duration_since(*sent).as_secs_f32()));
+                    let mut what = exchange.what();
+                    if fate == Fate::Lost && exchange.deaths() > 0 {
+                        what.push_str(" (its second worker: it is given up)");
+                    }
+                    serving.push((what, now.saturating_duration_since(*sent).as_secs_f32()));
                 }
                 if matches!(fate, Fate::Replayed | Fate::Suspected) {
                     self.counts.replayed += 1;

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::challenges::{Challenges, Tokens};
 use super::https::{Coming, Https};
+use super::late::{Late, Lookout};
 use super::upstreams::Groups;
 use crate::app::{Application, Pool};
 use crate::cgi::{self, Cgi};
@@ -25,7 +26,7 @@ use crate::proxy::{self, Proxy};
 use crate::respond::{Redirect, Respond};
 use crate::router::{HostPattern, PathPattern, Router, Rule};
 use crate::server::plan::Plan;
-use crate::static_files::{SendFiles, SendRoots, StaticFiles};
+use crate::static_files::{Root, SendFiles, SendRoots, StaticFiles, StaticSettings};
 use crate::telemetry::ErrorLogger;
 use crate::telemetry::metrics::{self, Labels, Place, PlaceId, RouteId};
 use crate::tls::{Certificates, Source};
@@ -42,6 +43,9 @@ pub(super) struct Means<'a> {
     pub(super) errors: &'a ErrorLogger,
     pub(super) launcher: &'a Arc<Client>,
     pub(super) transformers: &'a Arc<transformer::Client>,
+    /// The roots of static routes that have none, by the route's number.
+    pub(super) late: &'a BTreeMap<usize, Vec<Root>>,
+    pub(super) lookout: &'a Arc<Lookout>,
 }
 
 /// Builds the router over all routes; `folders` are those that applications may have files sent from, then, route by
@@ -52,7 +56,7 @@ pub(super) fn build(
     mut folders: impl Iterator<Item = OwnedFd>,
     means: &Means<'_>,
 ) -> io::Result<Arc<dyn Handler>> {
-    let Means { pools, groups, spool, kept, errors, launcher, transformers } = means;
+    let Means { pools, groups, spool, kept, errors, launcher, transformers, late, lookout } = means;
     let trusted = TrustedProxies::new(configuration.server.trusted_proxies.clone());
     let mut senders = BTreeMap::new();
     for app in &configuration.apps {
@@ -69,8 +73,12 @@ pub(super) fn build(
     };
     let proxying = || proxy::Means { spool: Arc::clone(spool), trusted: trusted.clone(), errors: (*errors).clone() };
     let mut routes = Vec::with_capacity(configuration.routes.len());
-    for route in &configuration.routes {
+    for (number, route) in configuration.routes.iter().enumerate() {
         let handler: Arc<dyn Handler> = match &route.handler {
+            HandlerSettings::Static(settings) if let Some(roots) = late.get(&number) => {
+                let settings = StaticSettings { roots: roots.clone(), ..settings.clone() };
+                Arc::new(Late::new(settings, Arc::clone(lookout)).map_err(io::Error::other)?)
+            }
             HandlerSettings::Static(settings) => {
                 let folders = folders.by_ref().take(settings.roots.len()).collect();
                 let files = StaticFiles::new(settings.clone(), folders).map_err(io::Error::other)?;

@@ -59,8 +59,9 @@ impl Upstreams {
         self.groups.clone()
     }
 
-    /// Has a server get nothing new until the next reload; how many servers were meant.
-    pub(super) fn drain(&self, upstream: &str, server: &str) -> usize {
-        self.groups.get(upstream).map_or(0, |group| group.drain(server, true))
+    /// Has a server get nothing new until the next reload: the servers that were meant, and all that there are.
+    pub(super) fn drain(&self, upstream: &str, server: &str) -> (Vec<String>, Vec<String>) {
+        let Some(group) = self.groups.get(upstream) else { return (Vec::new(), Vec::new()) };
+        (group.drain(server, true), group.status().into_iter().map(|server| server.url).collect())
     }
 }

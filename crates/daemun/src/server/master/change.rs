@@ -170,7 +170,7 @@ impl Master {
         }
         let waits = change.is_importing();
         self.change = Some(change);
-        self.later(IMPORT_DEADLINE, Event::ImportDeadline(number));
+        self.later_unless_developing(IMPORT_DEADLINE, Event::ImportDeadline(number));
         if !waits {
             self.imported().await;
         }
@@ -194,6 +194,7 @@ impl Master {
             lifeline,
             stacks,
             python: String::new(),
+            django: None,
             wanted: scaling::wanted(settings, None),
             generation: 0,
             zygote: None,
@@ -340,7 +341,7 @@ impl Master {
         if workers.iter().all(|(_, _, processes)| *processes == 0) {
             return self.switch().await;
         }
-        self.later(CONNECT_DEADLINE, Event::ConnectDeadline(number));
+        self.later_unless_developing(CONNECT_DEADLINE, Event::ConnectDeadline(number));
         false
     }
 

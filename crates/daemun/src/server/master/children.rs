@@ -354,8 +354,16 @@ impl Master {
                 self.ask_for_stack(number, &app, serial, thread);
                 false
             }
+            Some(FromFront::FoldersWanted(number, paths)) => {
+                self.tell_folders(number, paths).await;
+                false
+            }
             Some(FromFront::Shown(errand)) => {
                 self.proofs_shown(errand).await;
+                false
+            }
+            Some(FromFront::Drained(number, meant, all)) => {
+                self.drained(number, &meant, &all);
                 false
             }
             Some(FromFront::Serving) => {

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::death::How;
+use super::draining::Drain;
 use super::events::Event;
 use super::{App, Master, Phase, lines};
-use crate::control::message::{AppStatus, Death, FrontStatus, ReloadStatus, ServerStatus, Status, WorkerStatus};
+use crate::control::message::{
+    AppStatus, Death, FrontStatus, Project, ReloadStatus, ServerStatus, Status, WorkerStatus,
+};
 use crate::control::place::{self, Surroundings};
 use crate::control::{Answer, Asked, Command, Listening, Reply};
 use crate::listener::Role;
@@ -14,7 +17,7 @@ use crate::server::plan::{FrontReport, ToFront};
 use crate::sys::Ended;
 
 /// How long the front may take to tell what it has counted; without it the rest is told.
-const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+pub(super) const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Deaths that are remembered.
 const MOST_DEATHS: usize = 20;
@@ -35,6 +38,8 @@ pub(super) struct Desk {
     stopping: Vec<Reply>,
     /// Wait for what the front has counted.
     reports: BTreeMap<u64, Reply>,
+    /// Wait for servers to get nothing new.
+    pub(super) drains: BTreeMap<u64, Drain>,
     next_report: u64,
     pub(super) last_reload: Option<ReloadStatus>,
     pub(super) restarts: BTreeMap<String, BTreeMap<String, u64>>,
@@ -58,6 +63,7 @@ impl Desk {
             next_apps: None,
             stopping: Vec::new(),
             reports: BTreeMap::new(),
+            drains: BTreeMap::new(),
             next_report: 0,
             last_reload: None,
             restarts: BTreeMap::new(),
@@ -96,6 +102,12 @@ impl Desk {
     pub(super) fn round_begins(&mut self) {
         self.waiting.append(&mut self.waiting_next);
         self.next_apps = None;
+    }
+
+    /// What the front's answer to a question comes back with.
+    pub(super) fn number(&mut self) -> u64 {
+        self.next_report += 1;
+        self.next_report - 1
     }
 
     /// What the next round is for.
@@ -177,25 +189,21 @@ impl Master {
         self.notify.ready(&format!("serving {sites}: {}", self.configuration.target));
     }
 
-    /// Has a server of an upstream get nothing new.
-    async fn drain_server(&mut self, name: &str, server: Option<String>, reply: Reply) {
-        let Some(upstream) = self.configuration.upstreams.iter().find(|upstream| upstream.name == name) else {
-            return reply.refuse(format!("there is no upstream `{name}`"));
-        };
-        let urls: Vec<&str> = upstream.servers.iter().map(|server| server.url.as_str()).collect();
-        let urls = urls.join(", ");
-        let Some(server) = server.filter(|wanted| upstream.servers.iter().any(|server| server.is_called(wanted)))
-        else {
-            return reply.refuse(format!("say which server of `{name}`: {urls}"));
-        };
-        self.tell_front(ToFront::DrainServer(name.to_owned(), server.clone())).await;
-        reply.done(format!("{server} of `{name}` gets nothing new until the next reload"));
+    /// What the projects that are served have told.
+    fn projects(&self) -> BTreeMap<String, Project> {
+        let told = self.apps.iter().filter_map(|(name, app)| {
+            let (read_at, info) = app.django.as_ref()?;
+            let read_at = read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+            Some((name.clone(), Project { read_at, settings: serde_json::to_value(info).ok()? }))
+        });
+        told.collect()
     }
 
     /// Carries a command out. True when the server must end.
     pub(super) async fn asked(&mut self, Asked { command, reply }: Asked) -> bool {
         match command {
             Command::Status => self.ask_front(reply).await,
+            Command::Projects => reply.send(Answer::Projects { projects: self.projects() }),
             Command::Reload { apps } => self.asked_to_reload(apps, reply).await,
             Command::Stacks { app } => self.asked_for_stacks(app.as_deref(), reply),
             Command::Drain { upstream: None, .. } => {
@@ -204,7 +212,7 @@ impl Master {
                 self.errors.info(format_args!("draining: clients are asked to close, and /readyz says 503"));
                 reply.done("draining: clients are asked to close, and /readyz says 503; it ends with a restart");
             }
-            Command::Drain { upstream: Some(name), server } => self.drain_server(&name, server, reply).await,
+            Command::Drain { upstream: Some(name), server } => self.drain_server(name, server, reply).await,
             Command::Upgrade => self.upgrade(Some(&reply)),
             Command::Stop => {
                 let grace = self.configuration.server.grace.as_secs_f32();
@@ -302,8 +310,7 @@ impl Master {
 
     /// Asks the front what it has counted, for whoever asks how the server is.
     async fn ask_front(&mut self, reply: Reply) {
-        let number = self.desk.next_report;
-        self.desk.next_report += 1;
+        let number = self.desk.number();
         self.desk.reports.insert(number, reply);
         if self.front.pid == 0 {
             return self.report(number, None);
@@ -317,7 +324,7 @@ impl Master {
         if number == WATCHDOG && report.is_some() {
             self.notify.alive();
         }
-        let Some(reply) = self.desk.reports.remove(&number) else { return };
+        let Some(reply) = self.desk.reports.remove(&number) else { return self.drain_late(number) };
         let mut status = self.status();
         if let Some(report) = report {
             (status.traffic, status.upstreams) = (Some(report.traffic), report.upstreams);
@@ -463,7 +470,7 @@ fn degraded(status: &Status) -> Vec<String> {
 
 /// Upstreams of which nobody can be asked.
 fn without_servers(status: &Status) -> Vec<String> {
-    let is_out = |server: &ServerStatus| matches!(server.state.as_str(), "down" | "ejected");
+    let is_out = |server: &ServerStatus| matches!(server.state.as_str(), "down" | "ejected" | "unresolved");
     let empty = status.upstreams.iter().filter(|(_, servers)| !servers.is_empty() && servers.iter().all(is_out));
     empty.map(|(name, _)| format!("upstream {name}: none of its servers is well")).collect()
 }

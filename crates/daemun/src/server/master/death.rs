@@ -1,7 +1,7 @@
 //! How a worker ended, in words: the exit code, the signal or the OOM killer, and what it was doing.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
@@ -79,7 +79,11 @@ impl OomKills {
     pub(super) fn now() -> Self {
         let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let mut files = vec![PathBuf::from("/proc/vmstat")];
-        files.extend(group_files(&groups));
+        files.extend(group_files(&groups, Path::new("/sys/fs/cgroup")));
+        Self::of(files)
+    }
+
+    fn of(files: Vec<PathBuf>) -> Self {
         let mut kills = Self { files, seen: 0 };
         kills.seen = kills.count();
         kills
@@ -97,14 +101,15 @@ impl OomKills {
     }
 }
 
-/// Where the control groups of `/proc/self/cgroup` tell of it: version 2, then version 1.
-fn group_files(groups: &str) -> Vec<PathBuf> {
+/// Where the control groups of `/proc/self/cgroup` tell of it, below `root`: version 2, then version 1.
+fn group_files(groups: &str, root: &Path) -> Vec<PathBuf> {
     let file = |line: &str| {
         let mut parts = line.splitn(3, ':').skip(1);
         let (controllers, path) = (parts.next()?, parts.next()?);
+        let path = path.trim_start_matches('/');
         match controllers {
-            "" => Some(PathBuf::from(format!("/sys/fs/cgroup{path}/memory.events"))),
-            "memory" => Some(PathBuf::from(format!("/sys/fs/cgroup/memory{path}/memory.oom_control"))),
+            "" => Some(root.join(path).join("memory.events")),
+            "memory" => Some(root.join("memory").join(path).join("memory.oom_control")),
             _ => None,
         }
     };
@@ -151,16 +156,39 @@ mod tests {
 
     #[test]
     fn kills_are_found_in_either_version_of_control_groups() {
+        let files = |groups: &str| group_files(groups, Path::new("/sys/fs/cgroup"));
         assert_eq!(
-            group_files("0::/system.slice/a.service\n"),
+            files("0::/system.slice/a.service\n"),
             [PathBuf::from("/sys/fs/cgroup/system.slice/a.service/memory.events")]
         );
+        assert_eq!(files("0::/\n"), [PathBuf::from("/sys/fs/cgroup/memory.events")], "in a container");
         assert_eq!(
-            group_files("5:cpu,cpuacct:/x\n4:memory:/y\n"),
+            files("5:cpu,cpuacct:/x\n4:memory:/y\n"),
             [PathBuf::from("/sys/fs/cgroup/memory/y/memory.oom_control")]
         );
         assert_eq!(oom_kills("low 0\noom 2\noom_kill 3\noom_group_kill 0\n"), Some(3));
         assert_eq!(oom_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"), Some(4));
         assert_eq!(oom_kills("nothing\n"), None);
+    }
+
+    #[test]
+    fn a_kill_is_seen_once_in_the_events_of_a_group_of_version_2() -> std::io::Result<()> {
+        let root = std::env::temp_dir().join(format!("daemun-cgroup-{}", std::process::id()));
+        let group = root.join("system.slice/a.service");
+        std::fs::create_dir_all(&group)?;
+        let events = |kills: u32| {
+            let text = format!("low 0\nhigh 0\nmax 51\noom {kills}\noom_kill {kills}\noom_group_kill 0\n");
+            std::fs::write(group.join("memory.events"), text)
+        };
+        events(2)?;
+        let mut kills = OomKills::of(group_files("0::/system.slice/a.service\n", &root));
+        assert!(!kills.more(), "those were before us");
+        events(3)?;
+        assert!(kills.more());
+        assert!(!kills.more(), "the next death by SIGKILL has another cause");
+        // A group that is gone, or of a kernel that tells nothing.
+        std::fs::remove_dir_all(&root)?;
+        assert!(!kills.more());
+        Ok(())
     }
 }

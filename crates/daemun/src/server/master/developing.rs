@@ -8,20 +8,24 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::Master;
 use super::change::{Change, Import};
 use super::events::Event;
-use crate::app::{Broken, DEVELOPMENT};
-use crate::config::Configuration;
+use super::{Master, lines};
+use crate::app::{Broken, DEVELOPMENT, Debugger, DevelopmentTools};
+use crate::config::{Configuration, Debugging};
 use crate::server::plan::ToFront;
-use crate::supervisor::RuntimeFolder;
+use crate::supervisor::{RuntimeFolder, identity};
 use crate::watch::{Notice, Purpose, Watch, WatchSettings};
 
 /// Changed files that are named in the log.
 const NAMED: usize = 3;
+
+/// How long a debugger may take until it listens: it starts two interpreters.
+const DEBUGGER: Duration = Duration::from_secs(60);
 
 /// What there is while somebody develops; nothing of it otherwise.
 #[derive(Default)]
@@ -30,6 +34,10 @@ pub(super) struct Developing {
     tools: Option<(PathBuf, PathBuf)>,
     stamp: Option<File>,
     watch: Option<Watch>,
+    /// The debugger that workers join, in its own words.
+    debugger: Option<String>,
+    /// The process that an editor attaches to, where it is ours.
+    debugger_pid: Option<i32>,
     /// Which change of pages the last one was.
     number: u64,
     /// As the terminal was: a debugger's prompt that is ended with its worker leaves it without an echo.
@@ -55,12 +63,18 @@ impl Developing {
         // Root may write what nobody else can; others made it themselves, and open it before it is closed to them.
         let stamp = OpenOptions::new().append(true).open(&path).or_else(|_| reopen(&path))?;
         let terminal = tcgetattr(io::stdin()).ok().map(Terminal);
-        Ok(Self { tools: Some((program, path)), stamp: Some(stamp), watch: None, number: 0, _terminal: terminal })
+        Ok(Self { tools: Some((program, path)), stamp: Some(stamp), _terminal: terminal, ..Self::default() })
     }
 
     /// What zygotes are told of.
-    pub(super) fn tools(&self) -> Option<(&Path, &Path)> {
-        self.tools.as_ref().map(|(program, stamp)| (&**program, &**stamp))
+    pub(super) fn tools(&self) -> Option<DevelopmentTools<'_>> {
+        let (program, stamp) = self.tools.as_ref()?;
+        Some(DevelopmentTools { program, stamp, debugger: self.debugger.as_deref() })
+    }
+
+    /// Its processes that are there.
+    pub(super) fn pids(&self) -> Option<i32> {
+        self.debugger_pid
     }
 
     /// What browsers see of an import that failed. The page knows which change it is of, and loads itself anew after
@@ -79,6 +93,56 @@ fn reopen(path: &Path) -> io::Result<File> {
 }
 
 impl Master {
+    /// Sees to the debugger that workers join, where there is to be one. Nothing has been imported yet.
+    pub(super) async fn start_debugger(&mut self) -> Result<(), String> {
+        let wished = self.configuration.development.as_ref().and_then(|wished| wished.debugger.clone());
+        let port = match wished {
+            None => return Ok(()),
+            Some(Debugging::Joined(wish)) => {
+                self.developing.debugger = Some(wish);
+                return Ok(());
+            }
+            Some(Debugging::Listening(port)) => port,
+        };
+        let failed = |error: &dyn std::fmt::Display| format!("--debugger: {error}");
+        // Of several applications the first has the debugger; workers of the others join it all the same.
+        let Some(settings) = self.configuration.apps.first() else {
+            return Err(failed(&"there is no application"));
+        };
+        let server = &self.configuration.server;
+        let user = settings.user.as_deref().or(server.user.as_deref());
+        let group = settings.group.as_deref().or(server.group.as_deref());
+        let chosen = identity::of_application(user, group, &settings.directory).map_err(|error| failed(&error))?;
+        let mut debugger = Debugger::start(settings, chosen.account.as_ref(), port).map_err(|error| failed(&error))?;
+        self.developing.debugger_pid = Some(debugger.pid);
+        let listens = tokio::time::timeout(DEBUGGER, debugger.listens()).await;
+        let late = |_| format!("it does not listen after {} s", DEBUGGER.as_secs());
+        let attachable = listens.map_err(late).and_then(|listens| listens).map_err(|error| failed(&error))?;
+        lines::say(format_args!("debugger: an editor attaches to 127.0.0.1:{}", attachable.port));
+        self.developing.debugger = Some(attachable.wish);
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            debugger.ended().await;
+            // The receiver ends with the server.
+            let _ = events.send(Event::DebuggerEnded);
+        });
+        Ok(())
+    }
+
+    /// The editor has ended what it attached to, and means all of it.
+    pub(super) async fn debugger_ended(&mut self) -> bool {
+        self.developing.debugger_pid = None;
+        self.errors.info(format_args!("the debugger has been ended: stopping"));
+        self.stop(true).await
+    }
+
+    /// A deadline; none where a debugger may have stopped what it is for. What takes long is told in the log.
+    pub(super) fn later_unless_developing(&self, pause: Duration, event: Event) {
+        if self.configuration.development.is_none() {
+            self.later(pause, event);
+        }
+    }
+
     /// Watches the sources, where somebody develops and has not said otherwise.
     pub(super) fn watch_sources(&mut self) {
         let Some(settings) = self.configuration.development.as_ref().and_then(|wished| wished.watch.clone()) else {

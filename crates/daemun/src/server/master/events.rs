@@ -53,6 +53,8 @@ pub(super) enum Event {
     WordsDeadline(String, u32),
     /// Sources have changed, or are about to.
     Sources(Notice),
+    /// The process that an editor attaches to is gone.
+    DebuggerEnded,
     /// Requests wait for nothing any more.
     Release,
     /// Folders may have appeared or been replaced.

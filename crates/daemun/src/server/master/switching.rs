@@ -1,7 +1,7 @@
 //! The second half of a change: the front prepares, workers connect, the front switches, the old ends.
 
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::binding::Fresh;
 use super::change::{CONNECT_DEADLINE, Change, Import, Stage};
@@ -115,6 +115,8 @@ impl Master {
             app.wanted = new.wanted;
             if let Import::Done(ready) = &new.import {
                 app.python = format!("{} {}", ready.implementation, ready.python);
+                let read_at = SystemTime::now() - new.started.elapsed();
+                app.django = ready.django.clone().map(|info| (read_at, info));
             }
             if let Some(mut old) = std::mem::replace(&mut app.zygote, new.zygote) {
                 old.stop().await;
