@@ -1,8 +1,8 @@
 """A collector of OpenTelemetry's, made of its own messages and gRPC: prints the spans of each batch as a line of JSON.
 
-It runs in an environment of its own (`scripts/require telemetry`), as a program: `otel_collector.py grpc|http PLACE`, where
-PLACE is `127.0.0.1:0` or `unix:/PATH`. With `--refuse CODE` it takes nothing, with `--part` it takes all but one span of
-each batch, and with `--tls CERT KEY` it speaks TLS.
+It runs in an environment of its own (`scripts/require telemetry`), as a program: `otel_collector.py grpc|http PLACE`,
+where PLACE is `127.0.0.1:0` or another address. With `--refuse CODE` it takes nothing, with `--part` it takes all but one
+span of each batch, and with `--tls CERT KEY` it speaks TLS.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def answer(request: Any, is_partial: bool) -> Any:
     return response
 
 
-class Service(service.TraceServiceServicer):
+class Service(service.TraceServiceServicer):  # type: ignore[misc]  # its base lies in another environment
     """OTLP/gRPC."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -97,7 +97,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     options: argparse.Namespace
 
-    def do_POST(self) -> None:  # noqa: N802
+    def do_POST(self) -> None:
         """Take a batch."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.path == "/v1/traces"

@@ -336,7 +336,7 @@ def test_what_a_collector_takes_only_in_part_is_counted(tmp_path: Path) -> None:
             configure(tmp_path, at(collector, more), server='health = "127.0.0.1:0"')
             with Server(cwd=tmp_path) as server:
                 server.get("/")
-                eventually(lambda: counted(server) == (3, 1), "they are counted")  # noqa: B023
+                eventually(lambda: counted(server) == (3, 1), "they are counted")
                 server.wait_for("refuses spans: one is too many")
 
 
@@ -345,9 +345,7 @@ def counted(server: Server) -> tuple[float, float]:
     address = server.wait_for(r"health on (http://127.0.0.1:\d+)")[1]
     with urllib.request.urlopen(f"{address}/metrics", timeout=DEADLINE) as response:
         text = response.read().decode()
-    found = {
-        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
-    }
+    found = {sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples}
     return found["daemun_trace_spans_sent_total"], found["daemun_trace_spans_dropped_total"]
 
 
