@@ -1,8 +1,8 @@
 """A collector of OpenTelemetry's, made of its own messages and gRPC: prints the spans of each batch as a line of JSON.
 
 It runs in an environment of its own (`scripts/require telemetry`), as a program: `otel_collector.py grpc|http PLACE`,
-where PLACE is `127.0.0.1:0` or another address. With `--refuse CODE` it takes nothing, with `--part` it takes all but one
-span of each batch, and with `--tls CERT KEY` it speaks TLS.
+where PLACE is `127.0.0.1:0` or another address. With `--refuse CODE` it takes nothing, with `--part` it takes all but
+one span of each batch, and with `--tls CERT KEY` it speaks TLS.
 """
 
 from __future__ import annotations
