@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/workers.py bench/connections.py bench/collect.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/scaling.py bench/profiling.py bench/workers.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -76,7 +76,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require cgi-sites dav systemd
+	@scripts/require bench cgi-sites dav systemd
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md
@@ -94,16 +94,16 @@ compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI
 	$(PYTHON) tests/system/compare_wsgi.py
 
 .PHONY: bench
-bench: ## figures beside granian, gunicorn and nginx; BENCH='--scenario hello --rounds 9', see bench/README.md
+bench: ## figures beside thirteen other servers; BENCH='--scenario hello --rounds 9', see bench/README.md
 	@scripts/require rust python bench
 	cargo build --locked --release
-	python3 bench/compare.py $(BENCH)
+	python3 bench/compare.py --json .bench/figures.json --markdown .bench/figures.md $(BENCH)
+	@# One scenario was asked for, or all: then the pictures too.
+	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --json .bench/scaling.json --plots .bench/plots)
 
 .PHONY: bench-collect
 bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
-	@scripts/require rust python
-	cargo build --locked --release
-	python3 bench/collect.py $(BENCH)
+	@$(MAKE) bench BENCH="--scenario collect $(BENCH)"
 
 .PHONY: fmt
 fmt: ## format everything

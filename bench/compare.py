@@ -9,9 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import platform
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -22,17 +25,33 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from comparison import report, rounds
+from comparison import collecting, report, rounds
+from comparison.collecting import CollectError
+from comparison.crowd import CrowdError
 from comparison.load import LoadError
-from comparison.scenarios import FILES, RESTS, SCENARIOS, WSGI_SERVERS, WrongAnswerError, write_files
-from comparison.servers import APPLICATIONS, COMMANDS, ServerError, Setting
+from comparison.peers import APPLICATIONS, COMMANDS, Setting
+from comparison.peers.setting import program
+from comparison.scenarios import (
+    FILES,
+    HELD_SERVERS,
+    REST_PEERS,
+    RESTS,
+    SCENARIOS,
+    SECURE_HELD_SERVERS,
+    WSGI_SERVERS,
+    WrongAnswerError,
+    write_files,
+)
+from comparison.servers import ServerError
 
 HERE = Path(__file__).resolve().parent
 VENV = HERE.parent / ".bench" / "venv"
 DAEMUN = HERE.parent / "target" / "release" / "daemun"
-DEFAULT = ["hello", "hello11", "django", "post100k", "static1k", "static100k", "idle", "start"]
 # Enough for one right answer to each connection.
 CHECK_SECONDS = 0.5
+CHECK_CROWD = 20
+# Between these lines of a file go the tables of the last run.
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 
 class UsageError(Exception):
@@ -43,19 +62,25 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     names = ", ".join([*SCENARIOS, *RESTS])
-    parser.add_argument("--scenario", metavar="NAME,…", help=f"of {names} (default: {','.join(DEFAULT)})")
+    parser.add_argument("--scenario", metavar="NAME,…", help=f"of {names} (default: all)")
     parser.add_argument("--server", metavar="NAME,…", help=f"of {', '.join(COMMANDS)}, bare (default: all that fit)")
     parser.add_argument("--peer", metavar="NAME", help="whom to compare with (default: granian, for files nginx)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
-    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of each server's turn in each round")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each server's turn in each round")
     parser.add_argument("--connections", type=int, default=64, metavar="N")
-    parser.add_argument("--loops", type=int, default=1, metavar="N", help="event loops: daemun, Granian, nginx")
+    parser.add_argument("--held", type=int, default=10_000, metavar="N", help="idle connections that are held")
+    parser.add_argument(
+        "--loops", type=int, default=1, metavar="N", help="event loops: daemun, Granian, web servers and proxies"
+    )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes that run the application")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads for the application in each")
     parser.add_argument("--logs", action="store_true", help="with access logs, each to a file")
     parser.add_argument("--daemun", type=Path, default=DAEMUN, metavar="PATH")
     parser.add_argument("--venv", type=Path, metavar="PATH", help="with granian, gunicorn, django (default: made here)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, each round's too")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help=f"the tables; between {BEGIN} and {END} if it has them"
+    )
     parser.add_argument("--check", action="store_true", help="only whether all answer rightly; no figures")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser.parse_args()
@@ -87,20 +112,59 @@ def venv(given: Path | None) -> Path:
     return path.absolute()
 
 
+# How each says its version, and of which package manager it is.
+VERSIONS = {
+    "nginx": ["-v"],
+    "apache2": ["-v"],
+    "lighttpd": ["-v"],
+    "h2o": ["-v"],
+    "haproxy": ["-v"],
+    "caddy": ["version"],
+}
+PACKAGES = ["granian", "gunicorn", "pyuwsgi", "bjoern", "fastpysgi", "waitress", "whitenoise", "django", "wagtail"]
+
+PACKAGE_VERSIONS = """
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        print(name, importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        pass
+"""
+
+
 def machine(setting: Setting) -> dict[str, Any]:
     """Describe what must be known to read the figures."""
     versions = {"daemun": version([str(setting.daemun), "--version"])}
-    for name in ("granian", "gunicorn"):
-        versions[name] = version([f"{setting.venv}/bin/{name}", "--version"])
-    for name in ("nginx", "lighttpd", "h2o"):
-        versions[name] = version([shutil.which(name) or f"/usr/sbin/{name}", "-v"])
     versions["python"] = version([f"{setting.venv}/bin/python", "--version"])
+    python = [f"{setting.venv}/bin/python", "-c", PACKAGE_VERSIONS, *PACKAGES]
+    done = subprocess.run(python, capture_output=True, text=True, check=False)
+    versions |= {line.split()[0]: line for line in done.stdout.splitlines()}
+    for name, words in VERSIONS.items():
+        versions[name] = f"{name} {number(version([program(name), *words]))}"
     return {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "processor": _first(Path("/proc/cpuinfo"), "model name"),
+        "memory": _first(Path("/proc/meminfo"), "MemTotal"),
+        "system": _first(Path("/etc/os-release"), "PRETTY_NAME").strip('"'),
         "cores": len(os.sched_getaffinity(0)),
         "kernel": platform.release(),
         "load_at_start": os.getloadavg(),
         "versions": versions,
     }
+
+
+def _first(file: Path, name: str) -> str:
+    """Give the value of the first line that begins with the name, or nothing."""
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    found = next((line for line in lines if line.startswith(name)), "")
+    return found.replace("=", ":", 1).partition(":")[2].strip()
+
+
+def number(said: str) -> str:
+    """Give the version in what a program says of itself."""
+    found = re.search(r"\d+\.\d+(\.\d+)*", said)
+    return found[0] if found else said
 
 
 def version(command: list[str]) -> str:
@@ -121,6 +185,8 @@ class Run:
     plan: rounds.Plan
     folder: Path
     results: dict[str, Any] = dataclasses.field(default_factory=dict)
+    # What was printed, as Markdown.
+    tables: list[str] = dataclasses.field(default_factory=list)
 
     def tell(self, line: str) -> None:
         """Show that something moves."""
@@ -136,26 +202,49 @@ class Run:
         """Measure and print one."""
         says = RESTS.get(name) or SCENARIOS[name].says
         print(f"\n{name}: {says}", flush=True)
+        self.tables.append(f"**{name}**: {says}")
         if name in RESTS:
             self._rest(name)
         else:
             self._rate(name)
 
     def _rest(self, name: str) -> None:
-        names = self.servers(WSGI_SERVERS)
-        peer = self.options.peer or "granian"
+        peer = self.options.peer or REST_PEERS[name]
+        names = self.servers({"held": HELD_SERVERS, "held-tls": SECURE_HELD_SERVERS}.get(name, WSGI_SERVERS))
+        if not names and name != "collect":
+            print("none of the servers asked for")
+            return
         if name == "idle":
             memory = rounds.idle(names, self.setting, self.folder, self.tell)
-            self.results[name] = memory
-            self._print(report.idle(memory, peer), names)
-        else:
+            self._print(name, report.idle(memory, peer), names, memory)
+        elif name == "start":
             times = 1 if self.options.check else rounds.STARTS
             taken = rounds.starts(names, self.setting, self.folder, self.tell, times)
-            self.results[name] = taken
-            self._print(report.starts(taken, peer), names)
+            self._print(name, report.starts(taken, peer), names, taken)
+        elif name == "collect":
+            built = collecting.builds(
+                # Compressing takes half a minute, which says nothing about an answer.
+                self.setting,
+                min(self.plan.rounds, 3),
+                ["plain"] if self.options.check else [*collecting.STORAGES],
+            )
+            plain = {
+                key: {row: [dataclasses.asdict(cost) for cost in costs] for row, costs in each.items()}
+                for key, each in built.items()
+            }
+            self._print(name, report.collect(built, peer), ["daemun", "collectstatic"], plain)
+        else:
+            held = rounds.held(names, self.setting, self.plan, self.folder, self.tell, secure=name == "held-tls")
+            lost = {server: one.kept for server, one in held.items() if one.kept < one.asked}
+            if lost and self.options.check:
+                raise WrongAnswerError(f"{name}: of {self.plan.held} connections were kept: {lost}")
+            plain = {server: dataclasses.asdict(one) for server, one in held.items()}
+            self._print(name, report.held(held, peer), names, plain)
 
-    def _print(self, table: str, names: list[str]) -> None:
-        print(f"right: {', '.join(names)}" if self.options.check else table, flush=True)
+    def _print(self, name: str, table: report.Table, names: list[str], figures: Any) -> None:
+        self.results[name] = figures
+        self.tables.append(table.markdown())
+        print(f"right: {', '.join(names)}" if self.options.check else table.text(), flush=True)
 
     def _rate(self, name: str) -> None:
         scenario = SCENARIOS[name]
@@ -166,17 +255,32 @@ class Run:
             return
         measured = rounds.rates(scenario, names, self.setting, self.plan, self.folder, self.tell)
         figures = {server: report.summary(each) for server, each in measured.items()}
-        self.results[name] = figures
-        if self.options.check:
-            wrong = {server: one["errors"] for server, one in figures.items() if one["errors"]}
-            if wrong:
-                raise WrongAnswerError(f"{name}: errors under load: {wrong}")
-            print(f"right: {', '.join(names)}", flush=True)
-        else:
-            usual = "apache" if scenario.script else "granian"
-            peer = self.options.peer or scenario.peer or usual
-            print(report.rates(figures, peer), flush=True)
+        wrong = {server: one["errors"] for server, one in figures.items() if one["errors"]}
+        if wrong and self.options.check and not scenario.crowd:
+            raise WrongAnswerError(f"{name}: errors under load: {wrong}")
+        usual = "apache" if scenario.script else "granian"
+        self._print(name, report.rates(figures, self.options.peer or scenario.peer or usual), names, figures)
+        if not self.options.check:
             print("load average " + " ".join(f"{value:.1f}" for value in os.getloadavg()), flush=True)
+
+    def write(self, about: dict[str, Any], head: str) -> None:
+        """Write what was asked for."""
+        if self.options.json:
+            given = {key: str(value) if isinstance(value, Path) else value for key, value in vars(self.options).items()}
+            document = {"machine": about, "options": given, "files": FILES, "results": self.results}
+            self.options.json.parent.mkdir(parents=True, exist_ok=True)
+            self.options.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        if self.options.markdown:
+            place(self.options.markdown, "\n\n".join([head, *self.tables]))
+
+
+def place(file: Path, text: str) -> None:
+    """Put the text between the two lines of a file that has them; else the file is the text."""
+    old = file.read_text("utf-8") if file.exists() else ""
+    before, begin, rest = old.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}" if begin and end else text + "\n", "utf-8")
 
 
 def write_scripts(place: Path, scripts: list[str]) -> None:
@@ -192,6 +296,26 @@ def write_scripts(place: Path, scripts: list[str]) -> None:
             subprocess.run([compiler, "-O2", "-static", "-o", str(place / source.stem), str(source)], check=True)
         else:
             shutil.copy(source, place)
+
+
+def write_certificate(folder: Path) -> None:
+    """Make a certificate that nobody has signed, and its key, which servers that are other users read too."""
+    folder.mkdir()
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "30"]
+    words += ["-keyout", "key.pem", "-out", "cert.pem", "-subj", "/CN=localhost"]
+    words += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    try:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+    except FileNotFoundError as error:
+        raise UsageError("openssl is not there; run:  apt-get install openssl") from error
+    (folder / "key.pem").chmod(0o644)
+
+
+def allow_connections(wanted: int) -> int:
+    """Give how many connections a process may have, as many as are wanted where the system lets us."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(wanted, hard - 1000) if hard != resource.RLIM_INFINITY else wanted
 
 
 @contextlib.contextmanager
@@ -212,39 +336,44 @@ def main() -> None:
     """Run the scenarios in the order they were named."""
     options = arguments()
     signal.signal(signal.SIGTERM, terminated)
-    names = words(options.scenario, [*SCENARIOS, *RESTS], "scenario") or DEFAULT
+    names = words(options.scenario, [*SCENARIOS, *RESTS], "scenario") or [*SCENARIOS, *RESTS]
     if not options.daemun.exists():
         raise UsageError(f"{options.daemun} is not there; run:  cargo build --release")
     with folder() as place:
         write_files(place / "files")
         write_scripts(place / "scripts", [SCENARIOS[name].script for name in names if name in SCENARIOS])
+        write_certificate(place / "certificate")
+        held = allow_connections(options.held)
         setting = Setting(
             daemun=options.daemun.resolve(),
             venv=venv(options.venv),
             files=place / "files",
             scripts=place / "scripts",
+            certificate=place / "certificate",
             loops=options.loops,
             workers=options.workers,
             threads=options.threads,
             logs=options.logs,
+            # Room for those that come beside.
+            most=held + 500,
         )
-        plan = rounds.Plan(options.rounds, options.seconds, min(1.0, options.seconds), options.connections)
+        plan = rounds.Plan(options.rounds, options.seconds, min(1.0, options.seconds), options.connections, held=held)
         if options.check:
-            plan = rounds.Plan(1, CHECK_SECONDS, 0.0, 4)
+            plan = rounds.Plan(1, CHECK_SECONDS, 0.0, 4, CHECK_CROWD, CHECK_CROWD)
         run = Run(options, setting, plan, place)
         about = machine(setting)
-        print(
+        head = [
+            f"{about['date']}; {about['processor']}, {about['memory']}, {about['system']}, Linux {about['kernel']}",
             f"{about['cores']} cores, {plan.connections} connections, event loops {setting.loops}, "
             f"workers {setting.workers}, threads {setting.threads}, access log {'on' if setting.logs else 'off'}, "
-            f"{plan.rounds} rounds of {plan.seconds:g} s, load average {about['load_at_start'][0]:.1f}"
-        )
-        print("; ".join(about["versions"].values()))
+            f"{plan.rounds} rounds of {plan.seconds:g} s, load average {about['load_at_start'][0]:.1f}",
+            "; ".join(about["versions"].values()),
+        ]
+        print("\n".join(head))
         for name in names:
             run.scenario(name)
-        if options.json:
-            given = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-            document = {"machine": about, "options": given, "files": FILES, "results": run.results}
-            options.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+            # What is there is there, should the next one fail.
+            run.write(about, ".\n".join(head) + ".")
 
 
 if __name__ == "__main__":
@@ -253,6 +382,6 @@ if __name__ == "__main__":
     except UsageError as error:
         print(f"compare: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (WrongAnswerError, ServerError, LoadError) as error:
+    except (WrongAnswerError, ServerError, LoadError, CrowdError, CollectError) as error:
         print(f"compare: {error}", file=sys.stderr)
         raise SystemExit(1) from None

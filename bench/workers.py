@@ -23,8 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from comparison import load, processes
+from comparison.peers import APPLICATIONS
 from comparison.scenarios import Request
-from comparison.servers import APPLICATIONS, POLL, START_DEADLINE, environment, free_port
+from comparison.servers import POLL, START_DEADLINE, environment, free_port
 
 HERE = Path(__file__).resolve().parent
 PACKAGES = ["wagtail", "gunicorn"]

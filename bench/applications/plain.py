@@ -47,3 +47,21 @@ def sleeper(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
     if environ["PATH_INFO"] == "/sleep":
         time.sleep(0.1)
     return hello(environ, start_response)
+
+
+def waiting(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Thirteen bytes after 20 ms, as of a database or another server."""
+    time.sleep(0.02)
+    return hello(environ, start_response)
+
+
+def either(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """Thirteen bytes, or what a body was."""
+    return (post if environ.get("CONTENT_LENGTH") else hello)(environ, start_response)
+
+
+def sized(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    """So many bytes as the path says."""
+    count = int(environ["PATH_INFO"].rpartition("/")[2])
+    start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", str(count))])
+    return [(CHUNK * (count // len(CHUNK) + 1))[:count]]

@@ -4,23 +4,40 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from .rounds import BARE, Round
+from .collecting import Cost
+from .rounds import BARE, Held, Round
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Align: the first column left, all others right."""
-    lines = [list(head), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+@dataclass(frozen=True)
+class Table:
+    """A head and rows; the first column is left, all others right."""
 
-    def one(line: Sequence[str]) -> str:
-        cells = [line[0].ljust(widths[0])]
-        cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
-        return "  ".join(cells).rstrip()
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
-    return "\n".join([one(lines[0]), "  ".join("-" * width for width in widths), *map(one, lines[1:])])
+    def text(self) -> str:
+        """Align it for a terminal."""
+        lines = [list(self.head), *map(list, self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
+
+        def one(line: Sequence[str]) -> str:
+            cells = [line[0].ljust(widths[0])]
+            cells += [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+            return "  ".join(cells).rstrip()
+
+        return "\n".join([one(lines[0]), "  ".join("-" * width for width in widths), *map(one, lines[1:])])
+
+    def markdown(self) -> str:
+        """Write it as a table of Markdown."""
+
+        def one(line: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |"
+
+        rule = "| --- |" + " ---: |" * (len(self.head) - 1)
+        return "\n".join([one(self.head), rule, *map(one, self.rows)])
 
 
 def summary(rounds: Sequence[Round]) -> dict[str, Any]:
@@ -33,8 +50,8 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     roles = sorted({role for one in rounds for role in one.by_role})
     return {
         "cpu_us": median([one.cpu for one in rounds]),
-        "cpu_us_min": min(one.cpu for one in rounds),
-        "cpu_us_max": max(one.cpu for one in rounds),
+        "cpu_us_min": min((one.cpu for one in rounds if one.cpu is not None), default=None),
+        "cpu_us_max": max((one.cpu for one in rounds if one.cpu is not None), default=None),
         "user_us": median([one.user for one in rounds]),
         "system_us": median([one.system for one in rounds]),
         "by_role_us": {role: median([one.by_role.get(role, 0.0) for one in rounds]) for role in roles},
@@ -48,11 +65,15 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
     }
 
 
-def _ratio(own: float, other: float | None) -> str:
-    return f"{own / other:.2f}" if other else "-"
+def _ratio(own: float | None, other: float | None) -> str:
+    return f"{own / other:.2f}" if other and own is not None else "-"
 
 
-def rates(figures: dict[str, dict[str, Any]], peer: str) -> str:
+def _told(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def rates(figures: dict[str, dict[str, Any]], peer: str) -> Table:
     """Print one scenario's summaries."""
     bare = figures.get(BARE, {}).get("cpu_us")
     to = figures.get(peer, {})
@@ -76,21 +97,21 @@ def rates(figures: dict[str, dict[str, Any]], peer: str) -> str:
     for name, one in figures.items():
         row = [
             name,
-            f"{one['cpu_us']:.1f}",
+            _told(one["cpu_us"]),
             _ratio(one["cpu_us"], to.get("cpu_us")),
-            f"{one['cpu_us_min']:.1f}..{one['cpu_us_max']:.1f}",
-            f"{one['user_us']:.1f}+{one['system_us']:.1f}",
-            f"{one['sleeps']:.2f}",
+            f"{_told(one['cpu_us_min'])}..{_told(one['cpu_us_max'])}",
+            f"{_told(one['user_us'])}+{_told(one['system_us'])}",
+            _told(one["sleeps"], 2),
             f"{one['rate']:.0f}",
             _ratio(one["rate"], to.get("rate")),
-            "-" if one["p50_ms"] is None else f"{one['p50_ms']:.2f}",
-            "-" if one["p99_ms"] is None else f"{one['p99_ms']:.2f}",
+            _told(one["p50_ms"], 2),
+            _told(one["p99_ms"], 2),
             str(one["errors"]),
         ]
         if bare is not None:
-            row.insert(3, f"{one['cpu_us'] - bare:.1f}")
+            row.insert(3, _told(one["cpu_us"] - bare))
         rows.append([*row, _parts(one["by_role_us"])])
-    return table([*head, "by process"], rows)
+    return Table([*head, "by process"], rows)
 
 
 def _parts(by_role: dict[str, float]) -> str:
@@ -99,7 +120,7 @@ def _parts(by_role: dict[str, float]) -> str:
     return " + ".join(f"{role} {microseconds:.1f}" for role, microseconds in parts if microseconds >= 0.05)
 
 
-def idle(figures: dict[str, dict[str, list[int]]], peer: str) -> str:
+def idle(figures: dict[str, dict[str, list[int]]], peer: str) -> Table:
     """Print the memory: what is there once, and the workers."""
     rows = []
     base = {name: sum(map(sum, by_role.values())) for name, by_role in figures.items()}
@@ -116,10 +137,10 @@ def idle(figures: dict[str, dict[str, list[int]]], peer: str) -> str:
                 _ratio(base[name], base.get(peer)),
             ]
         )
-    return table(["server", "without workers KiB", "of it", "workers KiB", "all KiB", f"/{peer}"], rows)
+    return Table(["server", "without workers KiB", "of it", "workers KiB", "all KiB", f"/{peer}"], rows)
 
 
-def starts(figures: dict[str, list[float]], peer: str) -> str:
+def starts(figures: dict[str, list[float]], peer: str) -> Table:
     """Print the times to the first answer."""
     middle = {name: statistics.median(times) for name, times in figures.items()}
     rows = [
@@ -131,4 +152,37 @@ def starts(figures: dict[str, list[float]], peer: str) -> str:
         ]
         for name, times in figures.items()
     ]
-    return table(["server", "ms", "min..max", f"/{peer}"], rows)
+    return Table(["server", "ms", "min..max", f"/{peer}"], rows)
+
+
+def held(figures: dict[str, Held], peer: str) -> Table:
+    """Print what an idle connection adds; a server that has ended some of them holds fewer."""
+
+    def each(one: Held) -> float | None:
+        return (one.after - one.before) * 1024 / one.kept if one.kept else None
+
+    other = each(figures[peer]) if peer in figures else None
+    rows = [
+        [
+            name,
+            _told(each(one), 0),
+            _ratio(each(one), other),
+            str(one.before),
+            str(one.after),
+            f"{one.kept} of {one.asked}",
+        ]
+        for name, one in figures.items()
+    ]
+    return Table(["server", "bytes each", f"/{peer}", "KiB without", "KiB with them", "kept"], rows)
+
+
+def collect(figures: dict[str, dict[str, list[Cost]]], peer: str) -> Table:
+    """Print what each build costs, and its ratio to the peer's same build of the same storage."""
+    rows = []
+    for storage, by_build in figures.items():
+        cpu = {build: statistics.median(cost.cpu for cost in costs) for build, costs in by_build.items()}
+        for build, costs in by_build.items():
+            wall = statistics.median(cost.wall for cost in costs)
+            other = cpu.get(f"{peer}, {build.partition(', ')[2]}")
+            rows.append([f"{storage}: {build}", f"{cpu[build]:.2f}", _ratio(cpu[build], other), f"{wall:.2f}"])
+    return Table(["storage and build", "cpu s", f"/{peer}", "wall s"], rows)

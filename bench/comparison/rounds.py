@@ -9,16 +9,19 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import load, processes
-from .scenarios import SCENARIOS, Scenario, WrongAnswerError
-from .servers import APPLICATIONS, START_DEADLINE, Server, ServerError, Setting, environment, running
+from . import crowd, load, processes
+from .peers import APPLICATIONS, Setting
+from .scenarios import SCENARIOS, WSGI_SERVERS, Scenario, WrongAnswerError
+from .servers import START_DEADLINE, Server, ServerError, environment, running
 
 # The application alone, beside the servers.
 BARE = "bare"
 STARTS = 7
+# Connections from which a server may need to be told that they come.
+CROWDED = 100
 # Bytes of a body from which answers are counted by what came of them.
 LARGE = 64 * 1024
 # Between an answer and the look at the memory: what a server does after it has answered.
@@ -35,18 +38,21 @@ class Plan:
     seconds: float
     warm: float
     connections: int
+    # How many of a scenario's slow clients are there, and how many idle connections are held.
+    slow: int = 1000
+    held: int = 10_000
 
 
 @dataclass(frozen=True)
 class Round:
-    """One server's share of one round. Processor time in microseconds per request."""
+    """One server's share of one round. Processor time in microseconds per request, or None where none was answered."""
 
-    cpu: float
-    user: float
-    system: float
+    cpu: float | None
+    user: float | None
+    system: float | None
     by_role: dict[str, float]
     # Voluntary context switches per request.
-    sleeps: float
+    sleeps: float | None
     requests: int
     rate: float
     errors: int
@@ -56,20 +62,33 @@ class Round:
     load: float
 
 
+@dataclass(frozen=True)
+class Held:
+    """A server's memory in KiB without and with idle connections, and how many of them it had kept."""
+
+    before: int
+    after: int
+    asked: int
+    kept: int
+
+
 def rates(
     scenario: Scenario, names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tell
 ) -> dict[str, list[Round]]:
     """Start all servers, then go round them; what disturbs the machine disturbs each of them alike."""
     figures: dict[str, list[Round]] = {name: [] for name in names}
+    setting = replace(setting, crowded=is_crowded(scenario, plan))
     with running([name for name in names if name != BARE], setting, scenario, folder) as servers:
-        lua = load.script(scenario.request, folder)
+        load.script(scenario.request, folder, refused=scenario.status != 200)
         if plan.warm:
             for server in servers:
-                _load(server, scenario, lua, plan.warm, plan.connections)
+                _load(server, scenario, folder, plan.warm, plan.connections)
         for number in range(1, plan.rounds + 1):
             for server in servers:
-                figures[server.name].append(_round(server, scenario, lua, plan))
-                tell(f"{scenario.name} {number}/{plan.rounds} {server.name} {figures[server.name][-1].cpu:.1f} us")
+                one = _beside(server, scenario, folder, plan)
+                figures[server.name].append(one)
+                said = "no answer" if one.cpu is None else f"{one.cpu:.1f} us"
+                tell(f"{scenario.name} {number}/{plan.rounds} {server.name} {said}")
             if BARE in names:
                 figures[BARE].append(_bare(scenario, setting, plan.seconds))
         for server in servers:
@@ -77,30 +96,49 @@ def rates(
     return figures
 
 
-def _load(server: Server, scenario: Scenario, lua: Path, seconds: float, connections: int) -> load.Load:
-    url = f"http://127.0.0.1:{server.port}{scenario.request.path}"
-    return load.run(url, lua, seconds=seconds, connections=scenario.connections or connections)
+def is_crowded(scenario: Scenario, plan: Plan) -> bool:
+    """Whether so many connections come that answering nobody is a server's figure, not its fault."""
+    return scenario.crowd > 0 or plan.connections >= CROWDED
 
 
-def _round(server: Server, scenario: Scenario, lua: Path, plan: Plan) -> Round:
+def _load(server: Server, scenario: Scenario, folder: Path, seconds: float, connections: int) -> load.Load:
+    connections = scenario.connections or connections
+    if scenario.client == "handshakes":
+        return load.handshakes(server.port, seconds=seconds)
+    url = f"{'https' if scenario.secure else 'http'}://127.0.0.1:{server.port}{scenario.request.path}"
+    if scenario.client == "h2load":
+        return load.over_http2(url, folder, seconds=seconds, connections=connections)
+    return load.run(url, folder / "request.lua", seconds=seconds, connections=connections)
+
+
+def _beside(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Round:
+    """One round, with a crowd there if the scenario has one."""
+    if not scenario.crowd:
+        return _round(server, scenario, folder, plan)
+    with crowd.beside("slow", str(server.port), str(min(scenario.crowd, plan.slow))):
+        return _round(server, scenario, folder, plan)
+
+
+def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Round:
     before = server.tree()
     slept = processes.sleeps(before)
     grouped = server.group.spent() if server.group else (0.0, 0.0)
-    seen = _load(server, scenario, lua, plan.seconds, plan.connections)
+    seen = _load(server, scenario, folder, plan.seconds, plan.connections)
     after = server.tree()
     if not after:
         raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
-    if not seen.requests:
+    # Of large answers as many are on their way when time is over as have come: who serves all alike has fewer whole.
+    is_large = len(scenario.body) >= LARGE
+    answers = seen.bytes / len(scenario.body) if is_large else float(seen.requests)
+    if not answers:
+        if is_crowded(scenario, plan):
+            return Round(None, None, None, {}, None, 0, 0.0, seen.errors, None, None, os.getloadavg()[0])
         raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
     slept = processes.sleeps(after) - slept
     spent = processes.spent(before, after, processes.roles(after))
     if server.group:
         user, system = (now - then for now, then in zip(server.group.spent(), grouped, strict=True))
         spent = processes.Spent(user=user, system=system, by_role=spent.by_role)
-
-    # Of large answers as many are on their way when time is over as have come: who serves all alike has fewer whole ones.
-    is_large = len(scenario.body) >= LARGE
-    answers = seen.bytes / len(scenario.body) if is_large else float(seen.requests)
 
     def each(seconds: float) -> float:
         return seconds * 1e6 / answers
@@ -211,3 +249,36 @@ def _first_answer(server: Server, scenario: Scenario) -> float:
         if time.monotonic() > until:
             raise ServerError(f"{server.name}: no right answer after {START_DEADLINE:.0f} s\n{server.said}")
         time.sleep(POLL)
+
+
+def held(names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tell, *, secure: bool) -> dict[str, Held]:
+    """Give the memory that idle connections add to each server, one server at a time.
+
+    What the kernel holds for a socket is the same for all and in nobody's sum.
+    """
+    figures: dict[str, Held] = {}
+    for name in names:
+        scenario = SCENARIOS["hello" if name in WSGI_SERVERS and not secure else "static1k"]
+        scenario, setting = replace(scenario, secure=secure), replace(setting, crowded=True)
+        words = [scenario.request.path, *(["tls"] if secure else [])]
+        with running([name], setting, scenario, folder / f"held{'-tls' if secure else ''}") as servers:
+            time.sleep(SETTLE)
+            before = _memory(servers[0])
+            try:
+                with crowd.beside("held", str(servers[0].port), str(plan.held), *words) as idlers:
+                    time.sleep(SETTLE)
+                    after = _memory(servers[0])
+                    idlers.end()
+            except crowd.CrowdError as error:
+                raise ServerError(f"{name}: {error}\n{servers[0].said}") from error
+        figures[name] = Held(before, after, plan.held, idlers.became.get("held", 0))
+        tell(f"held {name} {figures[name]}")
+    return figures
+
+
+def _memory(server: Server) -> int:
+    """Give the PSS of all its processes."""
+    known = [processes.proportional_kib(process.pid) for process in server.tree()]
+    if None in known:
+        raise ServerError(f"{server.name}: the memory of one of its processes may not be read; run as root")
+    return sum(kib for kib in known if kib is not None)

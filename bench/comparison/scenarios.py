@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import http.client
 import os
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +23,12 @@ BROWSER = {
     "Sec-Fetch-Site": "none",
 }
 BODY = b"0123456789" * 10_000
-WSGI_SERVERS = ("daemun", "granian", "gunicorn")
-STATIC_SERVERS = ("daemun", "nginx", "lighttpd", "h2o")
+WSGI_SERVERS = ("daemun", "granian", "gunicorn", "uwsgi", "bjoern", "fastpysgi", "waitress")
+# Those that can wait for several things at a time in one process.
+THREADED_SERVERS = ("daemun", "granian", "gunicorn", "uwsgi", "waitress")
+STATIC_SERVERS = ("daemun", "nginx", "lighttpd", "h2o", "apache", "caddy", "whitenoise")
+PROXIES = ("daemun", "nginx", "haproxy", "h2o", "caddy", "lighttpd")
+SECURE_SERVERS = ("daemun", "nginx", "h2o", "lighttpd", "apache", "caddy")
 CGI_SERVERS = ("daemun", "apache", "lighttpd")
 # An answer that has not come by then never will.
 DEADLINE = 20.0
@@ -64,10 +69,22 @@ class Scenario:
     script: str = ""
     # How many ask at once, where that is not what was asked for.
     connections: int = 0
+    # Whether over TLS, where HTTP/2 is agreed upon.
+    secure: bool = False
+    # Whether another server is asked.
+    hop: bool = False
+    # Who asks: "wrk"; "h2load" over HTTP/2; "handshakes", which only shakes hands.
+    client: str = "wrk"
+    # How many slow clients are there beside; a server that answers nobody then has that as its figure.
+    crowd: int = 0
+    # Threads of each worker, where more are needed than was asked for.
+    threads: int = 1
+    # The right status; the body of a refusal is its server's own.
+    status: int = 200
 
     def check(self, port: int) -> None:
-        """Ask twice on one connection; complain unless both answers are right."""
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        """Ask twice, where it can be on one connection; complain unless both answers are right."""
+        connection = self._connection(port)
         try:
             for _ in range(2):
                 self._ask(connection)
@@ -76,16 +93,31 @@ class Scenario:
         finally:
             connection.close()
 
+    def _connection(self, port: int) -> http.client.HTTPConnection:
+        if not self.secure:
+            return http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+        return http.client.HTTPSConnection("127.0.0.1", port, timeout=DEADLINE, context=unverified())
+
     def _ask(self, connection: http.client.HTTPConnection) -> None:
         request = self.request
         connection.request(request.method, request.path, body=request.body or None, headers=request.headers)
         response = connection.getresponse()
         body = response.read()
-        if response.status != 200:
-            raise WrongAnswerError(f"{self.name}: status {response.status}, not 200: {body[:200]!r}")
+        if response.status != self.status:
+            raise WrongAnswerError(f"{self.name}: status {response.status}, not {self.status}: {body[:200]!r}")
+        if self.status != 200:
+            return
         right = self.contains in body if self.contains else body == self.body
         if not right:
             raise WrongAnswerError(f"{self.name}: a wrong body of {len(body)} bytes: {body[:200]!r}")
+
+
+def unverified() -> ssl.SSLContext:
+    """Trust the certificate of this run, which nobody has signed."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def file_of(size: int) -> bytes:
@@ -130,7 +162,13 @@ def _cgi(name: str, says: str, script: str, path: str, body: bytes, servers: tup
 SCENARIOS = {
     scenario.name: scenario
     for scenario in (
-        _wsgi("hello", "13 bytes from WSGI, one request header", "plain:hello", b"Hello, World!"),
+        _wsgi(
+            "hello",
+            "13 bytes from WSGI, two request headers",
+            "plain:hello",
+            b"Hello, World!",
+            Request(headers={"User-Agent": "wrk"}),
+        ),
         _wsgi(
             "hello11",
             "13 bytes from WSGI, a browser's eleven request headers",
@@ -163,6 +201,24 @@ SCENARIOS = {
             body=b"Hello, World!",
             peer="daemun",
         ),
+        Scenario(
+            "wait20",
+            "13 bytes from WSGI after 20 ms of waiting, 16 threads in each worker",
+            Request(),
+            THREADED_SERVERS,
+            application="plain:waiting",
+            body=b"Hello, World!",
+            threads=16,
+        ),
+        Scenario(
+            "slow",
+            "13 bytes from WSGI beside 1,000 clients that send a byte a second, half of them heads and half bodies",
+            Request(),
+            WSGI_SERVERS,
+            application="plain:either",
+            body=b"Hello, World!",
+            crowd=1000,
+        ),
         _wsgi("stream1m", "1 MiB from WSGI in 16 chunks, no length", "plain:stream", b"0123456789abcdef" * 65536),
         _static("static1k", "a file of 1 KiB", "1k.txt"),
         _static("static100k", "a file of 100 KiB", "100k.txt"),
@@ -171,9 +227,56 @@ SCENARIOS = {
             "precompressed",
             "a file of 20 KiB whose gzip sibling is sent",
             Request(path=f"/{PACKED}", headers={"Accept-Encoding": "gzip, deflate, br"}),
-            ("daemun", "nginx", "h2o"),
+            ("daemun", "nginx", "h2o", "caddy"),
             body=packed(),
             peer="nginx",
+        ),
+        Scenario(
+            "http2",
+            "a file of 1 KiB over HTTP/2 and TLS, 16 streams on each of 16 connections",
+            Request(path="/1k.txt"),
+            SECURE_SERVERS,
+            body=file_of(FILES["1k.txt"]),
+            peer="nginx",
+            connections=16,
+            secure=True,
+            client="h2load",
+        ),
+        Scenario(
+            "handshake",
+            "a whole TLS handshake, no request",
+            Request(path="/1k.txt"),
+            SECURE_SERVERS,
+            body=file_of(FILES["1k.txt"]),
+            peer="nginx",
+            connections=1,
+            secure=True,
+            client="handshakes",
+        ),
+        Scenario(
+            "connect",
+            "a file of 1 KiB, each on a connection of its own",
+            Request(path="/1k.txt", headers={"Connection": "close"}),
+            STATIC_SERVERS,
+            body=file_of(FILES["1k.txt"]),
+            peer="nginx",
+        ),
+        Scenario(
+            "refused",
+            "a request with two hosts, which must be refused, each on a connection of its own",
+            Request(path="/1k.txt", headers={"Host": "one", "host": "two"}),
+            ("daemun", "nginx", "lighttpd"),
+            peer="nginx",
+            status=400,
+        ),
+        Scenario(
+            "hop",
+            "13 bytes through one proxy from a server that has them at once, connections kept where it can",
+            Request(headers={"User-Agent": "wrk"}),
+            PROXIES,
+            body=b"Hello, World!",
+            peer="nginx",
+            hop=True,
         ),
         Scenario(
             "cached1k",
@@ -194,8 +297,17 @@ SCENARIOS = {
         ),
     )
 }
-# Not rates: these have their own measure in `rounds`.
+# Whose idle connections are looked at: with a worker's answer before them, or a file's. Gunicorn's synchronous worker
+# keeps none, Apache no more than it has threads for.
+HELD_SERVERS = ("daemun", "granian", "uwsgi", "bjoern", "fastpysgi", "waitress", "nginx", "h2o", "lighttpd", "caddy")
+SECURE_HELD_SERVERS = tuple(name for name in SECURE_SERVERS if name != "apache")
+# Not rates: these have their own measure.
 RESTS = {
     "idle": "memory at rest with the hello application, after ten requests: PSS in KiB",
     "start": "from exec to the first right answer, less the application's own import: milliseconds",
+    "held": "10,000 idle connections, each after one request: what they add to the memory",
+    "held-tls": "the same over TLS",
+    "collect": "static files of Django, Wagtail and REST framework collected, into an empty folder and once more",
 }
+# Whom a measure compares with.
+REST_PEERS = {"idle": "granian", "start": "granian", "held": "nginx", "held-tls": "nginx", "collect": "collectstatic"}

@@ -341,7 +341,7 @@ def test_barriers_of_the_front_reach_a_worker_that_has_none_of_its_own(start):
     supervisor = start(
         """
         import ctypes
-        NUMBER, QUERY, GET_REGISTRATIONS = %d, 0, 512
+        NUMBER, QUERY, GET_REGISTRATIONS = @number@, 0, 512
 
         def application(e, s):
             s('200 OK', [])
@@ -350,9 +350,8 @@ def test_barriers_of_the_front_reach_a_worker_that_has_none_of_its_own(start):
             registered = call(NUMBER, GET_REGISTRATIONS, 0, 0) if known > 0 and known & GET_REGISTRATIONS else "unknown"
             with open("/proc/self/maps") as maps:
                 kind = "fast" if "daemun_accelerator" in maps.read() else "plain"
-            return [("%%s %%s" %% (kind, registered)).encode()]
-        """
-        % MEMBARRIER,
+            return [f"{kind} {registered}".encode()]
+        """.replace("@number@", str(MEMBARRIER)),
         membarrier=MEMBARRIER,
     )
     supervisor.ready()

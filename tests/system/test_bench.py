@@ -1,30 +1,117 @@
-"""The measuring program asks the right questions: each scenario starts and is answered rightly. No figure is judged."""
+"""The measuring programs ask the right questions: each scenario starts and is answered rightly. No figure is judged."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 from server import BINARY, DEADLINE, ROOT
 
-FILES = "static1k,static100k,static10m,precompressed,cached1k"
-SCENARIOS = f"hello,hello11,django,post100k,stream1m,{FILES},cgi-c,cgi-python,start"
-SERVERS = "daemun,daemun-cache,bare"
+sys.path.insert(0, str(ROOT / "bench"))
+
+import compare
+from comparison import load, plots, report
+from comparison.scenarios import RESTS, SCENARIOS
+
+BENCH = ROOT / "bench"
+OURS = "daemun,daemun-cache,daemun-threads,daemun-fork,bare"
+FILES = [name for name, one in SCENARIOS.items() if not (one.application or one.script)]
+OTHERS = [name for name in [*SCENARIOS, *RESTS] if name not in FILES]
+
+pytestmark = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not there; run:  scripts/require bench")
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not there; run:  scripts/require bench")
-def test_every_scenario_of_the_measuring_program_is_answered_rightly() -> None:
-    program = [sys.executable, str(ROOT / "bench" / "compare.py"), "--check", "--quiet"]
-    options = ["--scenario", SCENARIOS, "--server", SERVERS, "--daemun", str(BINARY), "--venv", sys.prefix]
-    done = subprocess.run([*program, *options], capture_output=True, text=True, timeout=2 * DEADLINE)
+def check(scenarios: list[str], folder: Path) -> dict[str, object]:
+    """Have daemun alone answer, as the short mode does; give what was written."""
+    program = [sys.executable, str(BENCH / "compare.py"), "--check", "--quiet", "--server", OURS]
+    given = ["--scenario", ",".join(scenarios), "--daemun", str(BINARY), "--venv", sys.prefix]
+    files = ["--json", str(folder / "figures.json"), "--markdown", str(folder / "figures.md")]
+    done = subprocess.run([*program, *given, *files], capture_output=True, text=True, timeout=3 * DEADLINE)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("right: daemun") == SCENARIOS.count(",") + 1
+    assert done.stdout.count("right: daemun") == len(scenarios), done.stdout
+    written: dict[str, object] = json.loads((folder / "figures.json").read_text("utf-8"))["results"]
+    return written
+
+
+def test_every_scenario_of_files_and_proxies_is_answered_rightly(tmp_path: Path) -> None:
+    assert list(check(FILES, tmp_path)) == FILES
+
+
+def test_every_scenario_of_programs_is_answered_rightly(tmp_path: Path) -> None:
+    assert list(check(OTHERS, tmp_path)) == OTHERS
+    tables = (tmp_path / "figures.md").read_text("utf-8")
+    assert all(f"**{name}**" in tables for name in OTHERS)
+
+
+def test_every_sweep_is_answered_rightly_and_drawn(tmp_path: Path) -> None:
+    program = [sys.executable, str(BENCH / "scaling.py"), "--check", "--server", "daemun", "--plots", str(tmp_path)]
+    given = ["--daemun", str(BINARY), "--venv", sys.prefix]
+    done = subprocess.run([*program, *given], capture_output=True, text=True, timeout=3 * DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    drawn = {path.stem for path in tmp_path.glob("*.svg")}
+    assert drawn == {"connections", "files", "processes", "threads", "answers", "posts"}
 
 
 def test_an_unknown_scenario_ends_with_the_known_ones() -> None:
-    program = [sys.executable, str(ROOT / "bench" / "compare.py"), "--scenario", "helo"]
+    program = [sys.executable, str(BENCH / "compare.py"), "--scenario", "helo"]
     done = subprocess.run(program, capture_output=True, text=True, timeout=DEADLINE)
     assert done.returncode == 2
     assert "unknown scenario 'helo'; known are hello, " in done.stderr
+
+
+def test_what_h2load_says_is_counted_with_its_latencies() -> None:
+    said = (
+        "requests: 4 total, 4 started, 4 done, 3 succeeded, 1 failed, 0 errored, 2 timeout\n"
+        "traffic: 1.21MB (1268930) total, 6.98KB (7147) headers (space savings 95.00%), 1.20MB (1260000) data\n"
+    )
+    log = "1000\t200\t1000\n1001\t200\t3000\n1002\t200\t2000\n1003\t500\t9000\n"
+    assert load.counted(said, log, 2) == load.Load(3, 1268930, 2, 3, 2.0, 3.0)
+
+
+def test_what_h2load_does_not_say_is_no_figure() -> None:
+    with pytest.raises(load.LoadError, match="nothing that can be read"):
+        load.counted("finished in 0us", "", 1)
+
+
+def test_a_table_is_aligned_for_terminals_and_escaped_in_markdown() -> None:
+    table = report.Table(["server", "us"], [["a", "10.5"], ["b|c", "9.0"]])
+    assert table.text() == "server    us\n------  ----\na       10.5\nb|c      9.0"
+    assert table.markdown() == "| server | us |\n| --- | ---: |\n| a | 10.5 |\n| b\\|c | 9.0 |"
+
+
+def test_figures_go_between_the_lines_of_a_file_that_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{compare.BEGIN}\nold\n{compare.END}\nafter\n", "utf-8")
+    compare.place(file, "new")
+    assert file.read_text("utf-8") == f"before\n{compare.BEGIN}\nnew\n{compare.END}\nafter\n"
+    compare.place(tmp_path / "fresh.md", "new")
+    assert (tmp_path / "fresh.md").read_text("utf-8") == "new\n"
+
+
+def test_a_picture_has_a_line_for_each_server_and_leaves_out_what_is_missing() -> None:
+    point = {"cpu_us": 20.0, "p99_ms": 3.0}
+    missing = {"cpu_us": None, "p99_ms": None}
+    servers = {"daemun": {"1": point, "10": point}, "an<other": {"1": point, "10": missing}}
+    drawn = plots.picture({"title": "a & b", "axis": "connections", "servers": servers})
+    root = ET.fromstring(drawn)
+    lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
+    assert [len(line.attrib["points"].split()) for line in lines] == [2, 1, 2, 1]
+    assert "an&lt;other" in drawn
+
+
+@pytest.mark.parametrize(("value", "written"), [(0.5, "0.5"), (20, "20"), (10_000, "10k"), (2_500_000, "2.5M")])
+def test_numbers_beside_an_axis_are_short(value: float, written: str) -> None:
+    assert plots.label(value) == written
+
+
+def test_an_axis_holds_all_values_and_ends_at_round_ones() -> None:
+    axis = plots.Axis.around([13.0, 420.0], 100)
+    assert (axis.first, axis.last) == (10, 500)
+    assert axis.at(10) == 0
+    assert axis.at(500) == pytest.approx(100)
+    assert axis.ticks() == [10, 20, 50, 100, 200, 500]

@@ -230,8 +230,8 @@ path = "/*"
 app = "good"
 """
 
-# What the front may grow by under any flood: the arena of request bodies, whose pages count once they were used. The rest
-# of what two requests and a debug build's heap take is far below it.
+# What the front may grow by under any flood: the arena of request bodies, whose pages count once they were used. What
+# two requests and a debug build's heap take besides is far below it.
 GROWTH = 16 << 20
 
 

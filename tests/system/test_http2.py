@@ -14,6 +14,7 @@ import pytest
 from frames import WINDOW, Fields, at, frame, frames, headers, reset, settings, window_update, with_field, without
 from gate import Gate
 from server import DEADLINE, Server, front, resident
+from upstreams import Peer, Upstream, answer
 
 APPLICATION = """\
 import json
@@ -395,3 +396,25 @@ def test_many_clients_at_once_are_all_answered(server: Server) -> None:
         ["h2load", "-n", "2000", "-c", "8", "-m", "32", url], capture_output=True, text=True, timeout=DEADLINE
     )
     assert "2000 succeeded, 0 failed, 0 errored" in done.stdout, done.stdout
+
+
+def test_an_answer_has_no_fields_of_the_connection(tmp_path: Path) -> None:
+    """Those of a server behind, and what its Connection names, end at the gate (RFC 9113, 8.2.2)."""
+
+    def behave(upstream: Upstream, peer: Peer) -> None:
+        while peer.request() is not None:
+            hop = ["Connection: keep-alive, X-Hop", "Keep-Alive: timeout=5", "X-Hop: 1", "Proxy-Connection: close"]
+            peer.send(answer(b"here", "200 OK", *hop, "Upgrade: h2c", "X-Kept: yes"))
+
+    with Upstream(behaviour=behave) as upstream:
+        (tmp_path / "daemun.toml").write_text(
+            f'[upstream.a]\nservers = ["{upstream.url}"]\n[[route]]\npath = "/*"\nupstream = "a"\n'
+        )
+        with Server(cwd=tmp_path) as server:
+            command = ["curl", "-sS", "--http2-prior-knowledge", "-i", f"http://127.0.0.1:{server.port}/"]
+            said = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True).stdout
+    head, _, body = said.partition("\n\n")
+    names = {line.partition(":")[0].lower() for line in head.splitlines()[1:]}
+    assert (head.split()[:2], body) == (["HTTP/2", "200"], "here")
+    assert "x-kept" in names
+    assert not names & {"connection", "keep-alive", "x-hop", "proxy-connection", "upgrade", "transfer-encoding"}

@@ -69,9 +69,11 @@ FAULTS = [
     # Not of packets: whoever sends those is a process of ours, and does not reset.
     Fault("front", "recvfrom,readv,read,pread64", "ECONNRESET"),
     Fault("front", "recvfrom,recvmsg,readv,read,pread64", "ENOMEM"),
+    Fault("front", "recvmsg,readv,pread64,sendmsg,writev,sendfile", "EINTR"),
     Fault("front", "sendto,sendmsg,writev,sendfile,splice", "EPIPE"),
     Fault("front", "sendto,sendmsg,writev,sendfile,splice", "ENOBUFS"),
     Fault("front", "write,pwrite64,pwritev,ftruncate,fallocate", "ENOSPC"),
+    Fault("front", "pread64,sendfile,splice,openat2", "EIO"),
     Fault("front", "openat,openat2,open,newfstatat,fstat,statx", "EMFILE"),
     Fault("front", "pipe2,pipe,socketpair,memfd_create,dup,fcntl", "EMFILE"),
     Fault("launcher", "fork,vfork,clone,clone3", "EAGAIN"),

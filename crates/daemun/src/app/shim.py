@@ -14,6 +14,19 @@ CONTROL LIFELINE STACKS`: CPython 3.6 or later or PyPy 3, with nothing installed
 
 The front decides, this file carries out: it parses no HTTP, and every CGI variable comes ready from the front. Frames
 and their numbers are those of `daemun-protocol/src/frame.rs`, whose module documentation is the reference.
+
+The parts, in this order:
+
+    The zygote                  orders, the import, forks, what a process needs to be the application's own
+    Finding the application     `module:callable`, factories, middleware, mounts; each common mistake by its name
+    Django                      settings, static files and connections, asked of the project itself
+    The worker                  threads, stacks, what it asks of itself before it takes requests
+    A lane                      frames in, calls, frames out
+    One request                 PEP 3333: `start_response`, `write`, iterables, files
+    What an application sees    `wsgi.input`, `wsgi.file_wrapper`, `wsgi.errors`
+    Hooks                       functions of a file that the configuration names
+    Heads                       what may stand in status and headers
+    The log                     exceptions, once each and in one write
 """
 
 import ast
@@ -414,7 +427,7 @@ def fork_twice():
         ends.extend(os.pipe())
         told, tell, gate, opener = ends
         with warnings.catch_warnings():
-            # Threads that the import left behind were reported; whether to fork all the same is the supervisor's choice.
+            # Threads that the import left behind were reported; whether to fork all the same the supervisor decides.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
             if child == 0:
@@ -465,7 +478,7 @@ def wait_for_gate(gate):
 
 
 def fork_again(tell):
-    """Comes back in the grandchild alone; the child says its pid, or why there is none, and is gone whatever happens."""
+    """Comes back in the grandchild alone; the child says its pid or why there is none, and is gone whatever happens."""
     is_child = True
     try:
         try:
@@ -479,33 +492,6 @@ def fork_again(tell):
     finally:
         if is_child:
             os._exit(0)
-
-
-def finish_django():
-    """Imports what Django leaves for its first request: the views and whatever they import, half of a large site.
-
-    Here it is done once, and its memory is shared by the workers; there each of them would do it for itself, while a
-    client waits.
-    """
-    urls = sys.modules.get("django.urls")
-    if urls is None:
-        return
-    try:
-        # Asked for a name's URL, it also has the names of all others.
-        urls.get_resolver().reverse_dict.getlist("")
-    except BaseException:  # noqa: BLE001
-        pass  # The first request says why, with its traceback, as it does elsewhere.
-    close_database_connections()
-
-
-def close_database_connections():
-    """A connection that two processes share mixes up both their answers."""
-    database = sys.modules.get("django.db")
-    if database is not None:
-        try:
-            database.connections.close_all()
-        except Exception:  # noqa: BLE001, S110
-            pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
 
 
 def bind_to_supervisor(lifeline):
@@ -556,14 +542,10 @@ def load(target):
     if not expression:
         expression = "application" if hasattr(module, "application") or not hasattr(module, "app") else "app"
     path, call = parse_expression(target, expression)
-    found = module
-    for part in path:
-        if not hasattr(found, part):
-            raise missing_attribute(name, module, ".".join(path))
-        found = getattr(found, part)
+    found = look_up(name, module, path)
     if call is not None:
-        found = call_factory(target, found, call)
-    check_callable(target, found, called=call is not None)
+        found = made_by(f"calling the factory of {target} failed", found, *call[0], **call[1])
+    check_callable(target, found, is_made=call is not None)
     return found
 
 
@@ -625,6 +607,16 @@ def parse_expression(target, expression):
         raise LoadError(f"cannot read `{target}`", hint)
 
 
+def look_up(name, module, path):
+    """What stands at this path of names in the module."""
+    found = module
+    for part in path:
+        if not hasattr(found, part):
+            raise missing_attribute(name, module, ".".join(path))
+        found = getattr(found, part)
+    return found
+
+
 def missing_attribute(name, module, path):
     public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     near = difflib.get_close_matches(path, public, 1, 0.5)
@@ -637,17 +629,17 @@ def missing_attribute(name, module, path):
     return LoadError(f"no callable `{path}` in {name}", hint)
 
 
-def call_factory(target, factory, call):
+def made_by(what_failed, factory, *arguments, **options):
+    """What a factory of the application's returns."""
     try:
-        return factory(*call[0], **call[1])
+        return factory(*arguments, **options)
     except BaseException as error:  # noqa: BLE001
-        hint = f"{type(error).__name__}: {error}"
-        raise LoadError(f"calling the factory of {target} failed", hint, format_exception(error))
+        raise LoadError(what_failed, f"{type(error).__name__}: {error}", format_exception(error))
 
 
-def check_callable(target, found, called=False):
+def check_callable(target, found, is_made=False):
     """Names the common mistakes now; each would otherwise show as a 500 in the first request."""
-    subject = ("what %s returned" if called else "%s") % target
+    subject = ("what %s returned" if is_made else "%s") % target
     if not callable(found):
         hint = f"it is a {type(found).__name__}; a WSGI application is called with environ and start_response"
         raise LoadError(f"{subject} is not callable", hint)
@@ -665,7 +657,7 @@ def check_callable(target, found, called=False):
     if fits(signature, 2):
         return
     hint = f"a WSGI application takes (environ, start_response); this one takes {signature}"
-    if fits(signature, 0) and not called:
+    if fits(signature, 0) and not is_made:
         hint += f"; if it makes the application, write {target}()"
     elif fits(signature, 3) and "scope" in signature.parameters:
         hint += "; that is an ASGI application, and daemun serves WSGI"
@@ -681,24 +673,11 @@ def fits(signature, count):
 
 
 def apply_middleware(target, application):
-    factory, wrapped = load_factory(target), None
-    try:
-        wrapped = factory(application)
-    except BaseException as error:  # noqa: BLE001
-        hint = f"{type(error).__name__}: {error}"
-        raise LoadError(f"calling the middleware {target} failed", hint, format_exception(error))
-    check_callable(target, wrapped, called=True)
-    return wrapped
-
-
-def load_factory(target):
     name, _, path = target.partition(":")
-    found = module = import_module(name)
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise missing_attribute(name, module, path)
-        found = getattr(found, part)
-    return found
+    factory = look_up(name, import_module(name), path.split("."))
+    wrapped = made_by(f"calling the middleware {target} failed", factory, application)
+    check_callable(target, wrapped, is_made=True)
+    return wrapped
 
 
 class Mounts:
@@ -727,7 +706,7 @@ def module_file(target):
     return path if relative.startswith("..") else relative
 
 
-# === Asking Django ===
+# === Django ===
 
 
 def adopt_settings_of_manage():
@@ -910,6 +889,33 @@ def describe_settings_file():
     return {"settings_file": os.path.abspath(path) if path else None, "lines": lines}
 
 
+def finish_django():
+    """Imports what Django leaves for its first request: the views and whatever they import, half of a large site.
+
+    Here it is done once, and its memory is shared by the workers; there each of them would do it for itself, while a
+    client waits.
+    """
+    urls = sys.modules.get("django.urls")
+    if urls is None:
+        return
+    try:
+        # Asked for a name's URL, it also has the names of all others.
+        urls.get_resolver().reverse_dict.getlist("")
+    except BaseException:  # noqa: BLE001
+        pass  # The first request says why, with its traceback, as it does elsewhere.
+    close_database_connections()
+
+
+def close_database_connections():
+    """A connection that two processes share mixes up both their answers."""
+    database = sys.modules.get("django.db")
+    if database is not None:
+        try:
+            database.connections.close_all()
+        except Exception:  # noqa: BLE001, S110
+            pass  # Whatever is wrong with the settings shows in the first request, where somebody reads it.
+
+
 # === The worker ===
 
 
@@ -1015,8 +1021,10 @@ class Worker:
 
 
 def join_barriers(number):
-    """Has the front's memory barriers reach this process: `Lane.start` has none of its own, and Python no way to make
-    one that costs less than the rest of the request. False where the front waits a little instead."""
+    """Has the front's memory barriers reach this process; False where the front waits a little instead.
+
+    `Lane.start` has no barrier of its own: Python offers none.
+    """
     try:
         import ctypes
 
@@ -1846,12 +1854,10 @@ class Hooks:
         self.functions = {}
         if path is None:
             return
-        from importlib import util
-
         what = f"import of the hooks in {path} failed"
         try:
-            spec = util.spec_from_file_location("daemun_hooks", path)
-            module = util.module_from_spec(spec)
+            spec = importlib.util.spec_from_file_location("daemun_hooks", path)
+            module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         except BaseException as error:  # noqa: BLE001
             raise LoadError(what, f"{type(error).__name__}: {error}", format_exception(error))

@@ -183,8 +183,20 @@ impl Drop for Buffered {
     }
 }
 
+/// Tells the reader where the task ends that reads ahead, by a panic too: it has no deadline of its own.
+struct Watched(Arc<Mutex<Shared>>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        let mut shared = lock(&self.0);
+        shared.end.get_or_insert_with(|| Err(BodyError::Failed("reading ahead broke off".to_owned())));
+        wake(&mut shared.reader);
+    }
+}
+
 /// Reads a body to its end, as fast as it comes and there is room.
 async fn fill(mut body: Body, shared: Arc<Mutex<Shared>>, buffering: ResponseBuffering, spool: Arc<Spool>) {
+    let _watched = Watched(Arc::clone(&shared));
     let mut may_spill = buffering.disk > 0;
     loop {
         let mut room = std::future::poll_fn(|context| poll_room(&shared, context, &buffering, may_spill)).await;
@@ -316,5 +328,33 @@ struct Nothing;
 impl BodyStream for Nothing {
     fn poll_chunk(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         Poll::Ready(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One chunk, then it panics.
+    struct Breaks(bool);
+
+    impl BodyStream for Breaks {
+        fn poll_chunk(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+            assert!(!std::mem::replace(&mut self.0, true), "it breaks");
+            Poll::Ready(Some(Ok(Bytes::from_static(b"first"))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_panics_while_it_is_read_ahead_fails_and_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let opened = std::fs::File::open(folder.path()).unwrap();
+        let spool = Arc::new(Spool::new(opened.into(), folder.path().to_owned(), 1024).0);
+        let mut ahead = Ahead::new(Box::pin(Breaks(false)), ResponseBuffering { memory: 1024, disk: 0 }, &spool);
+        let mut chunks = Vec::new();
+        while let Some(chunk) = std::future::poll_fn(|context| Pin::new(&mut ahead).poll_chunk(context)).await {
+            chunks.push(chunk.map_err(|error| error.to_string()));
+        }
+        assert_eq!(chunks, [Ok(Bytes::from_static(b"first")), Err("reading ahead broke off".to_owned())]);
     }
 }

@@ -295,6 +295,15 @@ mod tests {
     }
 
     #[test]
+    fn a_bomb_is_opened_no_further_than_is_looked_at() {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        packed.write_all(&vec![b' '; 20 << 20]).unwrap();
+        let bomb = packed.finish().unwrap();
+        assert!(bomb.len() < 64 * 1024);
+        assert!(Packing::Gzip.open(&bomb, 64 * 1024).len() < 64 * 1024 + 4096);
+    }
+
+    #[test]
     fn what_a_browser_will_ask_for_is_named_as_it_will_ask() {
         const TABLE: [(&str, &str); 14] = [
             ("<link rel=stylesheet href=/a.css>", "</a.css>; rel=preload; as=style"),
