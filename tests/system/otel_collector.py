@@ -11,6 +11,7 @@ import argparse
 import http.server
 import json
 import sys
+import threading
 from concurrent import futures
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,15 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service
 
 
+# Two batches may come at once.
+SAYING = threading.Lock()
+
+
 def say(line: object) -> None:
     """One line for the test."""
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+    with SAYING:
+        sys.stdout.write(json.dumps(line) + "\n")
+        sys.stdout.flush()
 
 
 def value(said: Any) -> object:

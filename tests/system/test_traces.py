@@ -313,10 +313,10 @@ def come_and_go(folder: Path, place: str) -> None:
             for path in asked:
                 collector.trace(path, "accept", "queue", "application")
             server.wait_for(r"traces: .* takes spans again")
+            assert server.errors.text.count("sent again later") == 1
         with Collector("grpc", place) as collector:
             server.get("/again")
             collector.trace("/again", "accept", "queue", "application")
-        assert server.errors.text.count("sent again later") == 1
 
 
 def test_what_is_refused_is_counted_and_told_once(tmp_path: Path) -> None:
