@@ -21,7 +21,6 @@ from google.protobuf.json_format import MessageToDict
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as messages
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as service
 
-
 # Two batches may come at once.
 SAYING = threading.Lock()
 
