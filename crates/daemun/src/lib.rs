@@ -22,6 +22,7 @@ pub mod control;
 pub mod crowd;
 pub mod django;
 pub mod explain;
+pub mod exporter;
 pub mod filter;
 pub mod gateway;
 pub mod handler;

@@ -16,6 +16,7 @@ use super::spool::{self, Payload};
 use crate::crowd::Waiting;
 use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
+use crate::http::trace::Trace;
 use crate::http::{
     BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, Method, Request, RequestBody, Response,
     ResponseBody, Status, Timing,
@@ -61,8 +62,15 @@ impl Application {
         write_wsgi(&mut environment, request, payload.length(), &self.trusted);
         let exchange = Exchange::new(environment, payload, request, Instant::now());
         let submitted = self.pool.submit(&exchange, sleeper::number());
-        let waiting = submitted.map_err(|failure| self.failed(failure, &exchange))?;
-        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None, waiting })
+        let trace = request.notes.trace.clone();
+        let waiting = submitted.map_err(|failure| {
+            if let Some(trace) = &trace {
+                // Somebody who declined may have noted when it was handed to him.
+                trace.note(|steps| steps.handed = None);
+            }
+            self.failed(failure, &exchange)
+        })?;
+        Ok(Ticket { pool: Arc::clone(&self.pool), exchange, finished: false, upload: None, waiting, trace })
     }
 
     /// Makes a response of the first events.
@@ -239,6 +247,7 @@ struct Ticket {
     upload: Option<Upload>,
     /// Until the first event, where the application is crowded.
     waiting: Option<Waiting>,
+    trace: Option<Arc<Trace>>,
 }
 
 /// A body on its way to an application that is at work.
@@ -314,6 +323,10 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         if !self.finished {
             self.pool.cancel(&self.exchange);
+        }
+        if let Some(trace) = &self.trace {
+            let (queued, handed) = (Some(self.exchange.submitted), self.exchange.sent());
+            trace.note(|steps| (steps.queued, steps.handed) = (queued, handed));
         }
     }
 }

@@ -82,8 +82,16 @@ impl Cgi {
         let begun = Instant::now();
         let input = Input::gather(std::mem::replace(&mut request.body, RequestBody::Empty), &self.shared.spool).await?;
         let waited = Instant::now();
+        let trace = request.notes.trace.clone();
+        let note = |handed: Option<Instant>| {
+            if let Some(trace) = &trace {
+                trace.note(|steps| (steps.queued, steps.handed) = (Some(waited), handed));
+            }
+        };
+        note(None);
         let places = self.take_places(&invocation).await?;
         let queue = waited.elapsed();
+        note(Some(waited + queue));
         let mut process = self.start(&invocation, &request, &input, places).await?;
         let head = read_head(&mut process, invocation.is_nph(), &request.interim);
         let timeout = request.timeout.unwrap_or(self.settings.timeout);

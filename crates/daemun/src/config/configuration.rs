@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::AppSettings;
 use crate::cgi::CgiSettings;
 use crate::connection::Limits;
+use crate::exporter::ExporterSettings;
 use crate::filter::FilterSettings;
 use crate::listener::ListenerSettings;
 use crate::proxy::ScriptSettings;
@@ -73,6 +74,9 @@ pub struct ServerSettings {
     pub limits: Limits,
     /// The logs.
     pub telemetry: TelemetrySettings,
+    /// Where spans of requests are sent. Default nowhere.
+    #[serde(default)]
+    pub traces: Option<Box<ExporterSettings>>,
     /// Event loops of the front; default: one for each core that the cgroup grants.
     pub event_loops: usize,
     /// Default user of applications when started as root.

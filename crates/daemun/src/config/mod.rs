@@ -33,6 +33,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod units;
 mod upstream;
 mod variables;

@@ -272,6 +272,27 @@ impl<'a> Entry<'a> {
         }
     }
 
+    /// A part of all: from 0 to 1.
+    pub(super) fn part(&self) -> Option<f64> {
+        const WHAT: &str = "a number from 0 to 1, such as 0.1";
+        let number = match self.value.get_ref() {
+            DeValue::Float(number) => number.as_str().replace('_', "").parse().ok(),
+            DeValue::Integer(number) => number.as_str().parse().ok(),
+            DeValue::String(text) if text.contains("${") => {
+                return self.parse(WHAT, |text| {
+                    let number = text.parse().ok().filter(|number| (0.0..=1.0).contains(number));
+                    number.ok_or_else(|| format!("expected {WHAT}, found {text:?}"))
+                });
+            }
+            _ => None,
+        };
+        let number = number.filter(|number| (0.0..=1.0).contains(number));
+        if number.is_none() {
+            self.expected(WHAT);
+        }
+        number
+    }
+
     pub(super) fn duration(&self) -> Option<Duration> {
         self.parse(&self.duration_wish(), units::duration)
     }

@@ -35,6 +35,7 @@ pub(super) const KEYS: Keys = Keys {
         "max_fields",
         "access_log",
         "error_log",
+        "traces",
         "event_loops",
         "pid_file",
         "redirect_https",
@@ -59,6 +60,7 @@ pub(super) fn defaults(environment: &Environment) -> ServerSettings {
         listeners: Vec::new(),
         limits: Limits::default(),
         telemetry: TelemetrySettings::default(),
+        traces: None,
         event_loops: environment.cores.max(1),
         user: None,
         group: None,
@@ -129,6 +131,7 @@ pub(super) fn read(section: &Section<'_>, settings: &mut ServerSettings) {
     if let Some(entry) = section.entry("error_log") {
         error_log(&entry, &mut settings.telemetry);
     }
+    settings.traces = section.entry("traces").and_then(|entry| super::traces::read(&entry)).map(Box::new);
 }
 
 fn set<T>(place: &mut T, value: Option<T>) {

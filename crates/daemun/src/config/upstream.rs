@@ -422,7 +422,7 @@ fn resolver(entry: &Entry<'_>, settings: &UpstreamSettings) -> Option<Vec<NameSe
 }
 
 /// Files are read here: the front opens no paths.
-fn tls(entry: &Entry<'_>) -> Option<ClientTls> {
+pub(super) fn tls(entry: &Entry<'_>) -> Option<ClientTls> {
     let section = entry.section("`tls`", "a table such as { ca_file = \"internal-ca.pem\" }", TLS)?;
     let file = |key: &str| {
         let entry = section.entry(key)?;

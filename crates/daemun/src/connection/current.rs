@@ -14,12 +14,14 @@ use super::error_page::error_response;
 use super::{Context, Serving};
 use crate::crowd::Busy;
 use crate::handler::{Answering, Fault, HandlerError, Outcome};
+use crate::http::trace::Trace;
 use crate::http::{
     CanonicalPath, Endpoint, Interim, Notes, Request, RequestBody, RequestHead, RequestId, Response, ResponseBody,
     Scheme, Status, Timing, TrustedProxies,
 };
 use crate::telemetry::flights::{self, Entered};
 use crate::telemetry::metrics::{self, Scope};
+use crate::telemetry::traces::{Told, Tracer};
 use crate::telemetry::{Entry, Level, RequestLine};
 use crate::tls::Certificates;
 
@@ -36,7 +38,17 @@ pub(super) struct Current {
     forwarded: (Option<IpAddr>, Option<Scheme>),
     /// Where somebody may look: its entry among the requests in flight.
     flight: Option<Entered>,
+    /// Where there are traces: its part of one.
+    traced: Option<Box<Traced>>,
     _busy: Busy,
+}
+
+/// A request that is traced, whether that is kept or not.
+struct Traced {
+    tracer: Arc<Tracer>,
+    trace: Arc<Trace>,
+    /// The head with us as its parent.
+    head: RequestHead,
 }
 
 /// Which certificate a connection began with, where some ask for those of clients.
@@ -53,22 +65,37 @@ impl Current {
     pub(super) fn new(head: RequestHead, endpoint: &Arc<Endpoint>, context: &Arc<Context>) -> Self {
         let mut id = RequestId::None;
         let mut forwarded = (None, None);
-        let trusted = &context.serving.load().trusted;
+        let serving = context.serving.load();
+        let is_trusted = serving.trusted.trusts(endpoint);
         // A proxy's word for where a request comes from, and its name for it, count only where the proxy is trusted.
-        if trusted.trusts(endpoint) {
+        if is_trusted {
+            let trusted = &serving.trusted;
             forwarded = (trusted.client(&head, endpoint), trusted.scheme(&head));
             id = head.field("x-request-id").and_then(RequestId::given).unwrap_or_default();
         }
         if id == RequestId::None {
             id = RequestId::next();
         }
+        let traced = serving.traces.as_ref().map(|tracer| {
+            let (trace, head) = tracer.begin(&head, is_trusted);
+            Box::new(Traced { tracer: Arc::clone(tracer), trace, head })
+        });
+        drop(serving);
         let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
         let received = Instant::now();
         let flight = (flights::is_watched() && context.is_counted).then(|| {
             let client = forwarded.0.or(endpoint.client().map(|peer| peer.address.ip()));
             flights::enter(&head, &id, client, received.into_std())
         });
-        Self { head, received, scope: Scope::default(), endpoint, context, id, forwarded, flight, _busy: Busy::begin() }
+        let scope = Scope::default();
+        Self { head, received, scope, endpoint, context, id, forwarded, flight, traced, _busy: Busy::begin() }
+    }
+
+    /// It is the first on its connection, which was accepted then.
+    pub(super) fn is_first(&self, accepted: Instant) {
+        if let Some(traced) = &self.traced {
+            traced.trace.note(|steps| steps.accepted = Some(accepted.into_std()));
+        }
     }
 
     /// The request as handlers see it, or the answer to one that none of them sees.
@@ -78,7 +105,7 @@ impl Current {
         interim: Interim,
         guard: Option<&Guard>,
     ) -> Result<Request, Box<Response>> {
-        let head = self.head.clone();
+        let head = self.traced.as_ref().map_or(&self.head, |traced| &traced.head).clone();
         if head.raw_path() == b"*" {
             // A ping of the server itself (RFC 9110, section 9.3.7).
             return Err(Box::new(Response::new(Status::OK)));
@@ -92,7 +119,8 @@ impl Current {
             return Err(Box::new(error_response(Status::BAD_REQUEST, detail, None, None, Some(&head))));
         };
         let (endpoint, received) = (Arc::clone(&self.endpoint), self.received.into_std());
-        let notes = Notes { id: self.id.clone(), scheme: self.forwarded.1, ..Notes::default() };
+        let trace = self.traced.as_ref().map(|traced| Arc::clone(&traced.trace));
+        let notes = Notes { id: self.id.clone(), scheme: self.forwarded.1, trace, ..Notes::default() };
         Ok(Request { head, path, body, endpoint, received, prefix_length: 0, timeout: None, interim, notes })
     }
 
@@ -109,6 +137,12 @@ impl Current {
         };
         if let Some(flight) = &self.flight {
             flight.answered(response.fields.get("server-timing"));
+        }
+        if let Some(traced) = &self.traced {
+            traced.trace.note(|steps| {
+                steps.answered = Some(Instant::now().into_std());
+                steps.is_streamed = matches!(response.body, ResponseBody::Stream(_) | ResponseBody::Tunnel(_));
+            });
         }
         response
     }
@@ -215,10 +249,10 @@ impl Current {
         if let Some(flight) = &self.flight {
             flight.finish(&self.context.access.masked(self.head.target()), status, bytes, timing);
         }
-        if !self.context.access.is_on() {
+        if !self.context.access.is_on() && self.traced.is_none() {
             return;
         }
-        self.context.access.log(&Entry {
+        let entry = Entry {
             client: self.endpoint.client().map(|peer| peer.address),
             request: RequestLine::Head(&self.head),
             status,
@@ -226,10 +260,22 @@ impl Current {
             duration,
             timing,
             id: Some(&self.id),
+            trace: self.traced.as_ref().map(|traced| traced.trace.id),
             forwarded: self.forwarded.0,
             scheme: self.forwarded.1.unwrap_or(self.endpoint.scheme()),
             place: self.scope.place(),
-        });
+        };
+        self.context.access.log(&entry);
+        if let Some(traced) = &self.traced {
+            traced.tracer.end(&Told {
+                trace: &traced.trace,
+                entry: &entry,
+                route: self.scope.route(),
+                endpoint: &self.endpoint,
+                target: &self.context.access.masked(self.head.target()),
+                received: self.received.into_std(),
+            });
+        }
     }
 }
 

@@ -18,6 +18,9 @@ impl Connection {
     /// Answers one request, and says how the connection goes on.
     pub(super) async fn exchange(&mut self, parsed: ParsedHead, serving: &Serving) -> Ending {
         let current = Current::new(parsed.head, &self.endpoint, &self.context);
+        if let Some(accepted) = self.accepted.take() {
+            current.is_first(accepted);
+        }
         let mut keep_alive = parsed.keep_alive;
         let owes_continue = parsed.expect_continue;
         self.wire.asked = current.received;

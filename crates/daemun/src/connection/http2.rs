@@ -8,8 +8,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -63,6 +63,8 @@ pub(super) struct Shared {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) context: Arc<Context>,
     pub(super) guard: Option<Guard>,
+    /// When the connection was accepted, until its first request.
+    accepted: Mutex<Option<Instant>>,
     /// Bytes that came in.
     read: AtomicU64,
     /// Bytes of heads and bodies, both ways.
@@ -75,6 +77,11 @@ impl Shared {
     /// Bytes that are worth something came or went.
     pub(super) fn count(&self, bytes: usize) {
         self.useful.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// When the connection was accepted, for its first request alone.
+    pub(super) fn accepted(&self) -> Option<Instant> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn is_flooded(&self) -> bool {
@@ -90,6 +97,7 @@ impl Connection {
             endpoint: Arc::clone(&self.endpoint),
             context: Arc::clone(&self.context),
             guard: self.guard.take(),
+            accepted: Mutex::new(self.accepted.take()),
             read: AtomicU64::new(0),
             useful: AtomicU64::new(0),
             is_told: AtomicBool::new(false),

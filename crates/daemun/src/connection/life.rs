@@ -48,6 +48,8 @@ pub(super) struct Connection {
     /// What a handler says ahead of its answer.
     pub(super) interim: InterimQueue,
     pub(super) place: Place,
+    /// When it was accepted, until its first request.
+    pub(super) accepted: Option<Instant>,
 }
 
 /// How a connection goes on after an answer.
@@ -95,6 +97,7 @@ pub async fn serve_gateway(transport: Transport, endpoint: Arc<Endpoint>, protoc
 /// Serves one connection that begins with TLS to its end. Abandon the future to cut it.
 pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<Certificates>, context: Arc<Context>) {
     let patience = context.serving.load().limits.header_timeout;
+    let accepted = Instant::now();
     let busy = Busy::begin();
     // Boxed: what a handshake needs would else be carried along by every idle connection.
     let handshake = Box::pin(handshake(socket, &certificates, patience, &context.drain)).await;
@@ -109,6 +112,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
             let mut wire = Wire::new(Transport::Tls(secure));
             wire.input = early;
             let mut connection = Connection::new(wire, Arc::new(endpoint.with_tls(told)), context);
+            connection.accepted = Some(accepted);
             connection.guard = certificates.asks_clients().then_some(Guard { certificates, entry });
             connection.live(is_http2).await;
         }
@@ -132,7 +136,8 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
 
 impl Connection {
     fn new(wire: Wire, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
-        Self { wire, endpoint, context, guard: None, interim: InterimQueue::default(), place: Place::default() }
+        let (interim, accepted) = (InterimQueue::default(), Some(wire.asked));
+        Self { wire, endpoint, context, guard: None, interim, place: Place::default(), accepted }
     }
 
     /// From the first request to the close. By reference: an idle connection would carry along a second copy of itself.
@@ -267,6 +272,7 @@ impl Connection {
             duration: Duration::ZERO,
             timing: Timing::default(),
             id: None,
+            trace: None,
             forwarded: None,
             scheme: self.endpoint.scheme(),
             place: metrics::PlaceId::default(),

@@ -47,6 +47,7 @@ pub use transport::Transport;
 
 use crate::handler::Handler;
 use crate::http::TrustedProxies;
+use crate::telemetry::traces::Tracer;
 use crate::telemetry::{AccessLogger, ErrorLogger};
 
 /// What all connections share.
@@ -72,12 +73,15 @@ pub struct Serving {
     pub limits: Limits,
     /// Whose word about a request counts.
     pub trusted: TrustedProxies,
+    /// What tells of requests, where that is wished for.
+    pub traces: Option<Arc<Tracer>>,
 }
 
 impl Context {
     /// A context that serves this.
     pub fn new(handler: Arc<dyn Handler>, limits: Limits, access: AccessLogger, errors: ErrorLogger) -> Self {
-        let serving = ArcSwap::from_pointee(Serving { handler, limits, trusted: TrustedProxies::default() });
+        let serving = Serving { handler, limits, trusted: TrustedProxies::default(), traces: None };
+        let serving = ArcSwap::from_pointee(serving);
         Self { serving, drain: Drain::default(), access, errors, is_counted: true }
     }
 }

@@ -57,6 +57,9 @@ pub(super) async fn answer(
         read.head.target().len() + read.head.fields().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
     );
     let current = Current::new(read.head, &shared.endpoint, &shared.context);
+    if let Some(accepted) = shared.accepted() {
+        current.is_first(accepted);
+    }
     if read.length.is_some_and(|length| length > serving.limits.max_body) {
         let refusal = Refusal::over(Status::CONTENT_TOO_LARGE, "the body is too long", "max_body");
         let (method, target) = (current.head.method_name(), current.head.target().escape_ascii());
@@ -101,6 +104,7 @@ fn refuse(shared: &Shared, parts: &Parts, mut respond: SendResponse<Bytes>, refu
         duration: std::time::Duration::ZERO,
         timing: Timing::default(),
         id: None,
+        trace: None,
         forwarded: None,
         scheme: crate::http::Scheme::Https,
         place: crate::telemetry::metrics::PlaceId::default(),

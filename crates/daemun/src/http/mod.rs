@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod session;
 mod status;
+pub mod trace;
 
 pub mod variables;
 

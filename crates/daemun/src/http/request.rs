@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::trace::Trace;
 use super::{CanonicalPath, HeadEdit, Interim, Method, PathError, RequestBody, RequestHead, RequestId, TlsSession};
 
 /// How the client speaks to us.
@@ -130,6 +131,8 @@ pub struct Notes {
     pub script_name: Bytes,
     /// Whether the handler should begin before the body is there (`request_buffering = false`).
     pub streams_body: bool,
+    /// Its part of a trace, where there are traces.
+    pub trace: Option<Arc<Trace>>,
 }
 
 impl Request {
@@ -148,7 +151,8 @@ impl Request {
             self.head = self.head.edited(&HeadEdit { path: Some((&raw, query.as_deref())), ..HeadEdit::default() });
             self.path = path;
         }
-        self.notes = Notes { id: self.notes.id, scheme: self.notes.scheme, ..Notes::default() };
+        let Notes { id, scheme, trace, .. } = self.notes;
+        self.notes = Notes { id, scheme, trace, ..Notes::default() };
         (self.prefix_length, self.timeout) = (0, None);
         self
     }
@@ -167,7 +171,12 @@ impl Request {
             received: self.received,
             timeout: None,
             interim: self.interim.clone(),
-            notes: Notes { id: self.notes.id.clone(), scheme: self.notes.scheme, ..Notes::default() },
+            notes: Notes {
+                id: self.notes.id.clone(),
+                scheme: self.notes.scheme,
+                trace: self.notes.trace.clone(),
+                ..Notes::default()
+            },
         })
     }
 }

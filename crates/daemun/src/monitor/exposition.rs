@@ -2,6 +2,7 @@
 
 use crate::control::message::{AppStatus, Status};
 use crate::telemetry::metrics::{Distribution, Exposition, Kind, RouteFigures, Snapshot, gather};
+use crate::telemetry::traces;
 
 /// The text and its content type.
 pub(super) fn write(status: &Status, ready: bool, is_open_metrics: bool) -> (String, &'static str) {
@@ -68,6 +69,11 @@ fn connections(out: &mut Exposition, snapshot: &Snapshot) {
     out.sample(&[], snapshot.received);
     out.family("daemun_log_lines_lost", Kind::Counter, "Lines of the access log that nobody took.");
     out.sample(&[], snapshot.lost_lines);
+    let (sent, dropped) = traces::counters();
+    out.family("daemun_trace_spans_sent", Kind::Counter, "Spans of traces that a collector took.");
+    out.sample(&[], sent);
+    out.family("daemun_trace_spans_dropped", Kind::Counter, "Spans of traces that nobody took.");
+    out.sample(&[], dropped);
 }
 
 fn applications(out: &mut Exposition, status: &Status) {

@@ -14,6 +14,7 @@ use super::payload::Payload;
 use super::script::{Aim, Choice, Chooser};
 use super::settings::ScriptSettings;
 use super::told::{cookie, rewrite_cookies, rewrite_location, set_cookie};
+use super::traced;
 use crate::gateway::{Forwarding, Spool, TrustedProxies};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Request, RequestBody, Response, ResponseBody, Status, Timing, Version};
@@ -87,11 +88,13 @@ impl Proxy {
         let chosen = self.chosen(&request);
         let wanted = Wanted { key: &chosen.key, cookie: chosen.cookie.as_deref() };
         let gathered = Instant::now();
+        traced::queued(&request, gathered);
         let mut place = self.group.place(&wanted).await.map_err(|error| self.no_server(error))?;
         let queue = gathered.elapsed();
         let mut tried = Vec::new();
         loop {
             let serving = Arc::clone(place.serving());
+            traced::asks(&request, gathered + queue, &place);
             let outbound = Outbound {
                 request: &request,
                 payload: &mut payload,
@@ -114,6 +117,7 @@ impl Proxy {
             let (mut failed, failure) = match asked {
                 Ok((Answer::Local { path, query }, _)) => return self.redirect(&request, &path, query.as_deref()),
                 Ok((Answer::Response(mut response), server)) => {
+                    traced::answered(&request, &server);
                     let scheme = Forwarding::of(&request, &self.trusted).scheme;
                     if serving.settings.rewrite_location {
                         rewrite_location(&mut response.fields, &server, &request, scheme);

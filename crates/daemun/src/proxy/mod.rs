@@ -29,6 +29,7 @@ mod payload;
 mod script;
 mod settings;
 mod told;
+mod traced;
 mod tunnel;
 mod variables;
 

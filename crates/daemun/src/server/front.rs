@@ -28,12 +28,14 @@ pub(crate) use handlers::{behind_https_of, filters, limits};
 use crate::app::{self, EventLoop, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
 use crate::crowd;
+use crate::exporter::{self, ExporterSettings};
 use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::http::TrustedProxies;
 use crate::launcher::Client;
 use crate::process::Channel;
 use crate::sys;
+use crate::telemetry::traces::Tracer;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
 use crate::tls::{Certificates, Material, Tickets};
 use crate::transformer;
@@ -97,6 +99,9 @@ fn start(descriptor: i32) -> io::Result<()> {
             }
         }
         if let Some(front) = front {
+            if let Some((_, tracer)) = &front.tracer {
+                tracer.close(LOG_DEADLINE);
+            }
             front.context.access.close(LOG_DEADLINE);
             front.context.errors.close(LOG_DEADLINE);
         }
@@ -141,6 +146,8 @@ struct Front {
     /// What authorities want to see by plain HTTP.
     challenges: Tokens,
     tickets: Tickets,
+    /// What tells of requests, and what it was made with.
+    tracer: Option<(ExporterSettings, Arc<Tracer>)>,
     prepared: Option<Prepared>,
     launcher: Arc<Client>,
     /// The number of the last change of pages, for browsers that wait for one.
@@ -214,6 +221,7 @@ impl Front {
             certificates,
             challenges: Tokens::default(),
             tickets: Tickets::default(),
+            tracer: None,
             prepared: None,
             kept: Kept::default(),
             launcher,
@@ -258,10 +266,27 @@ impl Front {
         };
         let certificates = Certificates::new(&plan.certificates, &self.tickets).map_err(io::Error::other)?;
         let server = &plan.configuration.server;
+        let traces = self.tracer(server.traces.as_deref())?;
         let trusted = TrustedProxies::new(server.trusted_proxies.clone());
-        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted };
+        let serving = Serving { handler, limits: handlers::limits(&plan.configuration), trusted, traces };
         self.prepared = Some(Prepared { plan, serving, certificates, sockets });
         Ok(())
+    }
+
+    /// What tells of requests. One that is told the same goes on: what waits in it is not sent ahead of its time.
+    fn tracer(&mut self, wanted: Option<&ExporterSettings>) -> io::Result<Option<Arc<Tracer>>> {
+        let Some(wanted) = wanted else {
+            self.tracer = None;
+            return Ok(None);
+        };
+        let kept = self.tracer.take().filter(|(settings, _)| settings == wanted);
+        let tracing = if let Some(kept) = kept {
+            kept
+        } else {
+            (wanted.clone(), exporter::start(wanted, self.context.errors.clone())?)
+        };
+        let (_, tracer) = self.tracer.insert(tracing);
+        Ok(Some(Arc::clone(tracer)))
     }
 
     /// Makes pools for applications that have none yet.

@@ -216,6 +216,9 @@ impl Handler for StaticFiles {
     }
 
     fn handle(&self, request: Request) -> Answering<'_> {
+        if let Some(trace) = &request.notes.trace {
+            trace.note(|steps| steps.handed = Some(Instant::now()));
+        }
         let method = request.head.method();
         if !self.is_next_on_missing && !self.hands_on && !is_served(method) {
             return Box::pin(ready(Ok(Outcome::Response(answer::other_method(&request.head)))));

@@ -19,6 +19,7 @@ use super::settings::Format;
 use super::template::Template;
 use super::time::{push_common, rfc3339};
 use super::writer::LogWriter;
+use crate::http::trace::{Parent, TraceId, push_hexadecimal};
 use crate::http::{RequestHead, RequestId, Scheme, Status, Timing};
 
 /// The access log. A clone writes to the same place.
@@ -63,6 +64,8 @@ pub struct Entry<'a> {
     pub timing: Timing,
     /// What it is called.
     pub id: Option<&'a RequestId>,
+    /// The trace that it is a part of; where there are no traces, the one that its client names.
+    pub trace: Option<TraceId>,
     /// Who asked, by the word of a trusted proxy.
     pub forwarded: Option<IpAddr>,
     /// How the client spoke.
@@ -75,6 +78,14 @@ impl<'a> Entry<'a> {
     /// Who asked: behind trusted proxies what they say.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.forwarded.or(self.client.map(|client| client.ip())).map(|address| address.to_canonical())
+    }
+
+    /// The name of its trace, as text.
+    pub(super) fn trace(&self) -> Option<Vec<u8>> {
+        let id = self.trace.or_else(|| Some(Parent::of(self.head()?)?.trace))?;
+        let mut text = Vec::with_capacity(2 * id.len());
+        push_hexadecimal(&mut text, &id);
+        Some(text)
     }
 
     pub(super) fn head(&self) -> Option<&'a RequestHead> {
@@ -230,6 +241,7 @@ fn push_object(line: &mut Vec<u8>, entry: &Entry<'_>, mask: &Mask, now: SystemTi
     line.push(b'"');
     let id = entry.id.map(ToString::to_string);
     push_member(line, "request_id", id.as_deref().map(str::as_bytes));
+    push_member(line, "trace_id", entry.trace().as_deref());
     match entry.request {
         RequestLine::Head(head) => {
             push_member(line, "method", Some(head.method_name().as_bytes()));
@@ -318,6 +330,7 @@ mod tests {
             duration: Duration::from_micros(1_500),
             timing: Timing { queue: Some(Duration::from_micros(20)), application: None },
             id: Some(&RequestId::Made(1)),
+            trace: None,
             forwarded: None,
             scheme: Scheme::Http,
             place: metrics::intern_place(metrics::Place { origin: "daemun.toml:3:1".into(), handler: "static" }),
@@ -360,7 +373,8 @@ mod tests {
         assert_eq!(line.matches('\n').count(), 1);
         let object: serde_json::Value = serde_json::from_str(&line).unwrap();
         let want = serde_json::json!({
-            "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "request_id": "0000000000000001", "method": "GET", "target": "/",
+            "time": "2026-11-22T12:00:05.007Z", "client": "unix:", "request_id": "0000000000000001",
+            "trace_id": null, "method": "GET", "target": "/",
             "protocol": "HTTP/1.1", "host": "a", "referer": null, "user_agent": "\"y\\\u{fffd}",
             "route": "daemun.toml:3:1", "handler": "static", "status": 200, "bytes": 1234,
             "duration": 0.0015, "queue": 0.00002, "application": null,
@@ -372,12 +386,12 @@ mod tests {
     fn a_template_has_nginxs_names_and_secrets_are_masked() {
         let head = b"GET /a?token=secret&b=1 HTTP/1.1\r\nHost: A:80\r\nReferer: /x?token=s\r\nX-Key: \"k\r\nCookie: c=d; e=f\r\n\r\n";
         let text = "$remote_addr|$remote_port|$request|$uri|$args|$host|$status|$body_bytes_sent|$request_time|$request_id|\
-                    $scheme|$http_x_key|$http_referer|$cookie_e|$http_none|$queue_time|${status}x|$route|$handler|$$";
+                    $scheme|$http_x_key|$http_referer|$cookie_e|$http_none|$queue_time|${status}x|$route|$handler|$trace_id|$$";
         let template = Template::parse(text).unwrap();
         assert_eq!(
             line(Kind::Template(template), head, Some("10.0.0.7:5000")),
             "10.0.0.7|5000|GET /a?token=***&b=1 HTTP/1.1|/a|token=***&b=1|a|200|1234|0.001500|0000000000000001|http|\
-             \\x22k|/x?token=***|f|-|0.000020|200x|daemun.toml:3:1|static|$\n"
+             \\x22k|/x?token=***|f|-|0.000020|200x|daemun.toml:3:1|static|-|$\n"
         );
         for (text, want) in [
             ("$remote_adr", "there is no `$remote_adr`; did you mean `$remote_addr`?"),

@@ -14,6 +14,7 @@ mod seldom;
 mod settings;
 mod template;
 mod time;
+pub mod traces;
 mod writer;
 
 pub use access::{AccessLogger, Entry, RequestLine};

@@ -22,7 +22,7 @@ enum Piece {
     Cookie(String),
 }
 
-const NAMES: [&str; 23] = [
+const NAMES: [&str; 24] = [
     "remote_addr",
     "remote_port",
     "time_local",
@@ -44,6 +44,7 @@ const NAMES: [&str; 23] = [
     "queue_time",
     "upstream_response_time",
     "request_id",
+    "trace_id",
     "route",
     "handler",
 ];
@@ -160,6 +161,7 @@ fn push_name(line: &mut Vec<u8>, name: &str, entry: &Entry<'_>, mask: &Mask, now
         "request_time" => push_seconds(line, Some(entry.duration)),
         "queue_time" => push_seconds(line, entry.timing.queue),
         "upstream_response_time" => push_seconds(line, entry.timing.application),
+        "trace_id" => push_or_dash(line, entry.trace().as_deref()),
         "route" => push_or_dash(line, metrics::place(entry.place).as_deref().map(|place| place.origin.as_bytes())),
         "handler" => push_or_dash(line, metrics::place(entry.place).as_deref().map(|place| place.handler.as_bytes())),
         _ => match entry.id {

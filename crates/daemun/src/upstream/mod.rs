@@ -15,6 +15,7 @@
 
 mod balance;
 mod circuit;
+mod dialer;
 mod discovery;
 mod group;
 mod health;
@@ -29,6 +30,7 @@ mod sticky;
 mod tests;
 mod tls;
 
+pub use dialer::Dialer;
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use multiplexed::Slot;
 pub use place::{Failure, FailureKind, Place};

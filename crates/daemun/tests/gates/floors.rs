@@ -11,7 +11,7 @@ const FLOORS: &[&[&str]] = &[
     &["alarm", "crowd", "http", "resolver", "sys", "codes"],
     &["handler", "upstream", "telemetry", "process", "signals", "control", "tls"],
     // The router itself answers `/static` with a redirect to `/static/`.
-    &["respond", "gateway", "launcher", "transformer", "certifier"],
+    &["respond", "gateway", "launcher", "transformer", "certifier", "exporter"],
     &["filter", "static_files", "cgi", "app", "proxy", "router", "supervisor", "listener", "monitor", "watch"],
     &["connection"],
     &["config"],

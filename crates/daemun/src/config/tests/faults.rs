@@ -8,7 +8,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("[sever]", "daemun.toml:1:2: unknown key `sever`; did you mean `server`?"),
     (
         "[server]\ncolour = 1",
-        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `max_cgi_processes`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_connections_per_client`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `event_loops`, `pid_file`, `redirect_https`, `hsts`, `trusted_proxies`, `monitor`, `health`, `control` or `state`",
+        "daemun.toml:2:1: unknown key `colour` in [server]; expected `listen`, `user`, `group`, `spool`, `max_spool`, `max_cgi_processes`, `header_timeout`, `keep_alive`, `grace`, `drain_delay`, `max_body`, `max_connections`, `max_connections_per_client`, `max_head`, `max_request_line`, `max_fields`, `access_log`, `error_log`, `traces`, `event_loops`, `pid_file`, `redirect_https`, `hsts`, `trusted_proxies`, `monitor`, `health`, `control` or `state`",
     ),
     (
         "processes = 2\nlisten = '80'",

@@ -177,6 +177,7 @@ impl Streams {
             duration: std::time::Duration::ZERO,
             timing: Timing::default(),
             id: None,
+            trace: None,
             forwarded: None,
             scheme: self.endpoint.scheme(),
             place: metrics::PlaceId::default(),

@@ -160,6 +160,7 @@ async fn a_reload_of_the_limits_counts_for_the_next_wait() {
         handler,
         limits,
         trusted: crate::http::TrustedProxies::default(),
+        traces: None,
     }));
     server.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!(server.response("GET").await.status, 200);

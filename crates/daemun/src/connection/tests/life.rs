@@ -198,6 +198,7 @@ async fn a_reload_changes_the_handler_under_a_kept_connection() {
         handler,
         limits: Limits::default(),
         trusted: crate::http::TrustedProxies::default(),
+        traces: None,
     }));
     server.send(GET).await;
     assert_eq!(server.response("GET").await.body, b"new");
@@ -216,6 +217,7 @@ async fn an_idle_connection_keeps_the_old_handler_no_longer_than_its_request() {
         handler,
         limits: Limits::default(),
         trusted: crate::http::TrustedProxies::default(),
+        traces: None,
     }));
     assert!(watch.upgrade().is_none());
 }
