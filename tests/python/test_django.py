@@ -110,9 +110,9 @@ def test_a_project_is_described(project, tmp_path):
         "manifest_exists": False,
         "manifest_strict": False,
         "finders": [
-            {"prefix": "", "path": f"{tmp_path}/assets"},
-            {"prefix": "vendor", "path": f"{tmp_path}/third"},
-            {"prefix": "", "path": f"{tmp_path}/shop/static"},
+            {"prefix": "", "path": f"{tmp_path}/assets", "application": None},
+            {"prefix": "vendor", "path": f"{tmp_path}/third", "application": None},
+            {"prefix": "", "path": f"{tmp_path}/shop/static", "application": "shop"},
         ],
         "other_finders": [],
         "settings_file": f"{tmp_path}/mysite/settings.py",
