@@ -1,7 +1,7 @@
 //! The pool of one application: which worker gets which request, and what waits.
 //!
-//! One lock guards the whole of it. It is held for a batch of frames or one submission, never across a system call,
-//! and tasks are woken after it is released.
+//! One lock guards the whole of it. It is held for a batch of frames or one submission, never across a system call that may
+//! wait (a memory barrier, where requests are taken back, is one that does not), and tasks are woken after it is released.
 
 mod figures;
 mod flights;

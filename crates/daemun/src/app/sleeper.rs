@@ -83,10 +83,14 @@ impl EventLoop {
                 // One read takes all rings. Silenced before the look: whoever comes after it rings again.
                 let _ = rustix::io::read(bell.get_ref(), &mut [0; 8]);
                 rung.clear_ready();
-                let due = std::mem::take(&mut *self.due());
-                due.into_iter().for_each(Waker::wake);
+                self.wake_what_is_due();
             }
         })
+    }
+
+    fn wake_what_is_due(&self) {
+        let due = std::mem::take(&mut *self.due());
+        due.into_iter().for_each(Waker::wake);
     }
 
     /// From another thread.
@@ -95,9 +99,9 @@ impl EventLoop {
         let is_rung = !due.is_empty();
         due.extend(wakers);
         drop(due);
-        if !is_rung {
-            // It can only fail where it has been rung 2^64 times and never heard.
-            let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+        if !is_rung && rustix::io::write(&self.bell, &1_u64.to_ne_bytes()).is_err() {
+            // Whoever comes later would take it for rung: what is due is woken from here, as it can be from anywhere.
+            self.wake_what_is_due();
         }
     }
 
@@ -178,6 +182,19 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!((woken(), count.get(), rings(event_loop)), (5, 1, 0));
+    }
+
+    #[test]
+    fn a_bell_that_cannot_be_rung_keeps_nobody_asleep() {
+        // A descriptor that only reads in place of the bell: every ring fails.
+        let bell = Arc::new(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+        let event_loop: &'static EventLoop = Box::leak(Box::new(EventLoop { number: 0, due: Mutex::default(), bell }));
+        event_loop.enter();
+        for _ in 0..2 {
+            let (sleeper, count) = sleeper();
+            std::thread::spawn(|| wake([sleeper])).join().unwrap();
+            assert_eq!(count.get(), 1);
+        }
     }
 
     #[test]

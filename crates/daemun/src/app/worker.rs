@@ -139,7 +139,7 @@ impl Worker {
         idle
     }
 
-    /// Sends `exchange` down a lane that has a free slot. The task of the lane's task is returned where it sleeps; the
+    /// Sends `exchange` down a lane that has a free slot. The lane's task is returned where it sleeps; the
     /// exchange comes back when its body cannot be opened once more, because descriptors have run out.
     pub(super) fn send(
         &mut self,
