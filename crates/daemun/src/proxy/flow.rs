@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::payload::{Upload, UploadError};
 use crate::http::h1::{AnswerFraming, BodyDecoder, ChunkedDecoder, Decoded, HeadLimits};
 use crate::http::{BodyError, BodyStream};
-use crate::upstream::{Connection, Place};
+use crate::upstream::{Connection, Place, UpstreamSettings};
 
 /// Bytes that are read at a time.
 const READ: usize = 16 * 1024;
@@ -50,6 +50,19 @@ pub(super) enum Sending {
     Done,
     /// The server takes no more of it.
     Broken,
+}
+
+impl Sending {
+    /// When a server that has been waited for `since` then is late; never where neither it nor `due` sets an end. While the
+    /// client's own bytes are waited for only `due` counts.
+    pub(super) fn late_at(self, settings: &UpstreamSettings, since: Instant, due: Option<Instant>) -> Option<Instant> {
+        let patience = match self {
+            Self::Blocked => Some(settings.send_timeout),
+            Self::Starved => None,
+            Self::Done | Self::Broken => Some(settings.read_timeout),
+        };
+        patience.map(|patience| since + patience).into_iter().chain(due).min()
+    }
 }
 
 impl Flow {
@@ -129,18 +142,11 @@ impl Flow {
         Poll::Ready(Ok(read))
     }
 
-    /// Ready when the server has been waited for too long, or `due` has passed: how long that was. While the client's
-    /// own bytes are waited for only `due` counts.
+    /// Ready when the server has been waited for too long, or `due` has passed: how long that was.
     pub(super) fn poll_late(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<Duration> {
         let settings = &self.place.serving().settings;
-        let patience = match self.sending {
-            Sending::Blocked => Some(settings.send_timeout),
-            Sending::Starved => None,
-            Sending::Done | Sending::Broken => Some(settings.read_timeout),
-        };
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let at = patience.map(|patience| since + patience);
-        let Some(at) = at.into_iter().chain(due).min() else { return Poll::Pending };
+        let Some(at) = self.sending.late_at(settings, since, due) else { return Poll::Pending };
         self.connection.alarm.poll(context, at).map(|()| since.elapsed())
     }
 

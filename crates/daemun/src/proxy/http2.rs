@@ -272,14 +272,8 @@ impl Flow {
     /// Ready when the server has been waited for too long, or `due` has passed: how long that was.
     fn poll_late(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<std::time::Duration> {
         let settings = &self.place.serving().settings;
-        let patience = match self.sending {
-            Sending::Blocked => Some(settings.send_timeout),
-            Sending::Starved => None,
-            Sending::Done | Sending::Broken => Some(settings.read_timeout),
-        };
         let since = *self.waiting_since.get_or_insert_with(Instant::now);
-        let at = patience.map(|patience| since + patience);
-        let Some(at) = at.into_iter().chain(due).min() else { return Poll::Pending };
+        let Some(at) = self.sending.late_at(settings, since, due) else { return Poll::Pending };
         self.alarm.poll(context, at).map(|()| since.elapsed())
     }
 }
