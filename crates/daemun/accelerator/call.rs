@@ -189,7 +189,9 @@ impl Call {
                     let length = (*state).declared as usize;
                     if length <= PIECE {
                         self.put(&mut *state, length, core::iter::once(piece.py()))?;
-                        if (*self.lane).slowest >= HOLD && (*self.lane).hold <= HOLD {
+                        // What the iterable does behind it may take long; with nothing to come it has nothing to wait for.
+                        let is_last = py::PyObject_Size((*self.lane).pending) == 0;
+                        if is_last || ((*self.lane).slowest >= HOLD && (*self.lane).hold <= HOLD) {
                             wire::flush(self.lane)?;
                         }
                         continue;

@@ -183,6 +183,7 @@ unsafe extern "C" {
     pub fn PyList_SetSlice(list: Py, begin: isize, end: isize, items: Py) -> c_int;
     pub fn PyList_GetItem(list: Py, index: isize) -> Py;
     pub fn PyList_Size(list: Py) -> isize;
+    pub fn PyObject_Size(object: Py) -> isize;
     pub fn PyLong_AsLong(number: Py) -> c_long;
     pub fn PyLong_FromLong(number: c_long) -> Py;
     pub fn PySet_Discard(set: Py, item: Py) -> c_int;

@@ -1658,7 +1658,8 @@ class Exchange:
         """
         if self.head is not None and len(piece) <= PIECE and declared_length(self.head) == len(piece):
             self.send_list((piece,))
-            if self.lane.slowest >= HOLD >= self.lane.hold:
+            # What the iterable does behind it may take long; with nothing to come it has nothing to wait for.
+            if not self.lane.pending or self.lane.slowest >= HOLD >= self.lane.hold:
                 self.lane.flush()
         else:
             self.send_piece(piece)

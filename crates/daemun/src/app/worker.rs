@@ -53,8 +53,8 @@ pub(super) struct Lane {
     /// When its last sign of life came, or, if it had been idle, when it got work.
     heard: Instant,
     told_to_retire: bool,
-    /// Whether the monitor was asked to write what its thread holds back, since it was last heard.
-    is_flushed: bool,
+    /// How long its thread has to be silent until the monitor is asked to write what that holds back.
+    flush_after: Duration,
     /// Whether its thread has connected: threads come in any order.
     pub(super) connected: bool,
 }
@@ -89,12 +89,19 @@ impl Worker {
     }
 
     /// Asks the monitor to write what a silent thread holds back: answers of requests that were started before the one
-    /// it is busy with. Once for each silence.
-    pub(super) fn flush(&mut self, thread: usize) -> Option<Sleeper> {
-        let started = self.lanes[thread].slots().filter(|slot| self.has_started(thread, slot.id)).count();
-        if started < 2 || std::mem::replace(&mut self.lanes[thread].is_flushed, true) {
+    /// it is busy with, or that of this one if its iterable goes on behind the last piece. Each time the silence has
+    /// doubled: a thread that had lost the processor may have held something back after it was asked.
+    pub(super) fn flush(&mut self, thread: usize, now: Instant) -> Option<Sleeper> {
+        let lane = &self.lanes[thread];
+        let silence = now.saturating_duration_since(lane.heard);
+        // One that was sent a single request has nothing to wait for with its answer.
+        if lane.in_flight() < 2 || silence < lane.flush_after {
             return None;
         }
+        if !lane.slots().any(|slot| self.has_started(thread, slot.id)) {
+            return None;
+        }
+        self.lanes[thread].flush_after = 2 * silence;
         self.lanes.last_mut()?.put(Kind::Flush, thread as u32, &[])
     }
 
@@ -246,7 +253,7 @@ impl Lane {
             generation: 0,
             heard: now,
             told_to_retire: false,
-            is_flushed: false,
+            flush_after: Duration::ZERO,
             connected: false,
         }
     }
@@ -259,7 +266,7 @@ impl Lane {
     /// Something came from the thread.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
-        self.is_flushed = false;
+        self.flush_after = Duration::ZERO;
     }
 
     /// Whether it has had work for a while without a sign of life.

@@ -191,7 +191,7 @@ impl State {
         for worker in &mut self.workers {
             for thread in 0..worker.threads() {
                 if worker.lanes[thread].is_blocked(&self.pace, now) {
-                    sleepers.extend(worker.flush(thread));
+                    sleepers.extend(worker.flush(thread, now));
                 }
             }
         }
