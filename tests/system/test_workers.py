@@ -231,3 +231,25 @@ def test_hooks_that_cannot_be_loaded_are_a_failed_start(tmp_path: Path) -> None:
     server = Server(cwd=project(tmp_path, 'hooks = "hooks.py"'))
     assert server.exit_code() == 1
     assert "it defines none of before_fork, worker_started" in server.errors.text
+
+
+def test_a_line_that_is_printed_is_written_whole(tmp_path: Path) -> None:
+    (tmp_path / "printing.py").write_text("""\
+import os, socket, sys
+
+def application(environ, start_response):
+    start_response("200 OK", [])
+    body = []
+    for stream in (sys.stdout, sys.stderr):
+        # Each write is a packet.
+        read, write = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        before = os.dup(stream.fileno())
+        os.dup2(write.fileno(), stream.fileno())
+        print("several", "pieces", 3, file=stream)
+        os.dup2(before, stream.fileno())
+        os.close(before)
+        body.append(read.recv(1000))
+    return body
+""")
+    with Server("printing:application", cwd=tmp_path) as server:
+        assert server.get("/").text == "several pieces 3\n" * 2

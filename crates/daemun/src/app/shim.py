@@ -164,7 +164,7 @@ class Zygote:
         # and ends when the supervisor says so. Not SIG_IGN: programs that the application starts would inherit it.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, ignore_signal)
-        # What the application prints appears at once, also where it goes to a pipe.
+        # What the application prints appears line by line, also where it goes to a pipe.
         for name in ("stdout", "stderr"):
             stream = line_buffered(getattr(sys, name))
             setattr(sys, name, stream)
@@ -396,8 +396,9 @@ def ignore_signal(_number, _frame):
 
 
 def line_buffered(stream):
+    """Writes whole lines: others write to the same pipe, and `print` has several pieces for each line."""
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(line_buffering=True)
+        stream.reconfigure(line_buffering=True, write_through=False)
         return stream
     encoding, errors = stream.encoding, stream.errors
     return io.TextIOWrapper(stream.detach(), encoding, errors, line_buffering=True)  # Python 3.6

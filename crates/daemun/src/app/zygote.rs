@@ -263,7 +263,7 @@ impl Zygote {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&settings.python);
-        // -u: what the application prints appears at once and in order.
+        // -u: bytes that the application writes appear at once and in order; the shim makes whole lines of text.
         command.args(["-u"]).arg(start.shim).args(["3", "4", "5"]);
         // Standard output is for the access log: a line of the application would break it for whoever reads it.
         command.stdout(std::io::stderr().as_fd().try_clone_to_owned()?);
