@@ -28,7 +28,8 @@ impl Connection {
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {
             Ok(begun) => begun,
-            Err(refusal) => return self.refuse(&current, refusal).await,
+            // Boxed, as all that is rare: an idle connection carries along the room that its exchange needs.
+            Err(refusal) => return Box::pin(self.refuse(&current, refusal)).await,
         };
         // HTTP/1.0 knows no interim responses (RFC 9110, section 15.2).
         let is_told = current.head.version() == Version::Http11;
@@ -94,7 +95,7 @@ impl Connection {
                 if current.head.method() != Method::Connect =>
             {
                 let page = current.report(status, fault, &message, None);
-                self.send_last(current, page, incoming).await
+                Box::pin(self.send_last(current, page, incoming)).await
             }
             Err(error) => {
                 if let ReplyError::NotBegun { message, .. } | ReplyError::Cut(message) = &error {

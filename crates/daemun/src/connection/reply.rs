@@ -102,7 +102,9 @@ impl Reply<'_> {
             }
             // Apart, so that a connection that sends none is no larger for it.
             ResponseBody::File(file) if plan.sends_body => Box::pin(self.send_file(&file, &head)).await?,
-            ResponseBody::Stream(stream) if plan.sends_body => return self.send_stream(stream, plan, &head).await,
+            ResponseBody::Stream(stream) if plan.sends_body => {
+                return Box::pin(self.send_stream(stream, plan, &head)).await;
+            }
             _ => {
                 head(&mut self.wire.output);
                 self.write_with(Bytes::new()).await?;
