@@ -78,9 +78,9 @@ impl Proxy {
         let begun = Instant::now();
         let due = request.timeout.map(|timeout| begun + timeout);
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
-        let mut payload = match body {
+        let (mut payload, trailers) = match body {
             RequestBody::Coming(_) if request.notes.streams_body && self.may_stream(&body) => {
-                Payload::Stream(Some(body))
+                (Payload::Stream(Some(body)), None)
             }
             body => Payload::gather(body, &self.spool).await?,
         };
@@ -98,6 +98,7 @@ impl Proxy {
             let outbound = Outbound {
                 request: &request,
                 payload: &mut payload,
+                trailers: trailers.as_ref(),
                 trusted: &self.trusted,
                 upgrade: upgrade.as_deref(),
                 due,
