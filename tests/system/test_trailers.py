@@ -44,7 +44,7 @@ def trailing(_: Upstream, peer: Peer) -> None:
 
 @contextmanager
 def gates(tmp_path: Path, hops: int, more: str = "", route: str = "") -> Iterator[Server]:
-    """Put gates before a server: the client's speaks HTTP/2 to the next, and so on; the last one HTTP/1.1 to the server."""
+    """Put gates before a server: each speaks HTTP/2 to the next one, and the last HTTP/1.1 to the server."""
     with ExitStack() as stack:
         upstream = stack.enter_context(Upstream(behaviour=trailing))
         BODIES.clear()
@@ -75,7 +75,14 @@ def test_fields_behind_an_answer_reach_the_client(tmp_path: Path, hops: int, mor
                 assert reply.trailers == BEHIND
         # curl writes those of HTTP/2 where it writes the head.
         told = tmp_path / "told"
-        command = [program("curl"), "-sS", "--http2-prior-knowledge", "-D", told, f"http://127.0.0.1:{server.port}/"]
+        command: list[str | Path] = [
+            program("curl"),
+            "-sS",
+            "--http2-prior-knowledge",
+            "-D",
+            told,
+            f"http://127.0.0.1:{server.port}/",
+        ]
         ran = subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE)
         head, behind = told.read_text().replace("\r", "").split("\n\n", 1)
         assert (head.split("\n")[0].strip(), ran.stdout) == ("HTTP/2 200", b"helloworld")

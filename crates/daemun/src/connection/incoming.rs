@@ -214,7 +214,7 @@ impl Coming {
                 }
                 Ok(Decoded::End) => {
                     self.state = State::Whole;
-                    wire.asked = Instant::now();
+                    wire.is_asked(Instant::now());
                     self.feed.end_with(self.decoder.take_trailers());
                     return Poll::Ready(Ok(()));
                 }
