@@ -33,8 +33,9 @@ HEAD = f"""\
 writes this page. The first row is a crowd: {CLIENTS} clients ask {REQUESTS} times for pages of three servers, one
 healthy, one that takes {SLOW * 1000:.0f} ms, and one that answers {DIES_AFTER} requests and then resets the
 connection of each further one. All four balance by least connections, may ask another server, and leave alone who
-failed three times for 10 s, as their manuals have it. Each has {ROUNDS} rounds, in turn; the p99 of its best one stands here, with the
-errors of all: figures of one machine and a client that is itself busy.
+failed three times for 10 s, as their manuals have it. Each has {ROUNDS} rounds, in turn; the p99 of its best one stands
+here, with the errors of all. What is slow is slow behind each of them, so that the p99 is that server's, and what the
+proxy and the client add on a busy machine; the errors are what counts.
 
 In the other rows one server does what the row says, and six requests follow on the same connection, or on new ones
 where that was closed. *An error* is a 500, 502 or 503, or an answer that visibly breaks off: never one that looks

@@ -37,14 +37,22 @@ pub(super) struct Wire {
     is_ended_late: bool,
     /// When the request that is being answered was whole, as far as it is known.
     asked: Instant,
-    /// Whether there was nothing to read since then.
-    was_quiet: bool,
+    look: Look,
     /// Whether the handler wishes to be left when the client closes the connection.
     pub(super) follows_client: bool,
     /// Bytes that came and were not counted yet.
     pub(super) received: usize,
     /// Since it took nothing: when it is cut.
     stalled_until: Option<Instant>,
+}
+
+/// How often the client was looked at since the request that is being answered was whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Look {
+    /// Whatever lies there came with the request.
+    First,
+    /// There was nothing to read before.
+    Again,
 }
 
 /// How soon after its request a client that closes its sending half does so: with it, but for what the network adds. One
@@ -62,7 +70,7 @@ impl Wire {
             is_ended: false,
             is_ended_late: false,
             asked: Instant::now(),
-            was_quiet: false,
+            look: Look::First,
             follows_client: false,
             received: 0,
             stalled_until: None,
@@ -88,7 +96,7 @@ impl Wire {
         if read == 0 && !self.is_ended {
             self.is_ended = true;
             // One that lay there when we first looked belongs to the request, however late we are.
-            self.is_ended_late = self.was_quiet && self.asked.elapsed() > HALF_CLOSE;
+            self.is_ended_late = self.look == Look::Again && self.asked.elapsed() > HALF_CLOSE;
         }
         self.received += read;
         Poll::Ready(Ok(read))
@@ -96,11 +104,11 @@ impl Wire {
 
     /// The request that is being answered was whole at this time.
     pub(super) fn is_asked(&mut self, at: Instant) {
-        (self.asked, self.was_quiet) = (at, false);
+        (self.asked, self.look) = (at, Look::First);
     }
 
     fn quiet<T>(&mut self) -> Poll<T> {
-        self.was_quiet = true;
+        self.look = Look::Again;
         Poll::Pending
     }
 

@@ -94,8 +94,7 @@ impl RequestBody {
     /// Bytes that came in, counted without framing, for whoever wants to know before it is all there.
     pub fn coming(length: Option<u64>) -> (BodyFeed, Self) {
         let pipe = Arc::new(Mutex::new(Pipe::default()));
-        let reader =
-            BodyReader { pipe: Arc::clone(&pipe), length, room: (u64::MAX, u64::MAX), passes_trailers: true };
+        let reader = BodyReader { pipe: Arc::clone(&pipe), length, room: (u64::MAX, u64::MAX), passes_trailers: true };
         (BodyFeed { pipe }, Self::Coming(reader))
     }
 }

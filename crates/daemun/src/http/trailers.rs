@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn only_what_may_come_after_a_body_is_passed_on() {
-        let lines = b"Grpc-Status: 0\r\nContent-Length: 5\r\nX_User: root\r\nIf-Match: *\r\nSET-COOKIE: a=b\r\nDigest:x:y\r\n";
+        let lines =
+            b"Grpc-Status: 0\r\nContent-Length: 5\r\nX_User: root\r\nIf-Match: *\r\nSET-COOKIE: a=b\r\nDigest:x:y\r\n";
         let want = [("Grpc-Status", "0"), ("Digest", "x:y")].map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(names(read(lines)), want);
         assert!(read(b"Host: a\r\n").is_none());

@@ -85,7 +85,12 @@ enum Room {
 impl Ahead {
     /// Reads `body` ahead.
     pub(super) fn new(body: Body, buffering: ResponseBuffering, spool: &Arc<Spool>) -> Self {
-        Self { length: body.length(), may_trail: body.may_trail(), state: State::Direct(body), means: (buffering, Arc::clone(spool)) }
+        Self {
+            length: body.length(),
+            may_trail: body.may_trail(),
+            state: State::Direct(body),
+            means: (buffering, Arc::clone(spool)),
+        }
     }
 }
 

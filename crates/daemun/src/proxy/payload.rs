@@ -75,11 +75,19 @@ pub(super) enum UploadError {
 }
 
 impl Payload {
-    /// Gathers `body`, and the fields behind it.
-    pub(super) async fn gather(
-        mut body: RequestBody,
+    /// Gathers `body` with the fields behind it, unless it is still coming and can be sent as it comes.
+    pub(super) async fn of(
+        body: RequestBody,
+        streams: bool,
         spool: &Arc<Spool>,
     ) -> Result<(Self, Option<Fields>), HandlerError> {
+        match body {
+            RequestBody::Coming(_) if streams => Ok((Self::Stream(Some(body)), None)),
+            body => Self::gather(body, spool).await,
+        }
+    }
+
+    async fn gather(mut body: RequestBody, spool: &Arc<Spool>) -> Result<(Self, Option<Fields>), HandlerError> {
         match body {
             RequestBody::Empty => return Ok((Self::None, None)),
             RequestBody::Full(bytes) if bytes.is_empty() => return Ok((Self::None, None)),
@@ -178,13 +186,12 @@ impl Upload {
             (_, None) if self.is_ended => return Poll::Ready(Ok(false)),
             (framing, None) => {
                 self.is_ended = true;
-                match framing {
-                    Framing::Records(id) => fastcgi::put_record(out, fastcgi::Kind::Stdin, id, b""),
-                    _ => {
-                        let mut end = Vec::with_capacity(5);
-                        encode_end(&mut end, self.trailers.take().as_ref());
-                        out.extend_from_slice(&end);
-                    }
+                if let Framing::Records(id) = framing {
+                    fastcgi::put_record(out, fastcgi::Kind::Stdin, id, b"");
+                } else {
+                    let mut end = Vec::with_capacity(5);
+                    encode_end(&mut end, self.trailers.take().as_ref());
+                    out.extend_from_slice(&end);
                 }
             }
         }

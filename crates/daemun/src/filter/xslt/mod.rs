@@ -23,8 +23,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, CanonicalPath, Fields, HeadEdit, Method, Request, RequestBody, RequestHead, Response, ResponseBody,
-    Status,
+    BodyError, BodyStream, CanonicalPath, Fields, HeadEdit, Method, Request, RequestBody, RequestHead, Response,
+    ResponseBody, Status,
 };
 use crate::telemetry::ErrorLogger;
 use crate::transformer::{Client, Failure, Job, Order};
