@@ -76,12 +76,17 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require bench cgi-sites dav systemd
+	@scripts/require bench cgi-sites wikis dav systemd
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md
 	@scripts/require venv http-peers
 	$(PYTHON) tests/system/compare_http.py
+
+.PHONY: compare-proxy
+compare-proxy: build ## servers that fail behind nginx, HAProxy, Caddy and daemun: docs/conformance/proxy-peers.md
+	@scripts/require venv proxy-peers
+	$(PYTHON) tests/system/compare_proxy.py
 
 .PHONY: compare-cgi
 compare-cgi: build ## the same CGI scripts under Apache, lighttpd, nginx with fcgiwrap, and daemun: docs/conformance/cgi-peers.md

@@ -175,7 +175,8 @@ class Frames:
         while (found := self.next()) is not None:
             if found.stream != stream:
                 continue
-            if found.kind == HEADERS:
+            # Behind the final one stand trailers.
+            if found.kind == HEADERS and (result.status or 100) < 200:
                 result.statuses.append(found.status)
             if found.kind == DATA:
                 result.body += found.payload

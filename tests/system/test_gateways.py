@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -300,17 +302,27 @@ def application(environ, start_response):
 """
 
 
-def test_uwsgi_answers_behind_the_gate(tmp_path: Path) -> None:
+@pytest.fixture
+def common() -> Iterator[str]:
+    """A folder that everybody may enter: the gate is another user than the server."""
+    with tempfile.TemporaryDirectory(prefix="daemun-") as folder:
+        Path(folder).chmod(0o755)
+        yield folder
+
+
+def test_uwsgi_answers_behind_the_gate(tmp_path: Path, common: str) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     port = free_port()
     plugin = ["--plugin", "python3"] if Path("/usr/lib/uwsgi/plugins").exists() else []
     command = [program("uwsgi", "uwsgi-core"), *plugin, "--uwsgi-socket", f"127.0.0.1:{port}"]
+    command += ["--uwsgi-socket", f"{common}/sock", "--chmod-socket=666"]
     command += ["--wsgi-file", str(tmp_path / "app.py"), "--master", "--die-on-term", "--logto", str(tmp_path / "log")]
     with started(command, port, tmp_path / "log"):
         answers(tmp_path, f"uwsgi://127.0.0.1:{port}")
+        answers(tmp_path, f"uwsgi://unix:{common}/sock")
 
 
-def test_gunicorn_answers_behind_the_gate_over_uwsgi(tmp_path: Path) -> None:
+def test_gunicorn_answers_behind_the_gate_over_uwsgi(tmp_path: Path, common: str) -> None:
     (tmp_path / "app.py").write_text(APPLICATION)
     port = free_port()
     command = [
@@ -321,12 +333,17 @@ def test_gunicorn_answers_behind_the_gate_over_uwsgi(tmp_path: Path) -> None:
         "uwsgi",
         "--bind",
         f"127.0.0.1:{port}",
+        "--bind",
+        f"unix:{common}/sock",
+        "--umask",
+        "0",
         "--chdir",
         str(tmp_path),
     ]
     command += ["--log-file", str(tmp_path / "log"), "app:application"]
     with started(command, port, tmp_path / "log"):
         answers(tmp_path, f"uwsgi://127.0.0.1:{port}")
+        answers(tmp_path, f"uwsgi://unix:{common}/sock")
 
 
 def answers(folder: Path, url: str) -> None:

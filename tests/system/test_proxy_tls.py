@@ -56,6 +56,17 @@ def test_a_server_is_verified_and_shown_our_certificate(tmp_path: Path) -> None:
         assert ask(tmp_path, upstream.port, f'ca_file = "{authority.cert}"')[0] == 502
 
 
+def test_a_server_that_would_rather_speak_http2_is_asked_as_its_url_says(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.sign("localhost", "localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own.cert, own.key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with secured(context) as upstream:
+        assert ask(tmp_path, upstream.port, f'ca_file = "{authority.cert}"')[:2] == (200, "nobody")
+        assert [asked.line for asked in upstream.asked] == ["GET / HTTP/1.1"] * 2
+
+
 def test_a_wrong_certificate_gets_no_request(tmp_path: Path) -> None:
     authority, other = Authority(tmp_path), Authority(tmp_path, "other")
     own = authority.sign("elsewhere", "elsewhere.example")

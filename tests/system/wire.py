@@ -25,6 +25,8 @@ class Reply:
     complete: bool = True
     # The sizes of the chunks, where there were any.
     chunks: list[int] = field(default_factory=list)
+    # The fields behind them.
+    trailers: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, name: str) -> list[str]:
         """Every value of a field, in order."""
@@ -100,6 +102,9 @@ class Wire:
     def _chunks(self, reply: Reply) -> None:
         while (line := self._until(b"\r\n")) is not None:
             size = int(line, 16)
+            if size == 0:
+                reply.complete = self._trailers(reply)
+                return
             while len(self.rest) < size + 2 and self._more():
                 pass
             reply.body += self.rest[:size]
@@ -107,10 +112,14 @@ class Wire:
                 break
             assert self.rest[size : size + 2] == b"\r\n"
             self.rest = self.rest[size + 2 :]
-            if size == 0:
-                return
             reply.chunks.append(size)
         reply.complete = False
+
+    def _trailers(self, reply: Reply) -> bool:
+        while line := self._until(b"\r\n"):
+            name, _, value = line.decode("latin-1").partition(":")
+            reply.trailers.append((name, value.strip()))
+        return line is not None
 
     def _until(self, end: bytes) -> bytes | None:
         while end not in self.rest:

@@ -23,7 +23,7 @@ impl Connection {
         }
         let mut keep_alive = parsed.keep_alive;
         let owes_continue = parsed.expect_continue;
-        self.wire.asked = current.received;
+        self.wire.is_asked(current.received);
         self.wire.follows_client = false;
         let begun = Incoming::begin(&mut self.wire.input, parsed.framing, &serving.limits, owes_continue);
         let (mut incoming, body) = match begun {

@@ -101,7 +101,8 @@ impl Incoming {
                 return Err(TOO_LARGE);
             }
         };
-        if is_whole {
+        let trailers = if is_whole { decoder.take_trailers() } else { None };
+        if is_whole && trailers.is_none() {
             let body = if seen == 0 { RequestBody::Empty } else { RequestBody::Full(join(parts)) };
             return Ok((Self(None), body));
         }
@@ -110,6 +111,10 @@ impl Incoming {
         let interim = if owes_continue && seen == 0 { Interim::Owed } else { Interim::Settled };
         for part in parts {
             feed.push(part);
+        }
+        if is_whole {
+            feed.end_with(trailers);
+            return Ok((Self(None), body));
         }
         let coming = Coming {
             feed,
@@ -209,8 +214,8 @@ impl Coming {
                 }
                 Ok(Decoded::End) => {
                     self.state = State::Whole;
-                    wire.asked = Instant::now();
-                    self.feed.end(Ok(()));
+                    wire.is_asked(Instant::now());
+                    self.feed.end_with(self.decoder.take_trailers());
                     return Poll::Ready(Ok(()));
                 }
                 Ok(Decoded::Partial) => {}

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use super::Limits;
 use super::http2::Shared;
 use crate::alarm::Alarm;
-use crate::http::{BodyError, BodyFeed, RequestBody, Status};
+use crate::http::{BodyError, BodyFeed, RequestBody, Status, trailers};
+
+const CUT: BodyError = BodyError::Cut("the client reset the stream");
 
 /// The body of a request, as far as it is still to come.
 pub(super) struct Inflow(Option<Box<Coming>>);
@@ -28,6 +30,8 @@ struct Coming {
     pace: Duration,
     late_at: Option<Instant>,
     alarm: Alarm,
+    /// All bytes came; the fields behind them are still to come.
+    is_whole: bool,
     is_over: bool,
     failure: Option<Status>,
 }
@@ -58,6 +62,7 @@ impl Inflow {
             pace: limits.header_timeout,
             late_at: None,
             alarm: Alarm::default(),
+            is_whole: false,
             is_over: false,
             failure: None,
         };
@@ -96,23 +101,36 @@ impl Coming {
     }
 
     fn poll(&mut self, task: &mut Task<'_>, shared: &Shared) -> Poll<()> {
-        let polled = self.stream.poll_data(task);
-        if polled.is_pending() {
-            // Only while the handler waits: one that is busy does not make its client slow.
-            let late_at = *self.late_at.get_or_insert_with(|| Instant::now() + self.pace);
-            ready!(self.alarm.poll(task, late_at));
-            self.fail(Some(Status::REQUEST_TIMEOUT), BodyError::Slow);
-            return Poll::Ready(());
-        }
-        self.late_at = None;
-        match ready!(polled) {
-            Some(Ok(bytes)) => self.take(bytes, shared),
-            Some(Err(_)) => self.fail(None, BodyError::Cut("the client reset the stream")),
-            None => {
-                self.is_over = true;
-                self.feed.end(Ok(()));
+        if !self.is_whole {
+            match self.stream.poll_data(task) {
+                Poll::Ready(Some(data)) => {
+                    self.late_at = None;
+                    match data {
+                        Ok(bytes) => self.take(bytes, shared),
+                        Err(_) => self.fail(None, CUT),
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => self.is_whole = true,
+                Poll::Pending => return self.poll_late(task),
             }
         }
+        match self.stream.poll_trailers(task) {
+            Poll::Ready(Ok(fields)) => {
+                self.is_over = true;
+                self.feed.end_with(fields.as_ref().and_then(trailers::received));
+            }
+            Poll::Ready(Err(_)) => self.fail(None, CUT),
+            Poll::Pending => return self.poll_late(task),
+        }
+        Poll::Ready(())
+    }
+
+    /// Only while the handler waits: one that is busy does not make its client slow.
+    fn poll_late(&mut self, task: &mut Task<'_>) -> Poll<()> {
+        let late_at = *self.late_at.get_or_insert_with(|| Instant::now() + self.pace);
+        ready!(self.alarm.poll(task, late_at));
+        self.fail(Some(Status::REQUEST_TIMEOUT), BodyError::Slow);
         Poll::Ready(())
     }
 

@@ -136,7 +136,7 @@ pub async fn serve_tls(socket: Transport, endpoint: Endpoint, certificates: Arc<
 
 impl Connection {
     fn new(wire: Wire, endpoint: Arc<Endpoint>, context: Arc<Context>) -> Self {
-        let (interim, accepted) = (InterimQueue::default(), Some(wire.asked));
+        let (interim, accepted) = (InterimQueue::default(), Some(wire.asked()));
         Self { wire, endpoint, context, guard: None, interim, place: Place::default(), accepted }
     }
 

@@ -15,7 +15,7 @@ use super::file::FileStream;
 use super::incoming::Incoming;
 use super::wire::Wire;
 use crate::handler::Fault;
-use crate::http::h1::{ConnectionField, HeadPlan, LAST_CHUNK, Length, Outgoing, encode_chunk_size, encode_head, plan};
+use crate::http::h1::{ConnectionField, HeadPlan, Length, Outgoing, encode_chunk_size, encode_end, encode_head, plan};
 use crate::http::{BodyError, BodyStream, FileBody, Response, ResponseBody, Status, date};
 
 /// Files up to this length are read and written with the head; above, `sendfile` is cheaper (it halves the cost at
@@ -241,7 +241,7 @@ impl Reply<'_> {
                 head(&mut self.wire.output);
             }
             if step == Step::End && plan.length == Length::Chunked && tail.is_empty() {
-                self.wire.output.extend_from_slice(LAST_CHUNK);
+                encode_end(&mut self.wire.output, stream.as_mut().take_trailers().as_ref());
             }
             head_sent = true;
             self.sent = sent;

@@ -25,7 +25,9 @@ use super::wire::SEND_TIMEOUT;
 use crate::alarm::Alarm;
 use crate::http::h1::{HeadLimits, Length, Outgoing, Refusal, plan};
 use crate::http::h2::{interim_head, read_head, request_line, response_head};
-use crate::http::{BodyStream, Fields, InterimQueue, Request, Response, ResponseBody, Status, Timing, Version, date};
+use crate::http::{
+    BodyStream, Fields, InterimQueue, Request, Response, ResponseBody, Status, Timing, Version, date, trailers,
+};
 use crate::telemetry::{Entry, RequestLine};
 
 /// Bodies up to this length go out with their head; what the client's window does not take waits in memory.
@@ -259,10 +261,10 @@ impl<'a> Stream<'a> {
                 if left > 0 && left < u64::MAX {
                     return Err(Broken::Body(format!("a response body was {left} bytes shorter than it said")));
                 }
-                return self.part(Bytes::new(), true);
+                return self.end(stream.as_mut().take_trailers());
             };
             let is_overlong = chunk.len() as u64 > left;
-            let is_last = chunk.len() as u64 >= left;
+            let is_last = chunk.len() as u64 >= left && (is_overlong || !stream.may_trail());
             let chunk = if is_overlong { chunk.slice(..left as usize) } else { chunk };
             self.send_part(chunk, is_last).await?;
             if is_overlong {
@@ -337,6 +339,13 @@ impl<'a> Stream<'a> {
         let send = self.send.as_mut().ok_or(Broken::Gone)?;
         self.sent += bytes.len() as u64;
         send.send_data(bytes, is_end).map_err(|_| Broken::Gone)
+    }
+
+    /// Ends the body, with the fields behind it.
+    fn end(&mut self, trailers: Option<Fields>) -> Result<(), Broken> {
+        let Some(fields) = trailers else { return self.part(Bytes::new(), true) };
+        let send = self.send.as_mut().ok_or(Broken::Gone)?;
+        send.send_trailers(trailers::to_send(&fields)).map_err(|_| Broken::Gone)
     }
 
     /// How many of `wanted` bytes can be sent.

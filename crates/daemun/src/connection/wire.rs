@@ -36,13 +36,23 @@ pub(super) struct Wire {
     /// It was whole that long before, so that the end belongs to the request.
     is_ended_late: bool,
     /// When the request that is being answered was whole, as far as it is known.
-    pub(super) asked: Instant,
+    asked: Instant,
+    look: Look,
     /// Whether the handler wishes to be left when the client closes the connection.
     pub(super) follows_client: bool,
     /// Bytes that came and were not counted yet.
     pub(super) received: usize,
     /// Since it took nothing: when it is cut.
     stalled_until: Option<Instant>,
+}
+
+/// How often the client was looked at since the request that is being answered was whole.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Look {
+    /// Whatever lies there came with the request.
+    First,
+    /// There was nothing to read before.
+    Again,
 }
 
 /// How soon after its request a client that closes its sending half does so: with it, but for what the network adds. One
@@ -60,6 +70,7 @@ impl Wire {
             is_ended: false,
             is_ended_late: false,
             asked: Instant::now(),
+            look: Look::First,
             follows_client: false,
             received: 0,
             stalled_until: None,
@@ -68,7 +79,8 @@ impl Wire {
 
     /// Reads what has come, at most some `room` bytes; 0 is the end. A buffer is taken only when something is there.
     pub(super) fn poll_fill(&mut self, context: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        ready!(self.transport.poll_read_ready(context))?;
+        let Poll::Ready(ready) = self.transport.poll_read_ready(context) else { return self.quiet() };
+        ready?;
         if self.input.capacity() == 0 {
             self.input = buffers::take_read();
         }
@@ -79,13 +91,30 @@ impl Wire {
         if self.input.capacity() - self.input.len() < MIN_ROOM {
             self.input.reserve(room);
         }
-        let read = ready!(self.transport.poll_read(context, &mut self.input))?;
+        let Poll::Ready(read) = self.transport.poll_read(context, &mut self.input) else { return self.quiet() };
+        let read = read?;
         if read == 0 && !self.is_ended {
             self.is_ended = true;
-            self.is_ended_late = self.asked.elapsed() > HALF_CLOSE;
+            // One that lay there when we first looked belongs to the request, however late we are.
+            self.is_ended_late = self.look == Look::Again && self.asked.elapsed() > HALF_CLOSE;
         }
         self.received += read;
         Poll::Ready(Ok(read))
+    }
+
+    /// The request that is being answered was whole at this time.
+    pub(super) fn is_asked(&mut self, at: Instant) {
+        (self.asked, self.look) = (at, Look::First);
+    }
+
+    fn quiet<T>(&mut self) -> Poll<T> {
+        self.look = Look::Again;
+        Poll::Pending
+    }
+
+    /// When the request that is being answered was whole, as far as it is known.
+    pub(super) fn asked(&self) -> Instant {
+        self.asked
     }
 
     /// Reads ahead while something else is waited for, so that a reset is seen. Ready only with an error: the client is

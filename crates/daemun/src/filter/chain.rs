@@ -133,6 +133,9 @@ impl Filtered {
         }
         if let Some(headers) = headers {
             request.head = with_fields(request.head, headers);
+            if headers.changes_requests() {
+                request.body.withhold_trailers();
+            }
         }
         let mut outcome = self.next.handle(request).await?;
         if let Outcome::Decline(declined) = &mut outcome {
@@ -229,7 +232,7 @@ fn told(client: Option<IpAddr>) -> String {
 }
 
 fn with_fields(head: RequestHead, headers: &HeaderSettings) -> RequestHead {
-    if headers.request_set.is_empty() && headers.request_remove.is_empty() {
+    if !headers.changes_requests() {
         return head;
     }
     let remove: Vec<&str> = headers.request_remove.iter().map(String::as_str).collect();

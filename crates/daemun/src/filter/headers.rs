@@ -79,6 +79,11 @@ impl HeaderSettings {
         }
     }
 
+    /// Whether requests come to the handler with other fields than they had.
+    pub(super) fn changes_requests(&self) -> bool {
+        !self.request_set.is_empty() || !self.request_remove.is_empty()
+    }
+
     pub(super) fn describe(&self) -> String {
         let mut parts = Vec::new();
         let names =

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use super::Fields;
+
 /// Bytes that a [`BodyFeed`] holds before the connection stops reading from the client.
 const WINDOW: usize = 256 * 1024;
 
@@ -74,10 +76,26 @@ impl RequestBody {
         }
     }
 
+    /// The fields behind it (RFC 9110, section 6.5), once, after its end.
+    pub fn take_trailers(&mut self) -> Option<Fields> {
+        match self {
+            Self::Coming(reader) if reader.passes_trailers => lock(&reader.pipe).trailers.take(),
+            _ => None,
+        }
+    }
+
+    /// Has nobody see the fields behind it: whoever changes those of the head would be got round by them.
+    pub fn withhold_trailers(&mut self) {
+        if let Self::Coming(reader) = self {
+            reader.passes_trailers = false;
+        }
+    }
+
     /// Bytes that came in, counted without framing, for whoever wants to know before it is all there.
     pub fn coming(length: Option<u64>) -> (BodyFeed, Self) {
         let pipe = Arc::new(Mutex::new(Pipe::default()));
-        (BodyFeed { pipe: Arc::clone(&pipe) }, Self::Coming(BodyReader { pipe, length, room: (u64::MAX, u64::MAX) }))
+        let reader = BodyReader { pipe: Arc::clone(&pipe), length, room: (u64::MAX, u64::MAX), passes_trailers: true };
+        (BodyFeed { pipe }, Self::Coming(reader))
     }
 }
 
@@ -93,6 +111,8 @@ pub struct BodyReader {
     length: Option<u64>,
     /// Bytes that may still come, and how many were allowed.
     room: (u64, u64),
+    /// Whether the fields behind it are told.
+    passes_trailers: bool,
 }
 
 impl BodyReader {
@@ -158,6 +178,14 @@ impl BodyFeed {
         }
     }
 
+    /// Ends the body well, with the fields behind it.
+    pub fn end_with(&self, trailers: Option<Fields>) {
+        let mut pipe = lock(&self.pipe);
+        pipe.trailers = trailers;
+        pipe.end.get_or_insert(Ok(()));
+        pipe.wake();
+    }
+
     /// Ends the body, well or not.
     pub fn end(&self, result: Result<(), BodyError>) {
         let mut pipe = lock(&self.pipe);
@@ -171,6 +199,7 @@ struct Pipe {
     chunks: VecDeque<Bytes>,
     held: usize,
     end: Option<Result<(), BodyError>>,
+    trailers: Option<Fields>,
     wanted: bool,
     abandoned: bool,
     reader: Option<Waker>,

@@ -96,6 +96,11 @@ impl Fields {
         self.0.retain(|field| !field.name.eq_ignore_ascii_case(name.as_bytes()));
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// All fields.
     pub fn iter(&self) -> impl Iterator<Item = &Field> {
         self.0.iter()

@@ -26,6 +26,7 @@ mod response;
 mod session;
 mod status;
 pub mod trace;
+pub mod trailers;
 
 pub mod variables;
 

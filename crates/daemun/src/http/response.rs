@@ -95,6 +95,16 @@ pub trait BodyStream: Send {
     fn length(&self) -> Option<u64> {
         None
     }
+
+    /// Whether fields may follow, so that its end is not known by its length.
+    fn may_trail(&self) -> bool {
+        false
+    }
+
+    /// The fields behind it (RFC 9110, section 6.5), to be asked for once, after its end.
+    fn take_trailers(self: Pin<&mut Self>) -> Option<Fields> {
+        None
+    }
 }
 
 /// The far end of a connection that has left HTTP (`Upgrade`, RFC 9110, section 7.8).

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::payload::read;
 use crate::gateway::{Spool, SpoolFile};
-use crate::http::{BodyError, BodyStream};
+use crate::http::{BodyError, BodyStream, Fields};
 use crate::upstream::ResponseBuffering;
 
 /// Bytes that are written to the file in one call.
@@ -31,6 +31,7 @@ type Body = Pin<Box<dyn BodyStream>>;
 pub(super) struct Ahead {
     state: State,
     length: Option<u64>,
+    may_trail: bool,
     means: (ResponseBuffering, Arc<Spool>),
 }
 
@@ -58,6 +59,7 @@ struct Shared {
     file: Option<Spilled>,
     /// How it ended, once it has.
     end: Option<Result<(), BodyError>>,
+    trailers: Option<Fields>,
     /// Who waits for bytes, and who for room.
     reader: Option<Waker>,
     writer: Option<Waker>,
@@ -83,7 +85,12 @@ enum Room {
 impl Ahead {
     /// Reads `body` ahead.
     pub(super) fn new(body: Body, buffering: ResponseBuffering, spool: &Arc<Spool>) -> Self {
-        Self { length: body.length(), state: State::Direct(body), means: (buffering, Arc::clone(spool)) }
+        Self {
+            length: body.length(),
+            may_trail: body.may_trail(),
+            state: State::Direct(body),
+            means: (buffering, Arc::clone(spool)),
+        }
     }
 }
 
@@ -108,6 +115,17 @@ impl BodyStream for Ahead {
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn may_trail(&self) -> bool {
+        self.may_trail
+    }
+
+    fn take_trailers(mut self: Pin<&mut Self>) -> Option<Fields> {
+        match &mut self.state {
+            State::Direct(body) => body.as_mut().take_trailers(),
+            State::Buffered(buffered) => lock(&buffered.shared).trailers.take(),
+        }
     }
 }
 
@@ -225,8 +243,10 @@ async fn fill(mut body: Body, shared: Arc<Mutex<Shared>>, buffering: ResponseBuf
         }
         if let Some(end) = end {
             // Before the end is told, so that the server is free once the client has seen it.
+            let trailers = body.as_mut().take_trailers();
             drop(body);
             let mut shared = lock(&shared);
+            shared.trailers = trailers;
             shared.end = Some(end);
             wake(&mut shared.reader);
             return;

@@ -2,15 +2,16 @@
 //! Choosing servers, trying again and counting is the same for all of them.
 
 use std::future::Future;
+use std::io;
 use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::payload::Payload;
+use super::payload::{Framing, Payload, Upload};
 use super::script::Aim;
 use crate::gateway::TrustedProxies;
-use crate::http::{Request, Response};
+use crate::http::{Fields, Request, Response, Version};
 use crate::telemetry::ErrorLogger;
 use crate::upstream::{Failure, Place};
 
@@ -19,6 +20,8 @@ pub(super) struct Outbound<'a> {
     /// What was asked; its body is the payload.
     pub(super) request: &'a Request,
     pub(super) payload: &'a mut Payload,
+    /// The fields behind its body, where that was gathered.
+    pub(super) trailers: Option<&'a Fields>,
     pub(super) trusted: &'a TrustedProxies,
     /// The protocol that the client wants to change to.
     pub(super) upgrade: Option<&'a [u8]>,
@@ -30,6 +33,29 @@ pub(super) struct Outbound<'a> {
     pub(super) params: &'a [(String, String)],
     /// Where complaints go.
     pub(super) errors: &'a ErrorLogger,
+}
+
+impl Outbound<'_> {
+    /// What its head says of the length of the body; nothing where that is not known, and where fields follow it that
+    /// HTTP/1.1 can say only behind chunks.
+    pub(super) fn length(&self) -> Option<u64> {
+        self.payload.length().filter(|_| self.trailers.is_none())
+    }
+
+    /// Whether its client takes fields behind a body (RFC 9110, section 10.1.4).
+    pub(super) fn takes_trailers(&self) -> bool {
+        let head = &self.request.head;
+        let lists = |name: &str, word: &str| {
+            let mut words = head.field_values(name).flat_map(|value| value.split(|&byte| byte == b','));
+            words.any(|one| one.trim_ascii().eq_ignore_ascii_case(word.as_bytes()))
+        };
+        lists("te", "trailers") && (head.version() == Version::Http2 || lists("connection", "te"))
+    }
+
+    /// The body for one try.
+    pub(super) fn upload(&mut self, framing: Framing) -> io::Result<Upload> {
+        self.payload.upload(framing, self.trailers.cloned())
+    }
 }
 
 /// What a server's answer is.

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::payload::{Upload, UploadError};
 use crate::http::h1::{AnswerFraming, BodyDecoder, ChunkedDecoder, Decoded, HeadLimits};
-use crate::http::{BodyError, BodyStream};
+use crate::http::{BodyError, BodyStream, Fields};
 use crate::upstream::{Connection, Place, UpstreamSettings};
 
 /// Bytes that are read at a time.
 const READ: usize = 16 * 1024;
 
-/// Caps of a trailer section. Trailers are read and dropped.
+/// Caps of a trailer section.
 const LIMITS: HeadLimits = HeadLimits { max_head: 64 * 1024, max_request_line: 0, max_fields: 256 };
 
 /// A request going out and an answer coming in.
@@ -164,6 +164,7 @@ pub(super) struct AnswerBody {
     decoder: Option<BodyDecoder>,
     length: Option<u64>,
     keep_alive: bool,
+    trailers: Option<Fields>,
 }
 
 impl AnswerBody {
@@ -174,7 +175,7 @@ impl AnswerBody {
             AnswerFraming::Chunked => (Some(BodyDecoder::Chunked(ChunkedDecoder::new(LIMITS))), None),
             AnswerFraming::UntilClose => (None, None),
         };
-        Self { flow: Some(flow), decoder, length, keep_alive }
+        Self { flow: Some(flow), decoder, length, keep_alive, trailers: None }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
@@ -188,6 +189,7 @@ impl AnswerBody {
                 Some(decoder) => match decoder.decode(input) {
                     Ok(Decoded::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                     Ok(Decoded::End) => {
+                        self.trailers = decoder.take_trailers();
                         if let Some(flow) = self.flow.take() {
                             flow.finish(self.keep_alive);
                         }
@@ -239,5 +241,9 @@ impl BodyStream for AnswerBody {
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn take_trailers(mut self: Pin<&mut Self>) -> Option<Fields> {
+        self.trailers.take()
     }
 }

@@ -53,7 +53,7 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
         Err(failure) => return Err((place, failure)),
     };
     let is_reused = connection.is_reused;
-    let upload = match outbound.payload.upload(framing) {
+    let upload = match outbound.payload.upload(framing, None) {
         Ok(upload) => upload,
         Err(error) => return failed(place, format!("its body: {error}")),
     };

@@ -78,12 +78,8 @@ impl Proxy {
         let begun = Instant::now();
         let due = request.timeout.map(|timeout| begun + timeout);
         let body = std::mem::replace(&mut request.body, RequestBody::Empty);
-        let mut payload = match body {
-            RequestBody::Coming(_) if request.notes.streams_body && self.may_stream(&body) => {
-                Payload::Stream(Some(body))
-            }
-            body => Payload::gather(body, &self.spool).await?,
-        };
+        let streams = request.notes.streams_body && self.may_stream(&body);
+        let (mut payload, trailers) = Payload::of(body, streams, &self.spool).await?;
         let upgrade = upgrade(&request, &payload).map(<[u8]>::to_vec);
         let chosen = self.chosen(&request);
         let wanted = Wanted { key: &chosen.key, cookie: chosen.cookie.as_deref() };
@@ -98,6 +94,7 @@ impl Proxy {
             let outbound = Outbound {
                 request: &request,
                 payload: &mut payload,
+                trailers: trailers.as_ref(),
                 trusted: &self.trusted,
                 upgrade: upgrade.as_deref(),
                 due,

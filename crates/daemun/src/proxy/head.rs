@@ -54,12 +54,17 @@ pub(super) fn write(out: &mut BytesMut, place: &Place, outbound: &Outbound<'_>) 
     out.put_slice(b" HTTP/1.1\r\n");
     field(out, b"Host", host(place, outbound).as_bytes());
     fields(outbound, |name, value| field(out, name, value));
-    if outbound.payload.length().is_none() {
+    if outbound.length().is_none() {
         field(out, b"Transfer-Encoding", b"chunked");
+        // What it will send behind the body (RFC 9110, section 6.6.2).
+        outbound.request.head.field_values("trailer").for_each(|names| field(out, b"Trailer", names));
     }
     if let Some(protocol) = outbound.upgrade {
         field(out, b"Upgrade", protocol);
         field(out, b"Connection", b"Upgrade");
+    } else if outbound.takes_trailers() {
+        field(out, b"TE", b"trailers");
+        field(out, b"Connection", b"TE");
     }
     out.put_slice(b"\r\n");
 }
@@ -90,7 +95,7 @@ pub(super) fn fields(outbound: &Outbound<'_>, mut tell: impl FnMut(&[u8], &[u8])
         id.push(&mut text);
         tell(b"X-Request-ID", &text);
     }
-    match outbound.payload.length() {
+    match outbound.length() {
         Some(0) if matches!(head.method(), Method::Get | Method::Head | Method::Options | Method::Trace) => {}
         // A method that usually has a body says that there is none (RFC 9110, section 8.6).
         Some(0) if head.field("content-length").is_none() && head.method() != Method::Post => {}

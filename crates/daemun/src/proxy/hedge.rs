@@ -41,8 +41,8 @@ pub(super) async fn ask(place: Place, outbound: Outbound<'_>) -> Asked {
 pub(super) async fn hedged(place: Place, outbound: Outbound<'_>, hedging: Hedging<'_>) -> Asked {
     let Hedging { group, wanted, after, mut payload, tried } = hedging;
     let first = Arc::clone(place.server());
-    let Outbound { request, trusted, upgrade, due, aim, params, errors, .. } = outbound;
-    let again = Outbound { request, payload: &mut payload, trusted, upgrade, due, aim, params, errors };
+    let Outbound { request, trailers, trusted, upgrade, due, aim, params, errors, .. } = outbound;
+    let again = Outbound { request, payload: &mut payload, trailers, trusted, upgrade, due, aim, params, errors };
     let mut one = std::pin::pin!(ask(place, outbound));
     tokio::select! {
         biased;

@@ -29,7 +29,7 @@ impl Exchange for Http1 {
     }
 }
 
-async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
+async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
     let connection = match place.connect(may_reuse).await {
         Ok(connection) => connection,
         Err(failure) => return Err((place, failure)),
@@ -37,8 +37,8 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     let is_reused = connection.is_reused;
     let mut out = BytesMut::with_capacity(1024);
     head::write(&mut out, &place, &outbound);
-    let framing = if outbound.payload.length().is_none() { Framing::Chunked } else { Framing::Plain };
-    let upload = match outbound.payload.upload(framing) {
+    let framing = if outbound.length().is_none() { Framing::Chunked } else { Framing::Plain };
+    let upload = match outbound.upload(framing) {
         Ok(upload) => upload,
         Err(error) => return Err((place, Failure::unsent(FailureKind::Client, format!("its body: {error}")))),
     };

@@ -16,7 +16,9 @@ use super::head;
 use super::payload::{Framing, Upload, UploadError};
 use super::told::Untold;
 use crate::alarm::Alarm;
-use crate::http::{BodyError, BodyStream, Fields, Interim, Method, Request, Response, ResponseBody, Status, Timing};
+use crate::http::{
+    BodyError, BodyStream, Fields, Interim, Method, Request, Response, ResponseBody, Status, Timing, trailers,
+};
 use crate::upstream::{Failure, FailureKind, Place, Slot};
 
 /// Fields of an answer that are of the connection, or said anew.
@@ -46,7 +48,7 @@ struct Flow {
     alarm: Alarm,
 }
 
-async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
+async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
     let slot = match place.slot(may_reuse).await {
         Ok(slot) => slot,
         Err(failure) => return Err((place, failure)),
@@ -58,12 +60,12 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     let Some(request) = request(&place, &outbound) else {
         return unsent(place, FailureKind::Client, "its request cannot be said in HTTP/2".to_owned());
     };
-    let upload = match outbound.payload.upload(Framing::Plain) {
+    let upload = match outbound.upload(Framing::Plain) {
         Ok(upload) => upload,
         Err(error) => return unsent(place, FailureKind::Client, format!("its body: {error}")),
     };
     let is_reused = slot.is_reused;
-    let has_body = outbound.payload.length() != Some(0);
+    let has_body = outbound.length() != Some(0);
     let settings = &place.serving().settings;
     let mut sender = slot.sender.clone();
     let free = tokio::time::timeout(settings.send_timeout, poll_fn(|context| sender.poll_ready(context))).await;
@@ -185,6 +187,9 @@ fn request(place: &Place, outbound: &Outbound<'_>) -> Option<WireRequest<()>> {
         (Ok(name), Ok(value)) => drop(request.headers_mut().append(name, value)),
         _ => is_said = false,
     });
+    if outbound.takes_trailers() {
+        request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
+    }
     is_said.then_some(request)
 }
 
@@ -213,7 +218,9 @@ fn respond(flow: Box<Flow>, head: WireResponse<RecvStream>, request: &Request) -
     } else if stream.is_end_stream() {
         ResponseBody::Empty
     } else {
-        ResponseBody::Stream(Box::pin(AnswerBody { flow: Some(flow), stream, length }))
+        // Over HTTP/1.1 fields behind the body need chunks, which have no length.
+        let length = length.filter(|_| !parts.headers.contains_key("trailer"));
+        ResponseBody::Stream(Box::pin(AnswerBody { flow: Some(flow), stream, length, is_whole: false, trailers: None }))
     };
     Response { status, reason: None, fields, body, timing: Timing::default() }
 }
@@ -229,7 +236,10 @@ impl Flow {
                 match self.upload.poll_next(context, &mut self.out) {
                     Poll::Ready(Ok(true)) => {}
                     Poll::Ready(Ok(false)) => {
-                        let is_out = send.send_data(Bytes::new(), true).is_ok();
+                        let is_out = match self.upload.take_trailers() {
+                            Some(fields) => send.send_trailers(trailers::to_send(&fields)).is_ok(),
+                            None => send.send_data(Bytes::new(), true).is_ok(),
+                        };
                         self.sending = if is_out { Sending::Done } else { Sending::Broken };
                         self.send = None;
                     }
@@ -278,11 +288,14 @@ impl Flow {
     }
 }
 
-/// The body of an answer as it comes in. Trailers are read and dropped.
+/// The body of an answer as it comes in.
 struct AnswerBody {
     flow: Option<Box<Flow>>,
     stream: RecvStream,
     length: Option<u64>,
+    /// All bytes came; the fields behind them may be still to come.
+    is_whole: bool,
+    trailers: Option<Fields>,
 }
 
 impl AnswerBody {
@@ -291,7 +304,18 @@ impl AnswerBody {
         if flow.poll_send(context).is_err() {
             return Poll::Ready(Some(Err("the body of its request ended before its time".to_owned())));
         }
-        match self.stream.poll_data(context) {
+        let mut data = if self.is_whole { Poll::Ready(None) } else { self.stream.poll_data(context) };
+        if matches!(data, Poll::Ready(None)) {
+            self.is_whole = true;
+            data = self.stream.poll_trailers(context).map(|behind| match behind {
+                Ok(fields) => {
+                    self.trailers = fields.as_ref().and_then(trailers::received);
+                    None
+                }
+                Err(error) => Some(Err(error)),
+            });
+        }
+        match data {
             Poll::Ready(Some(Ok(bytes))) => {
                 flow.waiting_since = None;
                 let released = self.stream.flow_control().release_capacity(bytes.len());
@@ -329,5 +353,13 @@ impl BodyStream for AnswerBody {
 
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn may_trail(&self) -> bool {
+        true
+    }
+
+    fn take_trailers(mut self: Pin<&mut Self>) -> Option<Fields> {
+        self.trailers.take()
     }
 }

@@ -12,8 +12,8 @@ use tokio::task::JoinHandle;
 
 use crate::gateway::{Spool, SpoolFile, refuse};
 use crate::handler::HandlerError;
-use crate::http::RequestBody;
-use crate::http::h1::{LAST_CHUNK, encode_chunk_size};
+use crate::http::h1::{encode_chunk_size, encode_end};
+use crate::http::{Fields, RequestBody};
 
 /// Bytes that are gathered in memory before they are written to the file in one call.
 const WRITE: usize = 256 * 1024;
@@ -47,6 +47,8 @@ pub(super) struct Upload {
     framing: Framing,
     /// Whether its end was said, where the framing has one.
     is_ended: bool,
+    /// The fields behind it, where they are known.
+    trailers: Option<Fields>,
 }
 
 /// Where its bytes come from.
@@ -73,12 +75,23 @@ pub(super) enum UploadError {
 }
 
 impl Payload {
-    /// Gathers `body`.
-    pub(super) async fn gather(mut body: RequestBody, spool: &Arc<Spool>) -> Result<Self, HandlerError> {
+    /// Gathers `body` with the fields behind it, unless it is still coming and can be sent as it comes.
+    pub(super) async fn of(
+        body: RequestBody,
+        streams: bool,
+        spool: &Arc<Spool>,
+    ) -> Result<(Self, Option<Fields>), HandlerError> {
         match body {
-            RequestBody::Empty => return Ok(Self::None),
-            RequestBody::Full(bytes) if bytes.is_empty() => return Ok(Self::None),
-            RequestBody::Full(bytes) => return Ok(Self::Memory(bytes)),
+            RequestBody::Coming(_) if streams => Ok((Self::Stream(Some(body)), None)),
+            body => Self::gather(body, spool).await,
+        }
+    }
+
+    async fn gather(mut body: RequestBody, spool: &Arc<Spool>) -> Result<(Self, Option<Fields>), HandlerError> {
+        match body {
+            RequestBody::Empty => return Ok((Self::None, None)),
+            RequestBody::Full(bytes) if bytes.is_empty() => return Ok((Self::None, None)),
+            RequestBody::Full(bytes) => return Ok((Self::Memory(bytes), None)),
             RequestBody::Coming(_) => {}
         }
         let mut memory = BytesMut::new();
@@ -89,12 +102,14 @@ impl Payload {
                 file = Some(SpoolFile::append(file, memory.split(), spool).await?);
             }
         }
-        Ok(match file {
+        let trailers = body.take_trailers();
+        let payload = match file {
             None if memory.is_empty() => Self::None,
             None => Self::Memory(memory.freeze()),
             Some(file) if memory.is_empty() => Self::File(Arc::new(file)),
             Some(file) => Self::File(Arc::new(SpoolFile::append(Some(file), memory, spool).await?)),
-        })
+        };
+        Ok((payload, trailers))
     }
 
     /// Its length, where it is known.
@@ -122,8 +137,8 @@ impl Payload {
         }
     }
 
-    /// The body for one try.
-    pub(super) fn upload(&mut self, framing: Framing) -> io::Result<Upload> {
+    /// The body for one try, with the fields behind it where they are known already.
+    pub(super) fn upload(&mut self, framing: Framing, trailers: Option<Fields>) -> io::Result<Upload> {
         let source = match self {
             Self::None => Source::Done,
             Self::Memory(bytes) => Source::Memory(bytes.clone()),
@@ -139,18 +154,23 @@ impl Payload {
                 None => return Err(io::Error::other("it was sent already")),
             },
         };
-        Ok(Upload { source, framing, is_ended: false })
+        Ok(Upload { source, framing, is_ended: false, trailers })
     }
 }
 
 impl Upload {
+    /// The fields behind it, once, after its end, where its framing is not what says them.
+    pub(super) fn take_trailers(&mut self) -> Option<Fields> {
+        self.trailers.take()
+    }
+
     /// Appends the next bytes, framed, to `out`; false where there are no more.
     pub(super) fn poll_next(
         &mut self,
         context: &mut Context<'_>,
         out: &mut BytesMut,
     ) -> Poll<Result<bool, UploadError>> {
-        let next = ready!(self.source.poll_next(context))?;
+        let next = ready!(self.source.poll_next(context, &mut self.trailers))?;
         match (self.framing, next) {
             (_, Some(bytes)) if bytes.is_empty() => {}
             (Framing::Plain, Some(bytes)) => out.extend_from_slice(&bytes),
@@ -166,9 +186,12 @@ impl Upload {
             (_, None) if self.is_ended => return Poll::Ready(Ok(false)),
             (framing, None) => {
                 self.is_ended = true;
-                match framing {
-                    Framing::Records(id) => fastcgi::put_record(out, fastcgi::Kind::Stdin, id, b""),
-                    _ => out.extend_from_slice(LAST_CHUNK),
+                if let Framing::Records(id) = framing {
+                    fastcgi::put_record(out, fastcgi::Kind::Stdin, id, b"");
+                } else {
+                    let mut end = Vec::with_capacity(5);
+                    encode_end(&mut end, self.trailers.take().as_ref());
+                    out.extend_from_slice(&end);
                 }
             }
         }
@@ -177,7 +200,12 @@ impl Upload {
 }
 
 impl Source {
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Bytes>, UploadError>> {
+    /// The next bytes; at the end of a stream its `trailers` are told.
+    fn poll_next(
+        &mut self,
+        context: &mut Context<'_>,
+        trailers: &mut Option<Fields>,
+    ) -> Poll<Result<Option<Bytes>, UploadError>> {
         let bytes = match self {
             Self::Done => return Poll::Ready(Ok(None)),
             Self::Memory(bytes) => {
@@ -203,6 +231,7 @@ impl Source {
                 Some(Ok(bytes)) => bytes,
                 Some(Err(_)) => return Poll::Ready(Err(UploadError::Client)),
                 None => {
+                    *trailers = body.take_trailers();
                     *self = Self::Done;
                     return Poll::Ready(Ok(None));
                 }

@@ -24,6 +24,7 @@ fn every_test_that_the_conformance_pages_name_is_there() {
         ("http::h1::authority::tests::", include_str!("../../http/h1/authority.rs")),
         ("http::h1::tests::", include_str!("../../http/h1/tests.rs")),
         ("http::h2::tests::", include_str!("../../http/h2.rs")),
+        ("http::trailers::tests::", include_str!("../../http/trailers.rs")),
         ("static_files::tests::answers::", include_str!("../../static_files/tests/answers.rs")),
         ("static_files::tests::containment::", include_str!("../../static_files/tests/containment.rs")),
         ("static_files::range::tests::", include_str!("../../static_files/range.rs")),

@@ -333,6 +333,14 @@ impl BodyStream for Teed {
     fn length(&self) -> Option<u64> {
         self.stream.length()
     }
+
+    fn may_trail(&self) -> bool {
+        self.stream.may_trail()
+    }
+
+    fn take_trailers(mut self: Pin<&mut Self>) -> Option<Fields> {
+        self.stream.as_mut().take_trailers()
+    }
 }
 
 /// One name for all requests that ask for the same.

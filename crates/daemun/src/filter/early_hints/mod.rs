@@ -196,4 +196,12 @@ impl BodyStream for Read {
     fn length(&self) -> Option<u64> {
         self.stream.length()
     }
+
+    fn may_trail(&self) -> bool {
+        self.stream.may_trail()
+    }
+
+    fn take_trailers(mut self: Pin<&mut Self>) -> Option<Fields> {
+        self.stream.as_mut().take_trailers()
+    }
 }

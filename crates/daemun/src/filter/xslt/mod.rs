@@ -23,8 +23,8 @@ use bytes::{Bytes, BytesMut};
 
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{
-    BodyError, BodyStream, CanonicalPath, HeadEdit, Method, Request, RequestBody, RequestHead, Response, ResponseBody,
-    Status,
+    BodyError, BodyStream, CanonicalPath, Fields, HeadEdit, Method, Request, RequestBody, RequestHead, Response,
+    ResponseBody, Status,
 };
 use crate::telemetry::ErrorLogger;
 use crate::transformer::{Client, Failure, Job, Order};
@@ -431,5 +431,13 @@ impl BodyStream for Begun {
             Some(first) => std::task::Poll::Ready(Some(Ok(first))),
             None => self.rest.as_mut().poll_chunk(context),
         }
+    }
+
+    fn may_trail(&self) -> bool {
+        self.rest.may_trail()
+    }
+
+    fn take_trailers(mut self: std::pin::Pin<&mut Self>) -> Option<Fields> {
+        self.rest.as_mut().take_trailers()
     }
 }

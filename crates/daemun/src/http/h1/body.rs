@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{ChunkedDecoder, Framing, HeadLimits, Refusal};
+use crate::http::Fields;
 
 /// Reads a body of either framing as it comes in.
 #[derive(Debug)]
@@ -45,6 +46,14 @@ impl BodyDecoder {
                 Ok(Decoded::Data(input.split_to(here).freeze()))
             }
             Self::Chunked(decoder) => decoder.decode(input),
+        }
+    }
+
+    /// The fields behind the body that may be passed on, once, when its end was found.
+    pub fn take_trailers(&mut self) -> Option<Fields> {
+        match self {
+            Self::Length(_) => None,
+            Self::Chunked(decoder) => decoder.take_trailers(),
         }
     }
 

@@ -1,14 +1,14 @@
 //! Taking the chunks off a request body (RFC 9112, section 7.1).
 //!
 //! One state per place in the grammar, one byte per step outside chunk data: nothing is skipped that was not
-//! understood, so that no two readers can see different chunks. Extensions and trailers are read strictly and dropped
-//! (trailers are never merged into the head: RFC 9110, section 6.5.1).
+//! understood, so that no two readers can see different chunks. Extensions are read strictly and dropped, trailers are kept
+//! apart (they are never merged into the head: RFC 9110, section 6.5.1).
 
 use bytes::{Bytes, BytesMut};
 
 use super::{Decoded, HeadLimits, Refusal};
-use crate::http::Status;
 use crate::http::fields::{is_token, is_value};
+use crate::http::{Fields, Status, trailers};
 
 /// Digits of a chunk size: as many as 64 bits have.
 const MAX_DIGITS: u8 = 16;
@@ -32,6 +32,8 @@ pub struct ChunkedDecoder {
     extension_bytes: usize,
     trailer_bytes: usize,
     trailer_fields: usize,
+    /// The lines of the trailer section as they came.
+    trailers: Vec<u8>,
     limits: HeadLimits,
 }
 
@@ -68,7 +70,21 @@ enum Place {
 impl ChunkedDecoder {
     /// A decoder that stands before the first chunk. Of `limits` it takes those of the trailer section.
     pub fn new(limits: HeadLimits) -> Self {
-        Self { place: Place::Size, size: 0, digits: 0, extension_bytes: 0, trailer_bytes: 0, trailer_fields: 0, limits }
+        Self {
+            place: Place::Size,
+            size: 0,
+            digits: 0,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+            trailer_fields: 0,
+            trailers: Vec::new(),
+            limits,
+        }
+    }
+
+    /// The fields behind the body that may be passed on, once, when its end was found.
+    pub fn take_trailers(&mut self) -> Option<Fields> {
+        if self.trailers.is_empty() { None } else { trailers::read(&std::mem::take(&mut self.trailers)) }
     }
 
     /// Takes what it can from the front of `input`.
@@ -191,7 +207,7 @@ impl ChunkedDecoder {
         if self.trailer_bytes > self.limits.max_head {
             return Err(Refusal::over(Status::FIELDS_TOO_LARGE, "the trailer section is too long", "max_head"));
         }
-        match (self.place, byte) {
+        let next = match (self.place, byte) {
             (Place::TrailerStart, b'\r') => Ok(Place::LastLf),
             (Place::TrailerStart, _) if is_token(byte) => {
                 self.trailer_fields += 1;
@@ -211,6 +227,10 @@ impl ChunkedDecoder {
             (Place::TrailerLf, b'\n') => Ok(Place::TrailerStart),
             (Place::LastLf, b'\n') => Ok(Place::End),
             _ => Err(Refusal::bad("the trailer section is malformed")),
+        }?;
+        if !matches!(next, Place::LastLf | Place::End) {
+            self.trailers.push(byte);
         }
+        Ok(next)
     }
 }

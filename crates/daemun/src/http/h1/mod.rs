@@ -25,8 +25,8 @@ pub use chunked::ChunkedDecoder;
 pub(super) use head::MAX_METHOD;
 pub use head::{Framing, ParsedHead, parse_head};
 pub use response::{
-    CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_head,
-    encode_interim, encode_switch, plan,
+    CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_end,
+    encode_head, encode_interim, encode_switch, plan,
 };
 pub(super) use response::{Kind, kind};
 pub use scan::{HeadScan, Scanned};

@@ -14,6 +14,16 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The last chunk and an empty trailer section.
 pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
+/// Appends the end of a body in chunks, with the fields behind it.
+pub fn encode_end(out: &mut Vec<u8>, trailers: Option<&Fields>) {
+    let Some(trailers) = trailers else { return out.extend_from_slice(LAST_CHUNK) };
+    out.extend_from_slice(b"0\r\n");
+    for field in trailers.iter() {
+        encode_field(out, field.name(), field.value());
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Bytes of the longest line that [`encode_chunk_size`] writes, and of the line end behind the chunk.
 pub const MAX_CHUNK_FRAME: usize = 16 + 2 + 2;
 
