@@ -205,9 +205,10 @@ def starting(fault: Fault, number: int, log: Path, folder: Path) -> Iterator[Ser
     """Start the server of a folder, whose supervisor or front meets this from its first instruction on."""
     gate = folder / "gate"
     gate.write_text("")
-    tracing = ["strace", "-D", "-qq", "-o", str(log), "-e", "signal=none", *expressions(fault, number)]
+    # -D: what is started is the server itself, and strace beside it; -I1: which is told when to end.
+    tracing = ["strace", "-D", "-I1", "-qq", "-o", str(log), "-e", "signal=none", *expressions(fault, number)]
     if fault.role != "supervisor":
-        tracing = ["strace", "-D", "-qq", "-o", str(gate), *HOLDING]
+        tracing = ["strace", "-D", "-I1", "-qq", "-o", str(gate), *HOLDING]
     program = folder / "traced"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(tracing)} {BINARY} "$@"\n')
     program.chmod(0o755)
@@ -243,6 +244,8 @@ def let_go(pid: int) -> None:
     """End whoever traces a process, which stays as it is."""
     process = Path(f"/proc/{pid}")
     tracer = tracer_of(process)
+    if tracer == 0:
+        return
     os.kill(tracer, signal.SIGINT)
     eventually(lambda: tracer_of(process) == 0 and not alive(tracer), "it is let go, and nobody is stopped any more")
 

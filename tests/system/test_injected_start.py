@@ -25,6 +25,8 @@ from injection import (
     chosen,
     disturbed,
     lay_out,
+    let_go,
+    process,
     starting,
     works,
 )
@@ -81,14 +83,15 @@ def left() -> list[int]:
     return children(os.getpid())
 
 
-def outcome(server: Server) -> str:
-    """Whether it serves, wholly, or has ended with a reason."""
+def outcome(server: Server, role: str) -> str:
+    """Whether it serves, wholly, or has ended with a reason. From then on nothing fails any more."""
     if not server.starts():
         assert server.exit_code() > 0, f"ended by a signal or as if all were well:\n{server.errors.text}"
         assert server.errors.text.strip(), "it says nothing"
         return "refused"
     disturbed(server)
     eventually(lambda: len(children(server.pid)) == 4, f"everybody is there:\n{server.errors.text}")
+    let_go(process(server, role))
     works(server)
     return "served"
 
@@ -100,14 +103,14 @@ def test_whatever_call_fails_at_the_start_it_serves_or_says_why(fault: Fault, tm
     log, control = tmp_path / "trace", tmp_path / "control"
     before = left()
     with starting(fault, NEVER, log, tmp_path) as server:
-        assert outcome(server) == "served", server.errors.text
+        assert outcome(server, fault.role) == "served", server.errors.text
         count = calls_in(log)
         assert server.stop() == 0
     eventually(lambda: left() == before, "nobody is left")
     numbers, outcomes = chosen(fault, count), collections.Counter[str]()
     for number in numbers:
         with starting(fault, number, log, tmp_path) as server:
-            came = outcome(server)
+            came = outcome(server, fault.role)
             if came == "served":
                 done = run("status", "--check", "--control", control, cwd=tmp_path)
                 assert done.returncode == 0, f"call {number}: {done.stdout}{done.stderr}\n{server.errors.text}"
