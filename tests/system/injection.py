@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from server import BINARY, DEADLINE, Server, alive, children, eventually, front
+from server import BINARY, DEADLINE, LISTENING, Server, alive, children, eventually, front
 
 # Beyond whatever a short scenario does.
 NEVER = 60_000
@@ -29,7 +29,7 @@ EACH = os.environ.get("DAEMUN_INJECT") == "all"
 SAMPLE = 2
 
 READS = "recvfrom,recvmsg,readv,read,pread64"
-# Without `recvfrom`: by it the libraries' signals and starts of programs are told, which cannot fail.
+# Without `recvfrom`, by which the supervisor's libraries are told of signals and of started programs: that cannot fail.
 OWN_READS = "recvmsg,readv,read,pread64"
 SENDS = "sendto,sendmsg,writev"
 WRITES = "sendto,sendmsg,writev,write,pwrite64"
@@ -166,7 +166,7 @@ def process(server: Server, role: str) -> int:
     if role in {"zygote", "worker"}:
         return interpreters(server)[0 if role == "zygote" else -1]
     for child in children(server.pid):
-        if f"--role={role}".encode() in words(child):
+        if has_role(child, role):
             return child
     raise AssertionError(f"no {role} below {server.pid}")
 
@@ -181,18 +181,19 @@ def chosen(fault: Fault, count: int) -> list[int]:
 
 
 @contextmanager
-def failing(pid: int, fault: Fault, number: int, log: Path) -> Iterator[None]:
-    """Let the n-th of these calls fail in each thread."""
+def failing(pids: Sequence[int], fault: Fault, number: int, log: Path) -> Iterator[None]:
+    """Let the n-th of these calls fail in each thread of these processes."""
+    threads = [task for pid in pids for task in tasks(pid)]
     tracing = ["strace", "-qq", "-o", str(log), "-e", "signal=none"]
     # The supervisor's children are processes of other roles, and not meant.
     if fault.role not in {"supervisor", "zygote"} or fault.descends:
-        tracing += ["-f", "-p", str(pid)]
+        tracing += ["-f", *(word for pid in pids for word in ("-p", str(pid)))]
     else:
-        tracing += [word for task in tasks(pid) for word in ("-p", task.name)]
+        tracing += [word for task in threads for word in ("-p", task.name)]
     tracing += expressions(fault, number)
     tracer = subprocess.Popen(tracing, stderr=subprocess.PIPE, text=True)
     try:
-        eventually(lambda: tracer.poll() is not None or all(traced(task, tracer.pid) for task in tasks(pid)), "traced")
+        eventually(lambda: tracer.poll() is not None or all(traced(task, tracer.pid) for task in threads), "traced")
         assert tracer.poll() is None, tracer.stderr.read() if tracer.stderr else ""
         yield
     finally:
@@ -202,13 +203,15 @@ def failing(pid: int, fault: Fault, number: int, log: Path) -> Iterator[None]:
 
 @contextmanager
 def starting(fault: Fault, number: int, log: Path, folder: Path) -> Iterator[Server]:
-    """Start the server of a folder, whose supervisor or front meets this from its first instruction on."""
+    """Start the server of a folder, of whose processes those of one role meet this from their first instruction on."""
     gate = folder / "gate"
     gate.write_text("")
     # -D: what is started is the server itself, and strace beside it; -I1: which is told when to end.
-    tracing = ["strace", "-D", "-I1", "-qq", "-o", str(log), "-e", "signal=none", *expressions(fault, number)]
-    if fault.role != "supervisor":
-        tracing = ["strace", "-D", "-I1", "-qq", "-o", str(gate), *HOLDING]
+    tracing = ["strace", "-D", "-I1", "-qq", "-o"]
+    if fault.role == "supervisor":
+        tracing += [str(log), "-e", "signal=none", *expressions(fault, number)]
+    else:
+        tracing += [str(gate), *HOLDING]
     program = folder / "traced"
     program.write_text(f'#!/bin/sh\nexec {shlex.join(tracing)} {BINARY} "$@"\n')
     program.chmod(0o755)
@@ -216,7 +219,10 @@ def starting(fault: Fault, number: int, log: Path, folder: Path) -> Iterator[Ser
     with ExitStack() as stack:
         stack.push(server)
         if fault.role != "supervisor":
-            stack.enter_context(released(held(server, fault.role, gate), fault, number, log))
+            pids = held(server, fault.role, gate)
+            stack.enter_context(failing(pids, fault, number, log))
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
         yield server
 
 
@@ -224,20 +230,30 @@ def starting(fault: Fault, number: int, log: Path, folder: Path) -> Iterator[Ser
 HOLDING = ["-f", "-e", "trace=execve", "-e", "signal=SIGSTOP", "-e", "inject=execve:signal=SIGSTOP:when=1"]
 
 
-def held(server: Server, role: str, gate: Path) -> int:
-    """Let everybody begin but this role; give its process, which is stopped and traced by nobody."""
+def held(server: Server, role: str, gate: Path) -> list[int]:
+    """Let everybody begin but this role; give its processes, which are stopped and traced by nobody."""
     seen: set[int] = set()
-    while True:
-        eventually(lambda: bool(stopped(gate) - seen), f"another program begins:\n{server.errors.text}")
+    found: list[int] = []
+    # There are several transformers, all begun before the server listens.
+    while not found or (role == "transformer" and not LISTENING.search(server.errors.text)):
         for pid in stopped(gate) - seen:
             seen.add(pid)
-            if f"--role={role}".encode() not in words(pid):
+            if has_role(pid, role):
+                found.append(pid)
+            else:
                 os.kill(pid, signal.SIGCONT)
-                continue
-            let_go(pid)
-            for other in {server.pid, *children(server.pid)} - {pid}:
-                os.kill(other, signal.SIGCONT)
-            return pid
+        assert alive(server.pid), server.errors.text
+    everybody = [pid for pid in children(server.pid) if has_role(pid, role)]
+    eventually(lambda: stopped(gate).issuperset(everybody), f"all of {everybody} are stopped")
+    let_go(server.pid)
+    for other in {server.pid, *children(server.pid)} - {*everybody}:
+        os.kill(other, signal.SIGCONT)
+    return everybody
+
+
+def has_role(pid: int, role: str) -> bool:
+    """Whether a process was started for this."""
+    return f"--role={role}".encode() in words(pid)
 
 
 def let_go(pid: int) -> None:
@@ -250,22 +266,17 @@ def let_go(pid: int) -> None:
     eventually(lambda: tracer_of(process) == 0 and not alive(tracer), "it is let go, and nobody is stopped any more")
 
 
-@contextmanager
-def released(pid: int, fault: Fault, number: int, log: Path) -> Iterator[None]:
-    """Let a process that was held begin."""
-    with failing(pid, fault, number, log):
-        os.kill(pid, signal.SIGCONT)
-        yield
-
-
 def stopped(gate: Path) -> set[int]:
     """Give those who have stopped so far."""
     return {int(pid) for pid in re.findall(r"^(\d+) +--- stopped by SIGSTOP", gate.read_text(), re.MULTILINE)}
 
 
 def tracer_of(process: Path) -> int:
-    """Who traces a process or thread; 0 where nobody does."""
-    found = re.search(r"^TracerPid:\t(\d+)$", (process / "status").read_text(), re.MULTILINE)
+    """Who traces a process or thread; 0 where nobody does, or it is gone."""
+    try:
+        found = re.search(r"^TracerPid:\t(\d+)$", (process / "status").read_text(), re.MULTILINE)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
     return int(found[1]) if found else 0
 
 
@@ -294,10 +305,7 @@ def tasks(pid: int) -> list[Path]:
 
 def traced(task: Path, tracer: int) -> bool:
     """Whether a thread is traced, or has ended."""
-    try:
-        return tracer_of(task) == tracer
-    except (FileNotFoundError, ProcessLookupError):
-        return True
+    return tracer_of(task) == tracer or not task.exists()
 
 
 def descriptors(pid: int) -> int:

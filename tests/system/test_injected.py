@@ -51,7 +51,7 @@ def test_whatever_call_fails_the_next_request_works(server: Server, fault: Fault
     before = {pid: descriptors(pid) for pid in {whole, *others}}
     log = tmp_path / "trace"
     for number in range(1, MOST):
-        with failing(whole, fault, number, log):
+        with failing([whole], fault, number, log):
             disturbed(server)
         works(server)
         assert process(server, fault.role) == whole, f"{fault.role} ended at call {number}:\n{server.errors.text}"

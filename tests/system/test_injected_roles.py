@@ -49,7 +49,6 @@ event_loops = 1
 FAULTS = [
     Fault("supervisor", "accept4,accept", "EMFILE"),
     Fault("supervisor", "accept4,accept", "ECONNABORTED"),
-    # Not `recvfrom`: so its event loop also reads the socket by which a signal's handler wakes it, which cannot fail.
     Fault("supervisor", OWN_READS, "ENOMEM"),
     Fault("supervisor", OWN_READS, "EINTR"),
     # Not `write`: that is how its threads wake one another, and fails for nothing that the kernel can be short of.
@@ -132,7 +131,7 @@ def test_whatever_call_fails_the_server_is_whole_again(server: Server, fault: Fa
     play, log, control = SCENARIOS[fault.role], tmp_path / "trace", tmp_path / "control"
     works(server, REQUESTS)
     # Once undisturbed: how many calls there are, and what is open afterwards.
-    with failing(process(server, fault.role), fault, NEVER, log):
+    with failing([process(server, fault.role)], fault, NEVER, log):
         play(server, tmp_path)
     works(server, REQUESTS)
     eventually(lambda: is_whole(server), "everybody is there")
@@ -142,7 +141,7 @@ def test_whatever_call_fails_the_server_is_whole_again(server: Server, fault: Fa
     before = {pid: descriptors(pid) for pid in kept}
     numbers = chosen(fault, count)
     for number in numbers:
-        with failing(process(server, fault.role), fault, number, log):
+        with failing([process(server, fault.role)], fault, number, log):
             play(server, tmp_path)
         eventually(lambda: is_whole(server), f"everybody is there after call {number}:\n{server.errors.text}")
         told = run("reload", "--control", control, cwd=tmp_path)
