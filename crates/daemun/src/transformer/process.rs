@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::MEMORY;
 use super::message::{HEADER, Job, Kind, Made, behead, decode, encode, head};
+use crate::process;
 use crate::sys::{self, Stylesheet, Transformed, Xslt};
 
 /// Stylesheets that are kept compiled; the one that was not used for longest goes first.
@@ -22,7 +23,7 @@ pub fn run(descriptor: i32) -> ExitCode {
     match start(descriptor) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("daemun: transformer: {error}");
+            process::say(format_args!("transformer: {error}"));
             ExitCode::FAILURE
         }
     }
