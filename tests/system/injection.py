@@ -197,7 +197,7 @@ def failing(pids: Sequence[int], fault: Fault, number: int, log: Path) -> Iterat
         assert tracer.poll() is None, tracer.stderr.read() if tracer.stderr else ""
         yield
     finally:
-        tracer.send_signal(signal.SIGINT)
+        tracer.terminate()
         tracer.communicate(timeout=DEADLINE)
 
 
@@ -262,7 +262,7 @@ def let_go(pid: int) -> None:
     tracer = tracer_of(process)
     if tracer == 0:
         return
-    os.kill(tracer, signal.SIGINT)
+    os.kill(tracer, signal.SIGTERM)
     eventually(lambda: tracer_of(process) == 0 and not alive(tracer), "it is let go, and nobody is stopped any more")
 
 
