@@ -347,7 +347,9 @@ impl AsyncWrite for Frames<'_> {
         if frames.wire.output.capacity() == 0 {
             frames.wire.output = buffers::take_write();
         }
-        parts.iter().for_each(|part| frames.wire.output.extend_from_slice(part));
+        for part in parts {
+            frames.wire.output.extend_from_slice(part);
+        }
         Poll::Ready(Ok(length))
     }
 
