@@ -65,7 +65,7 @@ acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a 
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_KILL_SECONDS=60 $(PYTHON) -m pytest -s tests/system/test_killing.py
-	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_INJECT=all $(PYTHON) -m pytest -s tests/system/test_injected_roles.py
+	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_INJECT=all $(PYTHON) -m pytest -s tests/system/test_injected_roles.py tests/system/test_injected_start.py tests/system/test_injected_errands.py
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_FUZZ_TIMES=50 $(PYTHON) -m pytest -s tests/system/test_forwarding.py
 	scripts/fuzz 60
 

@@ -113,11 +113,10 @@ class Server:
 
     def __enter__(self) -> Server:
         try:
-            match = self.wait_for(LISTENING)
+            self._listens()
         except BaseException:
             self._end()
             raise
-        self.port = int(match["port"])
         return self
 
     def __exit__(
@@ -127,6 +126,19 @@ class Server:
         if error is not None:
             last = "\n".join(self.access.lines[-20:])
             print(f"--- what the server said ---\n{self.errors.text}\n--- end of the access log ---\n{last}")
+
+    def _listens(self) -> None:
+        self.port = int(self.wait_for(LISTENING)["port"])
+
+    def starts(self) -> bool:
+        """Whether it comes to listen; else it has ended."""
+        try:
+            self._listens()
+        except AssertionError:
+            if self._process.poll() is None:
+                raise
+            return False
+        return True
 
     @property
     def pid(self) -> int:

@@ -1,5 +1,6 @@
 //! The `daemun` program.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use daemun::cli::{self, Command};
@@ -63,7 +64,8 @@ fn run(
     let configuration = match configure(&environment) {
         Ok(configuration) => configuration,
         Err(error) => {
-            eprintln!("{error}");
+            // A standard error that takes nothing, such as one on a full disk, is no reason to end in another way.
+            let _ = writeln!(std::io::stderr(), "{error}");
             return ExitCode::from(cli::USAGE);
         }
     };

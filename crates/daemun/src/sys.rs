@@ -7,6 +7,7 @@
 mod confine;
 mod folder_events;
 mod program;
+mod reading;
 mod xslt;
 
 use std::io;
@@ -29,6 +30,7 @@ pub use program::{
     Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors,
     signal_group,
 };
+pub use reading::read_more;
 pub use xslt::{Loader, Stylesheet, Transformed, Xslt};
 
 /// Memory that another process maps too. Its bytes are read and written one at a time, as atomics, and only ever mean

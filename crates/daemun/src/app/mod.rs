@@ -38,7 +38,9 @@ pub use pool::{Pool, PoolFigures, PoolFlight};
 pub use report::{Admission, Counts, Parting, Reports, WorkerReport};
 pub use settings::{AppSettings, Development, InheritEnv, Mount, Preload};
 pub use sleeper::EventLoop;
-pub use zygote::{DevelopmentTools, DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Zygote, ZygoteMessage};
+pub use zygote::{
+    DevelopmentTools, DjangoInfo, Finder, Ready, Start, WhitenoiseSettings, Words, Zygote, ZygoteMessage,
+};
 
 /// The signal at which a worker writes the stacks of its threads: a real-time one, of which applications use few. Its
 /// number is above those that the C libraries keep for themselves.

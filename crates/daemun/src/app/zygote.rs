@@ -1,12 +1,13 @@
 //! A zygote: a process that has imported an application once and forks its workers.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -16,7 +17,7 @@ use crate::process::{self, Account};
 use crate::sys::{self, ChildSetup};
 
 /// Longest line that a zygote may send: a project with thousands of static folders.
-const MAX_LINE: u64 = 4 * 1024 * 1024;
+const MAX_LINE: usize = 4 * 1024 * 1024;
 
 /// Seconds after which an import that is still running is shown in the log with its stack.
 const IMPORT_WARNING: u32 = 10;
@@ -259,7 +260,7 @@ enum Order {
 
 impl Zygote {
     /// Starts the interpreter and gives it its orders. What it says is read from the second value.
-    pub async fn start(settings: &AppSettings, start: Start<'_>) -> std::io::Result<(Self, BufReader<OwnedReadHalf>)> {
+    pub async fn start(settings: &AppSettings, start: Start<'_>) -> std::io::Result<(Self, Words)> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(&settings.python);
@@ -306,7 +307,7 @@ impl Zygote {
             membarrier: sys::MEMBARRIER,
         };
         write_line(&mut commands, &orders).await?;
-        Ok((Self { pid, threads: settings.threads, commands }, BufReader::new(reader)))
+        Ok((Self { pid, threads: settings.threads, commands }, Words { reader, bytes: Vec::new() }))
     }
 
     /// Asks for a worker; the answer is [`ZygoteMessage::Forked`] or [`ZygoteMessage::ForkFailed`].
@@ -321,12 +322,33 @@ impl Zygote {
     }
 }
 
-impl ZygoteMessage {
-    /// The next message; `None` when the zygote is gone or says something else.
-    pub async fn read(reader: &mut BufReader<OwnedReadHalf>) -> Option<Self> {
-        let mut line = Vec::new();
-        let read = reader.take(MAX_LINE).read_until(b'\n', &mut line).await.ok()?;
-        if read == 0 { None } else { serde_json::from_slice(&line).ok() }
+/// What a zygote says.
+pub struct Words {
+    reader: OwnedReadHalf,
+    /// Read, and not taken yet.
+    bytes: Vec<u8>,
+}
+
+impl Words {
+    /// The next message; `None` when the zygote is gone.
+    pub async fn next(&mut self) -> std::io::Result<Option<ZygoteMessage>> {
+        let mut seen = 0;
+        loop {
+            if let Some(at) = memchr::memchr(b'\n', &self.bytes[seen..]) {
+                let line: Vec<u8> = self.bytes.drain(..=seen + at).collect();
+                return Ok(Some(serde_json::from_slice(&line)?));
+            }
+            seen = self.bytes.len();
+            if seen > MAX_LINE {
+                return Err(std::io::Error::new(ErrorKind::InvalidData, "a line has no end"));
+            }
+            match sys::read_more(self.reader.as_ref(), &mut self.bytes).await {
+                Ok(0) => return Ok(None),
+                // It ended with something unread.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(None),
+                other => other?,
+            };
+        }
     }
 }
 

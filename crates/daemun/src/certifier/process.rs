@@ -12,7 +12,7 @@ use super::exchange::Authority;
 use super::reach::{Sign, Verdict, reach};
 use super::schedule::ASK_AGAIN;
 use super::{ERRAND_DEADLINE, Errand, FromCertifier, Outcome, Proof, ToCertifier, order};
-use crate::process::Channel;
+use crate::process::{self, Channel};
 use crate::sys;
 use crate::tls::{self, ChallengeWay, Material};
 
@@ -20,7 +20,7 @@ use crate::tls::{self, ChallengeWay, Material};
 pub fn run(descriptor: i32) -> ExitCode {
     let result = start(descriptor);
     if let Err(error) = &result {
-        eprintln!("daemun: certifier: {error}");
+        process::say(format_args!("certifier: {error}"));
     }
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::message::{Answer, Command, MAX_COMMAND};
+use crate::sys;
 
 /// How long a command may take to be sent: one line, from this machine.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
@@ -125,7 +126,7 @@ async fn converse(mut stream: UnixStream, asked: impl Fn(Asked)) {
     let (sender, mut answers) = mpsc::unbounded_channel();
     // Whoever holds the sender holds the conversation open: this function does not.
     let reply = Reply(sender);
-    match hear(&mut stream).await {
+    match hear(&stream).await {
         Ok(command) => asked(Asked { command, reply }),
         Err(reason) => {
             reply.refuse(reason);
@@ -142,7 +143,7 @@ async fn converse(mut stream: UnixStream, asked: impl Fn(Asked)) {
 }
 
 /// The command, or why there is none.
-async fn hear(stream: &mut UnixStream) -> Result<Command, String> {
+async fn hear(stream: &UnixStream) -> Result<Command, String> {
     // Read first: who is refused while writing would not hear why.
     let line = timeout(COMMAND_DEADLINE, read_line(stream)).await;
     may_ask(stream)?;
@@ -161,10 +162,10 @@ fn may_ask(stream: &UnixStream) -> Result<(), String> {
     }
 }
 
-async fn read_line(stream: &mut UnixStream) -> Result<Vec<u8>, String> {
+async fn read_line(stream: &UnixStream) -> Result<Vec<u8>, String> {
     let mut line = Vec::new();
     loop {
-        if stream.read_buf(&mut line).await.map_err(|error| error.to_string())? == 0 {
+        if sys::read_more(stream, &mut line).await.map_err(|error| error.to_string())? == 0 {
             return Err("the command ended before its line did".to_owned());
         }
         if let Some(end) = memchr::memchr(b'\n', &line) {
@@ -179,6 +180,8 @@ async fn read_line(stream: &mut UnixStream) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
+
     use super::*;
     use crate::control::client::Conversation;
 

@@ -83,14 +83,14 @@ fn ready(app: &AppSettings, user: Option<&str>, group: Option<&str>) -> Result<B
             open_files: None,
         };
         let started = Zygote::start(app, start).await;
-        let (mut zygote, mut reader) = started.map_err(|error| format!("{}: {error}", app.python.display()))?;
-        let said = tokio::time::timeout(PATIENCE, ZygoteMessage::read(&mut reader)).await;
+        let (mut zygote, mut words) = started.map_err(|error| format!("{}: {error}", app.python.display()))?;
+        let said = tokio::time::timeout(PATIENCE, words.next()).await;
         zygote.stop().await;
         drop(kept);
         end(zygote.pid);
         match said {
-            Ok(Some(ZygoteMessage::Ready(ready))) => Ok(ready),
-            Ok(Some(ZygoteMessage::Failed { what, .. })) => Err(what),
+            Ok(Ok(Some(ZygoteMessage::Ready(ready)))) => Ok(ready),
+            Ok(Ok(Some(ZygoteMessage::Failed { what, .. }))) => Err(what),
             Ok(_) => Err("its Python ended; what it said stands above".to_owned()),
             Err(_) => Err(format!("its import is still running after {} s", PATIENCE.as_secs())),
         }

@@ -23,7 +23,7 @@ use super::message::{
 use super::profile::Profile;
 use super::reuse::Interpreter;
 use super::sandbox;
-use crate::process::Channel;
+use crate::process::{self, Channel};
 use crate::sys::{self, Ended, Identity, Limit, Program, StartError, Starter, Step};
 
 /// From TERM to KILL.
@@ -39,7 +39,7 @@ const LEFT_BEHIND: Duration = Duration::from_secs(10);
 pub fn run(descriptor: i32) -> ExitCode {
     let result = start(descriptor);
     if let Err(error) = &result {
-        eprintln!("daemun: launcher: {error}");
+        process::say(format_args!("launcher: {error}"));
     }
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -116,9 +116,9 @@ impl Shop {
         for profile in profiles.iter().skip(known.len()) {
             let built = profile.sandbox.as_ref().map(sandbox::build).transpose();
             if let Err(error) = &built {
-                eprintln!(
-                    "daemun: launcher: the sandbox of a CGI route cannot be made, and nothing runs there: {error}"
-                );
+                process::say(format_args!(
+                    "launcher: the sandbox of a CGI route cannot be made, and nothing runs there: {error}"
+                ));
             }
             known.push(Rc::new(Ready {
                 identity: profile.identity(),
@@ -366,7 +366,7 @@ async fn reap(shop: Rc<Shop>, ends: AsyncFd<OwnedFd>) {
                 Some(Child::Program(front, id)) => front.ended(id, ended.code, ended.signal),
                 Some(Child::Interpreter) if ended.code != Some(0) => {
                     let Ended { pid, .. } = ended;
-                    eprintln!("daemun: launcher: a warm interpreter (pid {pid}) ended: {ended:?}");
+                    process::say(format_args!("launcher: a warm interpreter (pid {pid}) ended: {ended:?}"));
                 }
                 Some(Child::Interpreter) | None => {}
             }

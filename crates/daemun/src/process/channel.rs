@@ -47,6 +47,13 @@ pub enum ChannelError {
     TooLong(usize),
 }
 
+impl ChannelError {
+    /// Whether the other end is gone, with something unread.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::Io(error) if error.kind() == io::ErrorKind::ConnectionReset)
+    }
+}
+
 /// One end: sends `Out`, receives `In`. Clones share the socket; only one of them may receive.
 pub struct Channel<Out, In> {
     stream: Arc<UnixStream>,

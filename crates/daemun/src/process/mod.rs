@@ -2,12 +2,14 @@
 //!
 //! * [`Channel`]: typed messages with descriptors over a socket pair.
 //! * [`account`]: users of the system.
+//! * [`say`]: a word on standard error.
 //! * [`spawn`]: a child with just the descriptors, user and limits that it should have.
 
 pub mod account;
 mod channel;
 
-use std::io;
+use std::fmt;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
@@ -41,4 +43,11 @@ pub fn start(mut command: Command, setup: ChildSetup) -> io::Result<Child> {
     command.stdin(Stdio::null());
     sys::prepare(&mut command, setup);
     command.spawn()
+}
+
+/// Says something on standard error, which all processes share. A disk that is full there, or a reader that is gone, ends
+/// nobody, as `eprintln!` would.
+pub fn say(text: impl fmt::Display) {
+    // Whole lines: others write there too.
+    let _ = io::stderr().write_all(format!("daemun: {text}\n").as_bytes());
 }

@@ -33,7 +33,7 @@ use crate::filter::Kept;
 use crate::gateway::Spool;
 use crate::http::TrustedProxies;
 use crate::launcher::Client;
-use crate::process::Channel;
+use crate::process::{self, Channel};
 use crate::sys;
 use crate::telemetry::traces::Tracer;
 use crate::telemetry::{AccessLogger, ErrorLogger, Sink};
@@ -61,7 +61,7 @@ const BLOCKING_THREADS: usize = 16;
 pub fn run(descriptor: i32) -> ExitCode {
     let result = start(descriptor);
     if let Err(error) = &result {
-        eprintln!("daemun: front: {error}");
+        process::say(format_args!("front: {error}"));
     }
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -347,6 +347,7 @@ impl Master {
             Event::RestartLauncher => self.restart_launcher().await,
             Event::ConnectDeadline(number) => return self.connect_deadline(number).await,
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
+            Event::Unheard(pid, why) => self.unheard(pid, &why),
             Event::Overdue(pid) => self.kill_if_alive(pid),
             Event::WordsDeadline(name, serial) => self.told_of_end(&name, serial),
             Event::LookForCertificates => self.look_for_certificates().await,
@@ -468,7 +469,14 @@ impl Front {
         let (sender, events) = (channel.sender(), events.clone());
         tokio::spawn(async move {
             loop {
-                let message = channel.receive().await.ok().flatten().map(|(message, _)| message);
+                let message = channel.receive().await.unwrap_or_else(|error| {
+                    if !error.is_end() {
+                        // The receiver ends with the server.
+                        let _ = events.send(Event::Unheard(pid, error.to_string()));
+                    }
+                    None
+                });
+                let message = message.map(|(message, _)| message);
                 let last = message.is_none();
                 if events.send(Event::Front(epoch, message)).is_err() || last {
                     return;

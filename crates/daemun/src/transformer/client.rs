@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::runtime::Handle;
@@ -111,8 +113,10 @@ impl Client {
             };
             permit.forget();
             let Some(socket) = self.free().pop() else { continue };
-            // One that ended while it had nothing to do is no use.
-            if matches!(socket.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            // One that ended while it had nothing to do is no use. The kernel is asked: the event loop may not have
+            // looked since.
+            let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+            if rustix::net::recv(&socket, &mut [0; 1], flags) == Err(Errno::AGAIN) {
                 break Ok(socket);
             }
         };

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::MEMORY;
 use super::message::{HEADER, Job, Kind, Made, behead, decode, encode, head};
+use crate::process;
 use crate::sys::{self, Stylesheet, Transformed, Xslt};
 
 /// Stylesheets that are kept compiled; the one that was not used for longest goes first.
@@ -22,7 +23,7 @@ pub fn run(descriptor: i32) -> ExitCode {
     match start(descriptor) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("daemun: transformer: {error}");
+            process::say(format_args!("transformer: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -49,12 +50,14 @@ fn start(descriptor: i32) -> Result<(), String> {
     socket.set_nonblocking(false).map_err(text)?;
     let xslt = Xslt::load()?;
     sys::confine(MEMORY).map_err(|error| format!("it cannot be shut in: {error}"))?;
-    Transformer { xslt, socket: Rc::new(RefCell::new(socket)), sheets: Vec::new() }.serve().map_err(text)
+    Transformer { xslt, front: Rc::new(RefCell::new(Front { socket, failure: None })), sheets: Vec::new() }
+        .serve()
+        .map_err(text)
 }
 
 struct Transformer {
     xslt: Xslt,
-    socket: Rc<RefCell<UnixStream>>,
+    front: Rc<RefCell<Front>>,
     /// By number, the one that was used last at the end.
     sheets: Vec<(u64, Stylesheet)>,
 }
@@ -63,11 +66,15 @@ impl Transformer {
     /// The end of the socket is the end of the front, and of us.
     fn serve(mut self) -> io::Result<()> {
         loop {
-            let said = read(&mut self.socket.borrow_mut())?;
+            let said = read(&mut self.front.borrow_mut().socket)?;
             let Some((Kind::Job, bytes)) = said else { return Ok(()) };
             let (job, document) = behead::<Job>(&bytes).ok_or(io::ErrorKind::InvalidData)?;
             sys::end_after(Duration::from_millis(job.milliseconds.max(1)));
             let made = self.transform(&job, document);
+            if let Some(error) = self.front.borrow_mut().failure.take() {
+                // What came of it says nothing of stylesheet and document.
+                return Err(error);
+            }
             let wire = match made {
                 Ok(made) if made.bytes.len() as u64 > job.most => {
                     encode(Kind::Failed, &[format!("the result is longer than {} bytes", job.most).as_bytes()])
@@ -79,19 +86,19 @@ impl Transformer {
                 Err(error) => encode(Kind::Failed, &[lines(&error).join("\n").as_bytes()]),
             };
             sys::end_after(Duration::ZERO);
-            self.socket.borrow_mut().write_all(&wire)?;
+            self.front.borrow_mut().socket.write_all(&wire)?;
         }
     }
 
     fn transform(&mut self, job: &Job, document: &[u8]) -> Result<Transformed, String> {
-        let socket = Rc::clone(&self.socket);
-        self.xslt.set_loader(Some(Box::new(move |path| want(&mut socket.borrow_mut(), path))));
+        let front = Rc::clone(&self.front);
+        self.xslt.set_loader(Some(Box::new(move |path| front.borrow_mut().want(path))));
         let known = self.sheets.iter().position(|(number, _)| *number == job.sheet);
         let entry = if let Some(at) = known {
             self.sheets.remove(at)
         } else {
-            let bytes = want(&mut self.socket.borrow_mut(), &job.path)
-                .ok_or_else(|| format!("{}: it cannot be read", job.path))?;
+            let bytes = self.front.borrow_mut().want(&job.path);
+            let bytes = bytes.ok_or_else(|| format!("{}: it cannot be read", job.path))?;
             (job.sheet, self.xslt.compile(&job.path, &bytes)?)
         };
         let made = self.xslt.transform(&entry.1, document, &job.document, &job.parameters);
@@ -104,12 +111,29 @@ impl Transformer {
     }
 }
 
-/// Asks the front for a file.
-fn want(socket: &mut UnixStream, path: &str) -> Option<Vec<u8>> {
-    socket.write_all(&encode(Kind::Want, &[path.as_bytes()])).ok()?;
-    match read(socket).ok()?? {
-        (Kind::File, bytes) => Some(bytes),
-        _ => None,
+/// Whom we work for.
+struct Front {
+    socket: UnixStream,
+    /// Why it could not be asked for a file, which the library takes for a file that is not there.
+    failure: Option<io::Error>,
+}
+
+impl Front {
+    /// Asks for a file.
+    fn want(&mut self, path: &str) -> Option<Vec<u8>> {
+        let asked = self.socket.write_all(&encode(Kind::Want, &[path.as_bytes()]));
+        match asked.and_then(|()| read(&mut self.socket)) {
+            Ok(Some((Kind::File, bytes))) => Some(bytes),
+            Ok(Some((Kind::NoFile, _))) => None,
+            Ok(_) => {
+                self.failure = Some(io::ErrorKind::UnexpectedEof.into());
+                None
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                None
+            }
+        }
     }
 }
 

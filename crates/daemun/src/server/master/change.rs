@@ -9,7 +9,7 @@ use super::certificates::Certificates;
 use super::events::Event;
 use super::stacks::Stacks;
 use super::{App, Lifeline, Master, Phase, certificates, certifying, lines, scaling};
-use crate::app::{Preload, Ready, Start, Zygote, ZygoteMessage};
+use crate::app::{Preload, Ready, Start, Zygote};
 use crate::codes::Finding;
 use crate::config::Configuration;
 use crate::process::Account;
@@ -225,13 +225,17 @@ impl Master {
         let accelerator = self.accelerator.as_deref();
         let development = self.developing.tools();
         let start = Start { shim, accelerator, socket, account, development, lifeline, stacks, open_files };
-        let (zygote, mut reader) = Zygote::start(settings, start).await.map_err(|error| {
+        let (zygote, mut words) = Zygote::start(settings, start).await.map_err(|error| {
             format!("{name}: cannot start {} ({}): {error}", settings.python.display(), settings.python_reason)
         })?;
-        let (events, name) = (self.events.clone(), name.clone());
+        let (events, name, pid) = (self.events.clone(), name.clone(), zygote.pid);
         tokio::spawn(async move {
             loop {
-                let message = ZygoteMessage::read(&mut reader).await;
+                let message = words.next().await.unwrap_or_else(|error| {
+                    // The receiver ends with the server.
+                    let _ = events.send(Event::Unheard(pid, error.to_string()));
+                    None
+                });
                 let last = message.is_none();
                 if events.send(Event::Zygote(name.clone(), generation, message)).is_err() || last {
                     return;

@@ -377,6 +377,15 @@ impl Master {
         }
     }
 
+    /// A process of ours serves, but nobody here hears it: another takes its place.
+    pub(super) fn unheard(&mut self, pid: i32, why: &str) {
+        self.errors.error(format_args!("process {pid} is not heard any more, and is ended: {why}"));
+        if pid > 0 && pid == self.front.pid {
+            let _ = sys::signal(pid, Signal::KILL);
+        }
+        self.kill_if_alive(pid);
+    }
+
     /// Kills a process of ours that should have ended. One that has been reaped is not touched: its id may be another's.
     pub(super) fn kill_if_alive(&mut self, pid: i32) {
         let ours = |app: &super::App| {

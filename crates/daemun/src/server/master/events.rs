@@ -33,6 +33,8 @@ pub(super) enum Event {
     Front(u64, Option<FromFront>),
     /// The zygote of an application's generation said something, or (`None`) is gone.
     Zygote(String, u64, Option<ZygoteMessage>),
+    /// What this process says can no longer be read, for this reason.
+    Unheard(i32, String),
     /// A worker of this generation is due.
     Fork(String, u64),
     /// A zygote is due.
