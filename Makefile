@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect frameworks telemetry chromium peers acme cgi bench
+	@scripts/require rust lint venv collect frameworks telemetry kubernetes chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
@@ -76,7 +76,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require bench cgi-sites dav systemd
+	@scripts/require bench cgi-sites dav systemd containers
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md
