@@ -1,4 +1,4 @@
-"""The manifests of deploy/: against Kubernetes' own schemas, in themselves, and beside a server with their arguments."""
+"""The manifests of deploy/: against the schemas of Kubernetes, in themselves and beside a server with their words."""
 
 from __future__ import annotations
 
@@ -7,28 +7,16 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate import Gate
 from server import DEADLINE, ROOT, Server, eventually
 
 MANIFESTS = ROOT / "deploy" / "kubernetes.yaml"
 ENVIRONMENT = Path(os.environ.get("DAEMUN_KUBERNETES", ROOT / ".tools" / "kubernetes"))
-
-# Begins, and answers, when it is told so.
-APPLICATION = """\
-with open("begin") as told:
-    told.read()
-
-def application(environ, start_response):
-    if environ["PATH_INFO"] == "/held":
-        with open("answer") as told:
-            told.read()
-    start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"answered"]
-"""
 
 
 def called(*words: str) -> str:
@@ -98,44 +86,30 @@ def test_the_objects_name_one_another(objects: dict[str, Any], container: dict[s
     assert f"USER {deployment['template']['spec']['securityContext']['runAsUser']}" in image
 
 
-@pytest.fixture
-def gates(tmp_path: Path) -> Iterator[Path]:
-    """An application that waits at its start and in a request."""
-    (tmp_path / "app.py").write_text(APPLICATION)
-    for name in ("begin", "answer"):
-        os.mkfifo(tmp_path / name)
-    yield tmp_path
-
-
 def test_a_pod_begins_and_ends_as_its_probes_see_it(
-    objects: dict[str, Any], container: dict[str, Any], gates: Path
+    objects: dict[str, Any], container: dict[str, Any], flask: Path, gate: Gate
 ) -> None:
-    path = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
+    probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "readiness", "liveness")}
     arguments = [re.sub(r"^[0-9.]+:\d+$", "127.0.0.1:0", word) for word in container["args"]]
     assert arguments[:4] == ["daemun", "serve", "--listen", "127.0.0.1:0"]
-    variables = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
-    words = [*arguments[4:], "--workers", "1", "app:application"]
-    # Whoever opens the other end waits until the application is there.
-    with Server(*words, cwd=gates, env=variables, listen="127.0.0.1:0") as server:
+    variables = {"KUBERNETES_SERVICE_HOST": "10.0.0.1", **gate.env}
+    with (
+        Server(*arguments[4:], "--workers", "1", "app:app", cwd=flask, env=variables) as server,
+        ThreadPoolExecutor() as pool,
+    ):
         health = int(server.wait_for(r"health on http://127\.0\.0\.1:(\d+)")[1])
-
-        def probed(name: str) -> int:
-            return asked(health, path[name])
-
-        assert (probed("startup"), probed("readiness"), probed("liveness")) == (503, 503, 200)
-        (gates / "begin").write_text("now")
-        eventually(lambda: probed("startup") == 200, "the application is there")
-        assert (probed("readiness"), probed("liveness")) == (200, 200)
-
-        connection = server.connection()
-        connection.request("GET", "/held")
+        # What listens answers: until then a kubelet is refused, which counts as "not yet".
+        assert {name: asked(health, path) for name, path in probes.items()} == dict.fromkeys(probes, 200)
+        held = pool.submit(server.get, "/held")
+        gate.entered()
         server.send(signal.SIGTERM)
         grace = int(server.wait_for(r"stopping: what is in flight has (\d+) s")[1])
         assert grace < objects["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
-        assert (probed("readiness"), probed("liveness")) == (503, 200)
-        (gates / "answer").write_text("now")
-        assert connection.getresponse().read() == b"answered"
-        connection.close()
+        eventually(lambda: asked(health, probes["readiness"]) == 503, "no new request is to come")
+        # Else it would be killed with what it is answering.
+        assert asked(health, probes["liveness"]) == 200
+        gate.open()
+        assert held.result(DEADLINE).text == "finished"
         # Every balancer has heard: the rest of the delay need not be waited for.
         server.send(signal.SIGINT)
         assert server.exit_code() == 0
