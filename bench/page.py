@@ -3,8 +3,8 @@
 
 python3 bench/page.py [--daemun BINARY] [--rounds 3] [--seconds 10] [--shot FILE]
 
-A Chromium without a screen looks, started by Playwright. Rounds without the page and with it come in turn, over the same
-load and the same server; without a page the monitor listener is there all the same.
+A Chromium without a screen looks, started by Playwright. Rounds without the page and with it come in turn, over the
+same load and the same server; without a page the monitor listener is there all the same.
 """
 
 from __future__ import annotations
@@ -108,7 +108,9 @@ def measure(browser: Browser, pid: int, url: str, load: Load, settings: argparse
     print(f"  {'':10} {'closed':>8} {'open':>8} {'page':>8}  (all rounds: closed, open)")
     roles = sorted({role for each in closed + opened for role in each})
     for role in [*roles, "all"]:
-        rows = [[sum(each.values()) if role == "all" else each.get(role, 0.0) for each in kind] for kind in (closed, opened)]
+        rows = [
+            [sum(each.values()) if role == "all" else each.get(role, 0.0) for each in kind] for kind in (closed, opened)
+        ]
         without, beside = map(statistics.median, rows)
         every = ", ".join(" ".join(f"{value:.2f}" for value in row) for row in rows)
         print(f"  {role:10} {without:8.2f} {beside:8.2f} {beside - without:8.2f}  ({every})")
@@ -136,13 +138,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--daemun", type=Path, default=HERE.parent / "target" / "release" / "daemun")
     parser.add_argument("--python", default="/usr/bin/python3")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--shot", type=Path, help="keep a picture of the page")
     settings = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         port, folder = free_port(), Path(name)
-        lines = ['wsgi = "plain:hello"', f'directory = "{APPLICATIONS}"', f'python = "{settings.python}"', "processes = 2"]
+        lines = [
+            'wsgi = "plain:hello"',
+            f'directory = "{APPLICATIONS}"',
+            f'python = "{settings.python}"',
+            "processes = 2",
+        ]
         command = [*daemun(settings.daemun.resolve(), folder, port, lines), "--monitor", "127.0.0.1:0"]
         with (folder / "said").open("w+") as said:
             server = subprocess.Popen(command, env=environment(), stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -151,12 +159,14 @@ def main() -> None:
                 polls(server.pid, url)
                 load = Load(port)
                 load.start()
-                with sync_playwright() as playwright:
-                    browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
-                    measure(browser, server.pid, url, load, settings)
-                    browser.close()
-                load.done.set()
-                load.join()
+                try:
+                    with sync_playwright() as playwright:
+                        browser = playwright.chromium.launch(executable_path=settings.chromium, args=["--no-sandbox"])
+                        measure(browser, server.pid, url, load, settings)
+                        browser.close()
+                finally:
+                    load.done.set()
+                    load.join()
             finally:
                 server.terminate()
                 server.wait(30)
