@@ -20,9 +20,10 @@ import time
 from pathlib import Path
 
 from comparison import processes
+from comparison.peers import APPLICATIONS
 from comparison.servers import START_DEADLINE, environment, free_port
 from playwright.sync_api import Browser, Page, sync_playwright
-from workers import APPLICATIONS, daemun
+from workers import daemun
 
 HERE = Path(__file__).resolve().parent
 RATE = 100
