@@ -5,6 +5,9 @@
 //! answered by then; what has to wait becomes a task. Dropping the connection drops them all.
 //!
 //! What a client may cost is counted here: requests that it takes back, and bytes that bring nothing.
+//!
+//! `h2` flushes after each answer. Here what it writes is gathered until everything that has come is answered: one
+//! record and one system call for many small answers.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,14 +16,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
-use ::h2::Reason;
-use ::h2::server::{Builder, Connection as Http2};
+use ::h2::server::{Builder, Connection as Http2, SendResponse};
+use ::h2::{Reason, RecvStream};
+use ::http::Request;
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::buffers::BODY_SIZE;
+use super::buffers::{self, BODY_SIZE};
 use super::current::Guard;
 use super::drain::{Drain, Phase, Place};
 use super::handshake::Deadline;
@@ -42,6 +46,9 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 
 /// Bytes of a response that wait to be written, for each stream.
 const SEND_BUFFER: usize = 64 * 1024;
+
+/// Bytes that are gathered before they are written: a record of TLS.
+const GATHERED: usize = 16 * 1024;
 
 /// Requests that a client may take back, beyond as many as it let us answer, before it is told to calm down: rapid reset
 /// (CVE-2023-44487). A browser that leaves a page takes back some tens.
@@ -71,6 +78,9 @@ pub(super) struct Shared {
     useful: AtomicU64,
     /// Reading has ended because of a flood.
     is_told: AtomicBool,
+    /// Whether a flush may wait, and whether something does.
+    may_gather: AtomicBool,
+    is_gathered: AtomicBool,
 }
 
 impl Shared {
@@ -101,6 +111,8 @@ impl Connection {
             read: AtomicU64::new(0),
             useful: AtomicU64::new(0),
             is_told: AtomicBool::new(false),
+            may_gather: AtomicBool::new(false),
+            is_gathered: AtomicBool::new(false),
         });
         let frames = Frames { wire: &mut self.wire, shared: Arc::clone(&shared), dropped: 0 };
         let mut handshake = std::pin::pin!(builder(&limits).handshake(frames));
@@ -170,6 +182,9 @@ struct Life<'a> {
     alarm: Alarm,
 }
 
+/// A request, and where its answer goes.
+type Accepted = (Request<RecvStream>, SendResponse<Bytes>);
+
 /// Whether a GOAWAY was sent (RFC 9113, section 6.8).
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Leaving {
@@ -197,7 +212,7 @@ impl Life<'_> {
                 self.leaving = Leaving::Gracefully;
                 self.idle_until = Instant::now() + LINGER;
             }
-            match self.http2.poll_accept(task) {
+            match self.poll_accept(task) {
                 Poll::Ready(Some(Ok(_))) if self.leaving == Leaving::AtOnce => {}
                 Poll::Ready(Some(Ok((request, respond)))) => {
                     let mut answer = Box::pin(stream::answer(Arc::clone(&self.shared), request, respond));
@@ -221,6 +236,17 @@ impl Life<'_> {
                 }
             }
         }
+    }
+
+    /// The next request. Where there is none for now, everything that was gathered is on its way.
+    fn poll_accept(&mut self, task: &mut Task<'_>) -> Poll<Option<Result<Accepted, ::h2::Error>>> {
+        self.shared.may_gather.store(true, Ordering::Relaxed);
+        let accepted = self.http2.poll_accept(task);
+        if accepted.is_ready() || !self.shared.is_gathered.load(Ordering::Relaxed) {
+            return accepted;
+        }
+        self.shared.may_gather.store(false, Ordering::Relaxed);
+        self.http2.poll_accept(task)
     }
 
     /// Only requests keep a connection alive: a head that never ends, or a ping, is none.
@@ -286,9 +312,19 @@ impl AsyncRead for Frames<'_> {
     }
 }
 
+impl Frames<'_> {
+    /// Writes what was gathered.
+    fn poll_gathered(&mut self, task: &mut Task<'_>) -> Poll<io::Result<()>> {
+        ready!(self.wire.poll_send(task, &mut Bytes::new()))?;
+        self.shared.is_gathered.store(false, Ordering::Relaxed);
+        self.wire.rest();
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncWrite for Frames<'_> {
     fn poll_write(self: Pin<&mut Self>, task: &mut Task<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().wire.poll_write(task, [bytes, &[]])
+        self.poll_write_vectored(task, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
@@ -296,9 +332,23 @@ impl AsyncWrite for Frames<'_> {
         task: &mut Task<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut full = parts.iter().filter(|part| !part.is_empty()).map(|part| &**part);
-        let (first, second) = (full.next().unwrap_or_default(), full.next().unwrap_or_default());
-        self.get_mut().wire.poll_write(task, [first, second])
+        let frames = self.get_mut();
+        let length = parts.iter().map(|part| part.len()).sum::<usize>();
+        // Also what is written past the output may stay encrypted for a while.
+        frames.shared.is_gathered.store(true, Ordering::Relaxed);
+        if frames.wire.output.len() + length > GATHERED {
+            ready!(frames.wire.poll_send(task, &mut Bytes::new()))?;
+            if length > GATHERED {
+                let mut full = parts.iter().filter(|part| !part.is_empty()).map(|part| &**part);
+                let (first, second) = (full.next().unwrap_or_default(), full.next().unwrap_or_default());
+                return frames.wire.poll_write(task, [first, second]);
+            }
+        }
+        if frames.wire.output.capacity() == 0 {
+            frames.wire.output = buffers::take_write();
+        }
+        parts.iter().for_each(|part| frames.wire.output.extend_from_slice(part));
+        Poll::Ready(Ok(length))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -306,11 +356,15 @@ impl AsyncWrite for Frames<'_> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().wire.poll_flush(task)
+        let frames = self.get_mut();
+        if frames.shared.may_gather.load(Ordering::Relaxed) {
+            return Poll::Ready(Ok(()));
+        }
+        frames.poll_gathered(task)
     }
 
     /// The connection closes itself, and lingers.
     fn poll_shutdown(self: Pin<&mut Self>, task: &mut Task<'_>) -> Poll<io::Result<()>> {
-        self.poll_flush(task)
+        self.get_mut().poll_gathered(task)
     }
 }
