@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 from pathlib import Path
 
 from server import DEADLINE, Server, exchange, run
@@ -119,20 +120,27 @@ def test_an_answer_that_is_cut_never_looks_whole(tmp_path: Path) -> None:
 
 
 def test_an_early_answer_is_passed_on_and_the_connection_is_not_used_again(tmp_path: Path) -> None:
-    def early(upstream: Upstream, peer: Peer) -> None:
-        if (head := peer.head()) is not None:
-            upstream.connections += 0
-            peer.send(answer(b"too large", "413 Content Too Large"))
-            assert head[0].startswith("POST")
-            while peer.more():
-                pass
+    arrived = threading.Semaphore(0)
+
+    def early(_upstream: Upstream, peer: Peer) -> None:
+        head = peer.head()
+        assert head is not None
+        assert head[0].startswith("POST")
+        peer.send(answer(b"too large", "413 Content Too Large"))
+        # Or the request might be out when its answer is read, and the connection as good as new.
+        assert arrived.acquire(timeout=DEADLINE)
+        while peer.more():
+            pass
 
     with Upstream(behaviour=early) as upstream:
         configure(tmp_path, upstream.url)
         with Server(cwd=tmp_path) as server:
             for _ in range(2):
-                reply = server.ask("/", "POST", b"x" * 3_000_000)
+                # More than the buffers of both sockets take.
+                reply = server.ask("/", "POST", b"x" * 24_000_000)
+                arrived.release()
                 assert (reply.status, reply.text) == (413, "too large")
+        assert upstream.connections == 2
 
 
 def test_a_server_that_cannot_be_reached_is_passed_over(tmp_path: Path) -> None:
