@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/scaling.py bench/profiling.py bench/workers.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/scaling.py bench/profiling.py bench/workers.py bench/page.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect frameworks telemetry chromium peers acme cgi bench
+	@scripts/require rust lint venv collect frameworks telemetry kubernetes chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
@@ -76,7 +76,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require bench cgi-sites wikis dav systemd
+	@scripts/require bench cgi-sites wikis dav systemd containers
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md

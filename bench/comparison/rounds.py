@@ -27,6 +27,8 @@ LARGE = 64 * 1024
 # Between an answer and the look at the memory: what a server does after it has answered.
 SETTLE = 1.0
 POLL = 0.001
+# Seconds after which a round without an answer is the server's fault.
+PATIENCE = 30.0
 Tell = Callable[[str], None]
 
 
@@ -120,10 +122,21 @@ def _beside(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Rou
 
 
 def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Round:
+    """One round; again and longer where the machine was too busy for one answer in so short a time."""
+    seconds = plan.seconds
+    while (taken := _once(server, scenario, folder, plan, seconds)) is None:
+        if seconds > PATIENCE:
+            raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
+        seconds *= 4
+    return taken
+
+
+def _once(server: Server, scenario: Scenario, folder: Path, plan: Plan, seconds: float) -> Round | None:
+    """One round of so many seconds, if anything was answered in it."""
     before = server.tree()
     slept = processes.sleeps(before)
     grouped = server.group.spent() if server.group else (0.0, 0.0)
-    seen = _load(server, scenario, folder, plan.seconds, plan.connections)
+    seen = _load(server, scenario, folder, seconds, plan.connections)
     after = server.tree()
     if not after:
         raise ServerError(f"{server.name} ended during {scenario.name}\n{server.said}")
@@ -133,7 +146,7 @@ def _round(server: Server, scenario: Scenario, folder: Path, plan: Plan) -> Roun
     if not answers:
         if is_crowded(scenario, plan):
             return Round(None, None, None, {}, None, 0, 0.0, seen.errors, None, None, os.getloadavg()[0])
-        raise WrongAnswerError(f"{server.name}: {scenario.name}: no request was answered\n{server.said}")
+        return None
     slept = processes.sleeps(after) - slept
     spent = processes.spent(before, after, processes.roles(after))
     if server.group:

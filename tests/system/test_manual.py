@@ -94,3 +94,24 @@ def test_the_manual_page_is_one_that_man_can_show(tmp_path: Path) -> None:
     assert ".TH daemun 1" in told.stdout
     for command in ("serve", "check", "stacks"):
         assert f'.SS "daemun {command}"' in told.stdout
+
+
+def test_both_readmes_say_the_same() -> None:
+    """Headings of the same levels with the same figures, links, commands and rows, whatever the words."""
+
+    def skeleton(name: str) -> list[tuple[str, list[str]]]:
+        text = (ROOT / name).read_text(encoding="utf-8")
+        # Each names the other.
+        text = re.sub(r"\]\(README(\.ko)?\.md\)", "](the other)", text)
+        parts: list[tuple[str, list[str]]] = []
+        for part in re.split(
+            r"^(?=#+ )", re.sub(r"(?m)^(daemun|make|python)( .*?) +# .*$", r"\1\2", text), flags=re.MULTILINE
+        ):
+            commands = re.findall(r"^```.*?^```$", part, re.MULTILINE | re.DOTALL)
+            prose = re.sub(r"^```.*?^```$", "", part, flags=re.MULTILINE | re.DOTALL)
+            links = sorted(re.findall(r"(?:\]\(|src=\")([^)\"]+)", prose))
+            rows = [f"{line.count('|')} cells" for line in prose.splitlines() if line.startswith("|")]
+            parts.append((part.split(" ")[0] if part.startswith("#") else "", commands + links + rows))
+        return parts
+
+    assert skeleton("README.ko.md") == skeleton("README.md")

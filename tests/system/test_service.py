@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import BINARY, DEADLINE, Server, eventually, run
+from server import BINARY, DEADLINE, ROOT, Server, eventually, run
 
 
 class Manager:
@@ -175,6 +176,16 @@ def test_init_prints_an_image(flask: Path) -> None:
     assert "pip install --no-cache-dir daemun -r requirements.txt" in text
     assert "USER 10001" in text
     assert 'CMD ["daemun", "serve", "--listen", "0.0.0.0:8000"' in text
+    assert "collect" not in text, "there is nothing to collect"
+    named = run("init", "--docker", "app:app", cwd=flask).stdout
+    assert named == text.replace('"127.0.0.1:9180"]', '"127.0.0.1:9180", "app:app"]')
+
+
+def test_the_image_that_lies_here_is_the_one_that_init_prints(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples" / "django-minimal", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "requirements.txt").write_text("django\n")
+    told = run("init", "--docker", cwd=tmp_path)
+    assert told.stdout == (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8"), told.stderr
 
 
 def test_on_kubernetes_a_stop_lets_the_balancer_learn_of_it(flask: Path) -> None:

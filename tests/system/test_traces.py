@@ -18,6 +18,8 @@ from typing import Any, cast
 
 import pytest
 from authority import Authority
+from frames import DATA, frames, headers
+from frames import at as path
 from prometheus_client.parser import text_string_to_metric_families
 from server import DEADLINE, ROOT, Server, eventually, json_lines, run
 from upstreams import Peer, Upstream, answer
@@ -292,6 +294,72 @@ def test_a_kept_connection_is_accepted_once(tmp_path: Path) -> None:
             connection.close()
             collector.trace("/first", "accept", "queue", "application")
             collector.trace("/second", "queue", "application")
+
+
+def test_requests_on_one_http2_connection_have_traces_of_their_own(tmp_path: Path) -> None:
+    with Collector() as collector:
+        configure(tmp_path, at(collector))
+        with Server(cwd=tmp_path) as server, frames(server.port) as client:
+            # Both on their way before either is answered.
+            client.send(headers(1, [*path("/first"), ("traceparent", PARENT), ("tracestate", "a=1")]))
+            client.send(headers(3, path("/second")))
+            client.send(headers(5, [*path("/third"), ("traceparent", PARENT), ("traceparent", PARENT)]))
+            bodies: dict[int, str] = {}
+            # They are answered in any order.
+            while len(bodies) < 3:
+                part = client.next()
+                assert part is not None
+                if part.kind == DATA and part.payload:
+                    bodies[part.stream] = part.payload.decode()
+            spans = collector.wait(lambda lines: lines[1:] if len(lines) >= 1 + 3 * 3 + 1 else [])
+        requests = {span["attributes"]["url.path"]: span for span in spans if "url.path" in span["attributes"]}
+        assert len(spans) == 10
+        assert [span["parent"] for span in spans if span["name"] == "accept"] == [requests["/first"]["id"]]
+        for stream, name in ((1, "/first"), (3, "/second"), (5, "/third")):
+            own = requests[name]
+            assert own["attributes"]["network.protocol.version"] == "2"
+            below = {span["name"]: span for span in spans if span["parent"] == own["id"]}
+            assert set(below) - {"accept"} == {"queue", "application"}
+            assert {span["trace"] for span in below.values()} == {own["trace"]}
+            assert told(bodies[stream])[:2] == (own["trace"], below["application"]["id"])
+        assert (requests["/first"]["trace"], requests["/first"]["parent"]) == (TRACE, SPAN)
+        assert bodies[1].endswith(" a=1")
+        assert len({own["trace"] for own in requests.values()}) == 3
+
+
+def test_a_trace_goes_through_an_upstream_over_http2(tmp_path: Path) -> None:
+    """Two of ours, the one behind the other, and a client that speaks HTTP/2 too: one trace."""
+    near, far = tmp_path / "near", tmp_path / "far"
+    with Collector() as collector:
+        for folder in (near, far):
+            folder.mkdir()
+        configure(far, at(collector, ', service = "far"'))
+        with Server(cwd=far) as behind:
+            rest = (
+                f'[upstream.far]\nservers = ["h2c://127.0.0.1:{behind.port}"]\n'
+                '[[route]]\npath = "/far/*"\nupstream = "far"\n'
+            )
+            configure(near, at(collector, ', service = "near"'), rest)
+            with Server(cwd=near) as server, frames(server.port) as client:
+                fields = [*path("/far/x"), ("traceparent", PARENT), ("tracestate", "a=1")]
+                body = client.ask(1, fields).body.decode()
+
+                def found(lines: list[Span]) -> list[Span]:
+                    ours = [line for line in lines[1:] if line["trace"] == TRACE]
+                    return ours if sum("url.path" in line["attributes"] for line in ours) == 2 else []
+
+                ours = collector.wait(found)
+        by_parent = {span["parent"]: span for span in ours if "url.path" in span["attributes"]}
+        first = by_parent[SPAN]
+        asked = next(span for span in ours if span["name"] == "upstream")
+        second = by_parent[asked["id"]]
+        work = next(span for span in ours if span["name"] == "application")
+        assert (asked["parent"], work["parent"]) == (first["id"], second["id"])
+        assert told(body) == (TRACE, work["id"], "01")
+        assert body.endswith(" a=1")
+        assert first["attributes"]["network.protocol.version"] == "2"
+        assert second["attributes"]["network.protocol.version"] == "2"
+        assert asked["attributes"]["http.response.status_code"] == 200
 
 
 def test_a_dead_collector_holds_up_nobody_and_gets_what_waited(tmp_path: Path) -> None:

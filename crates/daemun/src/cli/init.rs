@@ -157,30 +157,44 @@ fn systemd(configuration: &Configuration, arguments: &InitArguments, environment
     )
 }
 
+/// Two stages: what builds is not in what runs. `deploy/Dockerfile` is the one of a Django project (a test compares them).
 fn docker(configuration: &Configuration, arguments: &InitArguments, environment: &Environment) -> String {
-    let requirements = environment.directory.join("requirements.txt").is_file();
-    let project = environment.directory.join("pyproject.toml").is_file();
-    let install = match (requirements, project) {
-        (true, _) => "COPY requirements.txt .\nRUN pip install --no-cache-dir daemun -r requirements.txt\n",
-        (false, true) => "COPY pyproject.toml .\nRUN pip install --no-cache-dir daemun .\n",
-        (false, false) => "RUN pip install --no-cache-dir daemun\n",
+    let is_there = |name: &str| environment.directory.join(name).is_file();
+    let install = if is_there("requirements.txt") {
+        "COPY requirements.txt .\nRUN /opt/site/bin/pip install --no-cache-dir daemun -r requirements.txt\n"
+    } else if is_there("pyproject.toml") {
+        "WORKDIR /build\nCOPY . .\nRUN /opt/site/bin/pip install --no-cache-dir daemun .\n"
+    } else {
+        "RUN /opt/site/bin/pip install --no-cache-dir daemun\n"
     };
-    let files =
-        configuration.files.first().map(|file| format!(", \"--config\", {}", quoted(&relative(file, environment))));
-    let targets = arguments.targets.iter().fold(String::new(), |text, target| text + ", " + &quoted(target));
-    let django = configuration.apps.iter().any(|app| app.django);
-    let collect = if django { ", \"--collect\"" } else { "" };
+    let file = configuration.files.first().map(|file| relative(file, environment));
+    // Found by itself: the command is as short as the one at the shell.
+    let file = file.filter(|file| file != "daemun.toml");
+    let mut words: Vec<&str> = file.iter().flat_map(|file| ["--config", file]).collect();
+    words.extend(arguments.targets.iter().map(String::as_str));
+    // The words are a JSON array there.
+    let given = words.iter().fold(String::new(), |text, word| format!("{text}, {}", serde_json::Value::from(*word)));
+    let collect = if configuration.apps.iter().any(|app| app.django) {
+        format!(
+            "# Static files are part of the image: every container has the same, and none writes at start. SECRET_KEY is asked\n\
+             # for by many settings, and is none of the image's.\n\
+             RUN [\"env\", \"SECRET_KEY=only-for-collecting\", \"daemun\", \"collect\", \"--cache\", \"off\"{given}]\n"
+        )
+    } else {
+        String::new()
+    };
     format!(
-        "# docker build -t site . && docker run --rm -p 8000:8000 site\n\
-         FROM python:3.13-slim\nWORKDIR /srv/site\n{install}COPY . .\n\
-         # daemun reaps orphans and takes signals as process 1; no init is needed, and no root.\n\
-         RUN useradd --system --uid 10001 site && chown -R site /srv/site\nUSER 10001\n\
-         ENV PYTHONUNBUFFERED=1\nEXPOSE 8000 9181\n\
-         # A read-only root works: docker run --read-only --tmpfs /tmp\n\
+        "# daemun init --docker > Dockerfile && docker build -t site .\n\
+         # docker run --rm --read-only --tmpfs /tmp -p 8000:8000 site\n#\n\
+         # What is none of the image's belongs into .dockerignore: .git, .venv, .env, db.sqlite3, __pycache__\n\
+         FROM python:3.13-slim AS build\nRUN python -m venv /opt/site\n{install}\n\
+         FROM python:3.13-slim\nCOPY --from=build /opt/site /opt/site\nWORKDIR /srv/site\nCOPY . .\n\
+         ENV PATH=/opt/site/bin:$PATH VIRTUAL_ENV=/opt/site PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1\n{collect}\
+         # daemun reaps orphans and obeys TERM as process 1: no init is needed, and no root.\n\
+         USER 10001\nEXPOSE 8000 9181\n\
          HEALTHCHECK CMD [\"python\", \"-c\", \"import urllib.request; urllib.request.urlopen('http://127.0.0.1:9181/healthz')\"]\n\
          STOPSIGNAL SIGTERM\n\
-         CMD [\"daemun\", \"serve\", \"--listen\", \"0.0.0.0:8000\", \"--health\", \"0.0.0.0:9181\"{collect}{}{targets}]\n",
-        files.unwrap_or_default()
+         CMD [\"daemun\", \"serve\", \"--listen\", \"0.0.0.0:8000\", \"--health\", \"0.0.0.0:9181\", \"--monitor\", \"127.0.0.1:9180\"{given}]\n"
     )
 }
 
