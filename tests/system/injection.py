@@ -57,7 +57,7 @@ ROUTES = """\
 wsgi = "application:application"
 processes = 1
 threads = 2
-queue = { timeout = "500ms" }
+queue = { timeout = "5s" }
 
 [[route]]
 path = "/files/*"

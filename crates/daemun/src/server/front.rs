@@ -444,27 +444,37 @@ impl Front {
 
 /// One thread and one runtime for each event loop.
 fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
-    (0..count.max(1))
-        .map(|number| {
-            let runtime = Builder::new_current_thread()
-                .enable_all()
-                .max_blocking_threads(BLOCKING_THREADS)
-                .thread_keep_alive(Duration::from_secs(10))
-                .on_thread_park(crowd::rest)
-                .build()?;
-            let handle = runtime.handle().clone();
-            let event_loop = EventLoop::new(number)?;
-            let waking = {
-                let _inside = runtime.enter();
-                event_loop.wake_its_own()?
-            };
-            std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
+    (0..count.max(1)).map(start_event_loop).collect()
+}
+
+fn start_event_loop(number: usize) -> io::Result<Handle> {
+    let (started, result) = std::sync::mpsc::sync_channel(1);
+    // Made where it runs: here, within another runtime, it must not be dropped where a part of it fails.
+    std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
+        let made = Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_keep_alive(Duration::from_secs(10))
+            .on_thread_park(crowd::rest)
+            .build()
+            .and_then(|runtime| {
+                let event_loop = EventLoop::new(number)?;
+                let inside = runtime.enter();
+                let waking = event_loop.wake_its_own()?;
+                drop(inside);
+                Ok((runtime, event_loop, waking))
+            });
+        match made {
+            Ok((runtime, event_loop, waking)) => {
+                // Whoever started us is gone only with the process.
+                let _ = started.send(Ok(runtime.handle().clone()));
                 event_loop.enter();
                 runtime.block_on(waking);
-            })?;
-            Ok(handle)
-        })
-        .collect()
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    })?;
+    result.recv().map_err(io::Error::other)?
 }
 
 /// Accepts lanes of an application's workers and runs each on the event loop that is its worker's home.

@@ -122,6 +122,9 @@ impl Listening {
     }
 }
 
+/// When a socket that could not be accepted from is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// One socket's loop.
 struct AcceptLoop {
     place: Place,
@@ -143,12 +146,19 @@ struct Place {
 }
 
 impl AcceptLoop {
-    async fn run(mut self, socket: OwnedFd, stopped: watch::Receiver<bool>) {
+    async fn run(mut self, socket: OwnedFd, mut stopped: watch::Receiver<bool>) {
         let context = Arc::clone(&self.place.context);
-        let listener = match Listener::from_socket(socket) {
-            Ok(listener) => listener,
-            Err(error) => return context.errors.error(format_args!("cannot accept: {error}")),
+        let listener = loop {
+            match socket.try_clone().and_then(Listener::from_socket) {
+                Ok(listener) => break listener,
+                Err(error) => context.errors.error(format_args!("cannot accept yet: {error}; it is tried again")),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                _ = stopped.wait_for(|stop| *stop) => return,
+            }
         };
+        drop(socket);
         self.place.server = listener.address();
         let turn = AtomicUsize::new(0);
         let serve = |accepted, permit| {

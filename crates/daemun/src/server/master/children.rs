@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use super::change::Stage;
 use super::death::{Certificate, How};
 use super::events::Event;
 use super::{Front, Master, Phase, Worker};
@@ -78,6 +79,8 @@ impl Master {
             worker.connected = false;
         }
         if let Err(error) = self.prepare_front().await {
+            // One that was told nothing serves nothing: it makes room for the next.
+            let _ = sys::signal(self.front.pid, Signal::KILL);
             return self.errors.error(format_args!("the new front cannot be told what to serve: {error}"));
         }
         for (name, app) in &self.apps {
@@ -93,6 +96,9 @@ impl Master {
                 self.tell_front(ToFront::AskForClose).await;
             }
             self.show_proofs().await;
+        } else if self.change.as_ref().is_some_and(|change| change.stage == Stage::Switching) {
+            // At the start: the last one was told to, and never said that it had.
+            self.switch().await;
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::change::Stage;
 use super::death::How;
 use super::events::Event;
 use super::{Master, Phase};
@@ -25,6 +26,9 @@ const END: Duration = Duration::from_secs(1);
 
 /// How often it is looked whether it has.
 const END_LOOK: Duration = Duration::from_millis(5);
+
+/// When what failed for want of something is tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What is known of the launcher.
 #[derive(Default)]
@@ -142,12 +146,18 @@ impl Master {
         let pair = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None);
         let (fronts, launchers) = match pair {
             Ok(pair) => pair,
-            Err(error) => return self.errors.error(format_args!("no socket for front and launcher: {error}")),
+            Err(error) => {
+                self.errors.error(format_args!("no socket for front and launcher: {error}; it is tried again"));
+                return self.later(RETRY, Event::RestartLauncher);
+            }
         };
         let told = launcher.send(&ToLauncher::Front, &[launchers.as_fd()]).await;
         let told = told.is_ok() && self.front.channel.send(&ToFront::Launcher, &[fronts.as_fd()]).await.is_ok();
-        // Whichever is gone is started again, and then they are connected anew.
         self.launching.connected = told;
+        if !told {
+            // Whichever is gone is started again, and then they are connected anew; or it was for want of memory.
+            self.later(RETRY, Event::RestartLauncher);
+        }
     }
 
     /// Whether this was the launcher; then it is started again.
@@ -170,16 +180,19 @@ impl Master {
         true
     }
 
-    /// The pause after a launcher's end is over.
+    /// The pause after a launcher's end is over, or it is to be connected once more.
     pub(super) async fn restart_launcher(&mut self) {
-        if self.phase == Phase::Draining || self.launching.channel.is_some() {
+        if self.phase == Phase::Draining {
             return;
         }
-        if let Err(error) = self.start_launcher().await {
+        if self.launching.channel.is_none()
+            && let Err(error) = self.start_launcher().await
+        {
             self.errors.error(format_args!("cannot start the launcher: {error}"));
-            return self.later(Duration::from_secs(1), Event::RestartLauncher);
+            return self.later(RETRY, Event::RestartLauncher);
         }
-        if self.serving {
+        // At the start the front is told of a plan later, and then of its launcher.
+        if self.serving || self.change.as_ref().is_some_and(|change| change.stage != Stage::Importing) {
             self.connect_launcher().await;
         }
     }
