@@ -2,6 +2,7 @@
 
 mod challenges;
 mod development;
+mod event_loops;
 mod handlers;
 mod https;
 mod late;
@@ -25,9 +26,8 @@ use tokio::task::JoinHandle;
 use super::plan::{FromFront, Plan, ToFront};
 pub(crate) use handlers::{behind_https_of, filters, limits};
 
-use crate::app::{self, EventLoop, Pool, Reports, WorkerReport};
+use crate::app::{self, Pool, Reports, WorkerReport};
 use crate::connection::{Context, Phase, Serving};
-use crate::crowd;
 use crate::exporter::{self, ExporterSettings};
 use crate::filter::Kept;
 use crate::gateway::Spool;
@@ -53,9 +53,6 @@ const DRAIN_LOOK: Duration = Duration::from_millis(10);
 
 /// Processes of one application whose hello is awaited at a time: one that connects and says nothing takes descriptors.
 const WELCOMES: usize = 128;
-
-/// Threads for work that may block: cold files and spooled bodies.
-const BLOCKING_THREADS: usize = 16;
 
 /// Runs the front on the channel that was inherited as `descriptor`.
 pub fn run(descriptor: i32) -> ExitCode {
@@ -197,7 +194,7 @@ impl Front {
             _ => AccessLogger::start(access, telemetry.access.format.clone(), errors.clone())?
                 .masking(&telemetry.access.mask),
         };
-        let event_loops = start_event_loops(plan.configuration.server.event_loops)?;
+        let event_loops = event_loops::start(plan.configuration.server.event_loops)?;
         let limits = plan.configuration.server.limits.clone();
         let certificates = Arc::new(ArcSwap::default());
         let listening = Listening::new(limits.max_connections, Arc::clone(&certificates));
@@ -440,41 +437,6 @@ impl Front {
             tokio::time::sleep(DRAIN_LOOK).await;
         }
     }
-}
-
-/// One thread and one runtime for each event loop.
-fn start_event_loops(count: usize) -> io::Result<Vec<Handle>> {
-    (0..count.max(1)).map(start_event_loop).collect()
-}
-
-fn start_event_loop(number: usize) -> io::Result<Handle> {
-    let (started, result) = std::sync::mpsc::sync_channel(1);
-    // Made where it runs: here, within another runtime, it must not be dropped where a part of it fails.
-    std::thread::Builder::new().name(format!("loop-{number}")).spawn(move || {
-        let made = Builder::new_current_thread()
-            .enable_all()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_keep_alive(Duration::from_secs(10))
-            .on_thread_park(crowd::rest)
-            .build()
-            .and_then(|runtime| {
-                let event_loop = EventLoop::new(number)?;
-                let inside = runtime.enter();
-                let waking = event_loop.wake_its_own()?;
-                drop(inside);
-                Ok((runtime, event_loop, waking))
-            });
-        match made {
-            Ok((runtime, event_loop, waking)) => {
-                // Whoever started us is gone only with the process.
-                let _ = started.send(Ok(runtime.handle().clone()));
-                event_loop.enter();
-                runtime.block_on(waking);
-            }
-            Err(error) => drop(started.send(Err(error))),
-        }
-    })?;
-    result.recv().map_err(io::Error::other)?
 }
 
 /// Accepts lanes of an application's workers and runs each on the event loop that is its worker's home.
