@@ -52,6 +52,14 @@ cat
 """
 
 # An application, files and programs, below what a test says of the server.
+# What most of them have in [server].
+SERVER = """\
+listen = ["127.0.0.1:0"]
+access_log = "access.log"
+control = "control"
+event_loops = 1
+"""
+
 ROUTES = """\
 [app.a]
 wsgi = "application:application"

@@ -24,6 +24,7 @@ from injection import (
     PIPES,
     READS,
     SENDS,
+    SERVER,
     WAITS,
     WRITES,
     Fault,
@@ -38,13 +39,6 @@ from injection import (
     works,
 )
 from server import Server, children, eventually, front, run
-
-SERVER = """\
-listen = ["127.0.0.1:0"]
-access_log = "access.log"
-control = "control"
-event_loops = 1
-"""
 
 FAULTS = [
     Fault("supervisor", "accept4,accept", "EMFILE"),

@@ -20,6 +20,7 @@ from injection import (
     OWN_READS,
     PIPES,
     SENDS,
+    SERVER,
     Fault,
     calls_in,
     chosen,
@@ -31,13 +32,6 @@ from injection import (
     works,
 )
 from server import Server, children, eventually, run
-
-SERVER = """\
-listen = ["127.0.0.1:0"]
-access_log = "access.log"
-control = "control"
-event_loops = 1
-"""
 
 FILES = "mkdir,mkdirat,chmod,fchmod,fchmodat,chown,fchown,lchown,fchownat,flock,rename,renameat,renameat2"
 # Not `prlimit64`: it also reads a limit, which the kernel refuses nobody and the library takes for certain.
