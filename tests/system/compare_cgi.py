@@ -5,14 +5,13 @@ python tests/system/compare_cgi.py [FILE]
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
 from cgi_cases import CASES, Asked, write
 from cgi_peers import apache, fcgiwrap, lighttpd, missing
-from compared import outcome, row, table, write_page
+from compared import rows, table, write_page
 from server import ROOT, Server
 
 PAGE = ROOT / "docs/conformance/cgi-peers.md"
@@ -54,12 +53,7 @@ def page() -> str:
         for start in (apache, lighttpd, fcgiwrap):
             peer = stack.enter_context(start(scripts, run))
             asked.append(Asked(peer.port, scripts, peer.said))
-        lines = []
-        for case in CASES:
-            found = [outcome(case, one) for one in asked]
-            print(f"{case.says}: {found}", file=sys.stderr)
-            lines.append(row(case, COLUMNS, found, TEST))
-    return table(HEAD, lines)
+        return table(HEAD, rows(CASES, COLUMNS, asked, TEST))
 
 
 if __name__ == "__main__":

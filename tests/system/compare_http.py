@@ -5,12 +5,11 @@ python tests/system/compare_http.py [FILE]
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from compared import outcome, row, table, write_page
+from compared import rows, table, write_page
 from http_cases import CASES, Asked, recorder
 from http_peers import apache, h2o, lighttpd, missing, nginx
 from server import DEADLINE, ROOT, Server
@@ -61,12 +60,7 @@ def page() -> str:
         asked = [Asked(stack.enter_context(serve(folder, behind)).port, DEADLINE)]
         for start in (nginx, apache, lighttpd, h2o):
             asked.append(Asked(stack.enter_context(start(behind, run)), PATIENCE))
-        lines = []
-        for case in CASES:
-            found = [outcome(case, one) for one in asked]
-            print(f"{case.says}: {found}", file=sys.stderr)
-            lines.append(row(case, COLUMNS, found, TEST))
-    return table(HEAD, lines)
+        return table(HEAD, rows(CASES, COLUMNS, asked, TEST))
 
 
 if __name__ == "__main__":

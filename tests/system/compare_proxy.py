@@ -10,7 +10,7 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from compared import outcome, row, table, write_page
+from compared import rows, table, write_page
 from proxy_cases import CASES, Asked, misbehave
 from proxy_load import CLIENTS, DIES_AFTER, REQUESTS, SLOW, Crowd, servers
 from proxy_peers import caddy, daemun, haproxy, missing, nginx
@@ -71,11 +71,7 @@ def page() -> str:
         behind_all = [stack.enter_context(Upstream(behaviour=misbehave)).port]
         asked = [Asked(stack.enter_context(daemun(behind_all, folder, "failures = 1000")).port, DEADLINE)]
         asked += [Asked(stack.enter_context(start(behind_all, folder)), PATIENCE) for start in starts]
-        for case in CASES:
-            found = [outcome(case, one) for one in asked]
-            print(f"{case.says}: {found}", file=sys.stderr)
-            lines.append(row(case, COLUMNS, found, TEST))
-    return table(HEAD, lines)
+        return table(HEAD, [*lines, *rows(CASES, COLUMNS, asked, TEST)])
 
 
 if __name__ == "__main__":

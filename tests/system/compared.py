@@ -43,6 +43,16 @@ def row(case: Case[Asked], columns: Sequence[str], outcomes: Sequence[str], test
     return f"| {requirement} | {case.source} | `{test}` |"
 
 
+def rows(cases: Sequence[Case[Asked]], columns: Sequence[str], all_asked: Sequence[Asked], test: str) -> list[str]:
+    """Ask each server each question: the lines of the table. What came of it is told as well."""
+    lines = []
+    for case in cases:
+        found = [outcome(case, one) for one in all_asked]
+        print(f"{case.says}: {found}", file=sys.stderr)
+        lines.append(row(case, columns, found, test))
+    return lines
+
+
 def table(head: str, lines: Sequence[str]) -> str:
     """The page."""
     return head + "| requirement | source | test |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"

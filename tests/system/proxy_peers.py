@@ -50,7 +50,6 @@ defaults
     retry-on all-retryable-errors
     option redispatch 1
     http-reuse safe
-    {more}
 listen gate
     bind 127.0.0.1:{port}
     balance leastconn
@@ -98,7 +97,7 @@ def haproxy(behind: Sequence[int], run: Path) -> Iterator[int]:
     port = free_port()
     watch = "observe layer7 error-limit 3 on-error mark-down check inter 10s" if len(behind) > 1 else ""
     servers = "\n    ".join(f"server s{one} 127.0.0.1:{one} {watch}" for one in behind)
-    text = HAPROXY.format(port=port, servers=servers, timeout=TIMEOUT, more="")
+    text = HAPROXY.format(port=port, servers=servers, timeout=TIMEOUT)
     (run / "haproxy.cfg").write_text(text)
     with started([program("haproxy"), "-db", "-q", "-f", str(run / "haproxy.cfg")], port, run / "haproxy.log"):
         yield port
