@@ -38,9 +38,11 @@ PIPES = "pipe2,pipe,socketpair,socket,memfd_create,dup,dup3,fcntl,epoll_ctl"
 FORKS = "fork,vfork,clone,clone3"
 WAITS = "poll,ppoll,select,pselect6,epoll_wait,epoll_pwait"
 
+# It opens a file, so that each of its requests meets a fault of that kind too.
 APPLICATION = """\
 def application(environ, start_response):
-    body = environ["wsgi.input"].read()
+    with open(__file__):
+        body = environ["wsgi.input"].read()
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [b"%d" % len(body)]
 """

@@ -29,7 +29,7 @@ http {{
     access_log off;
     client_body_temp_path {run}/b; proxy_temp_path {run}/p; fastcgi_temp_path {run}/f; uwsgi_temp_path {run}/u;
     scgi_temp_path {run}/s;
-    client_max_body_size 10m;
+    client_max_body_size 100m;
     upstream behind {{ least_conn; {servers} keepalive 32; }}
     server {{
         listen 127.0.0.1:{port};

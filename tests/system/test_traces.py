@@ -59,7 +59,8 @@ class Collector:
         )
         self._changed = threading.Condition()
         self._lines: list[Span] = []
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
         self.port = self.wait(lambda lines: lines[:1])[0]["port"]
 
     def _read(self) -> None:
@@ -75,8 +76,11 @@ class Collector:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # It ends with its standard input.
-        self._process.communicate(timeout=DEADLINE)
+        # It ends with its standard input. Nobody but the reader reads what it says, or lines would come in two halves.
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(DEADLINE)
+        self._reader.join(DEADLINE)
 
     @property
     def spans(self) -> list[Span]:
