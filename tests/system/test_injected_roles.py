@@ -8,6 +8,7 @@ nothing leaks, and afterwards requests, reloads and questions work. Some calls o
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -35,6 +36,7 @@ from injection import (
     failing,
     interpreters,
     lay_out,
+    met,
     process,
     works,
 )
@@ -147,3 +149,52 @@ def test_whatever_call_fails_the_server_is_whole_again(server: Server, fault: Fa
         eventually(lambda: is_whole(server), f"nobody else is there after call {number}")
     eventually(lambda: all(descriptors(pid) <= most for pid, most in before.items()), f"as few files as {before}")
     print(f"{fault.name}: {len(numbers)} of {count} calls: {numbers}")
+
+
+def pairs_in(log: Path) -> set[str]:
+    """Give the sockets of packets that were made in pairs."""
+    made = re.findall(r"socketpair\(AF_UNIX, SOCK_SEQPACKET.*", log.read_text())
+    return {socket for line in made for socket in re.findall(r"\[(\d+)->", line)}
+
+
+def read_in(log: Path) -> list[str]:
+    """Give the sockets that were read by `recvfrom`, in their order."""
+    return re.findall(r"recvfrom\(\d+<UNIX[A-Z-]*:\[(\d+)", log.read_text())
+
+
+def own_pair(server: Server, log: Path) -> set[str]:
+    """Give the sockets that were read and of which the supervisor has the other end too."""
+    ends = set()
+    for file in Path(f"/proc/{server.pid}/fd").iterdir():
+        # One that is closed meanwhile is not it.
+        with suppress(FileNotFoundError):
+            ends.add(str(file.readlink()))
+    known = re.findall(r"recvfrom\(\d+<UNIX[A-Z-]*:\[(\d+)->(\d+)", log.read_text())
+    return {one for one, other in known if {f"socket:[{one}]", f"socket:[{other}]"} <= ends}
+
+
+def test_the_call_that_is_left_out_reads_nothing_of_ours(server: Server, tmp_path: Path) -> None:
+    """By `recvfrom` the supervisor reads two sockets of its libraries alone, and neither's read can fail but by EINTR.
+
+    The one tells the event loop of signals: both ends are the supervisor's and nothing waits in it, so that the kernel
+    neither sleeps nor asks for memory, and the library panics where it fails all the same. The other tells whether a
+    program was started: of packets, made for that one start, its reader waits and may be interrupted.
+    """
+    works(server, REQUESTS)
+    log, calls = tmp_path / "trace", "recvfrom,socketpair"
+    with failing([server.pid], Fault("supervisor", calls, "EINTR"), NEVER, log, "-yy"):
+        manage(server, tmp_path)
+        eventually(lambda: is_whole(server), "everybody is there")
+    of_starts, of_signals = pairs_in(log), own_pair(server, log)
+    assert len(of_signals) == 1, log.read_text()
+    assert of_starts & {*read_in(log)}, log.read_text()
+    assert {*read_in(log)} <= of_starts | of_signals, log.read_text()
+    # Nobody ends before the new zygote is started: the first read is that of its start.
+    with failing([server.pid], Fault("supervisor", "recvfrom", "EINTR"), 1, log, "-yy"):
+        told = run("reload", "--control", tmp_path / "control", cwd=tmp_path)
+        assert told.returncode == 0, f"{told.stderr}\n{server.errors.text}"
+    works(server, REQUESTS)
+    assert met(log)
+    first, again, *_ = read_in(log)
+    assert first == again
+    assert first not in of_signals
