@@ -24,7 +24,8 @@ from server import BINARY, DEADLINE, LISTENING, Server, alive, children, eventua
 NEVER = 60_000
 
 SEED = int(os.environ.get("DAEMUN_INJECT_SEED", "1"))
-EACH = os.environ.get("DAEMUN_INJECT") == "all"
+# `all`, or a part of all: `2/5` is the second of five.
+EACH = os.environ.get("DAEMUN_INJECT", "")
 # How many calls of a kind fail where not each of them does.
 SAMPLE = 2
 
@@ -184,7 +185,9 @@ def process(server: Server, role: str) -> int:
 def chosen(fault: Fault, count: int) -> list[int]:
     """Which of so many calls fail: some of them, by the seed, or each where that is asked for."""
     everything = range(1, count + 1)
-    if EACH or count <= SAMPLE:
+    if part := re.fullmatch(r"(\d+)/(\d+)", EACH):
+        return [number for number in everything if number % int(part[2]) == int(part[1]) % int(part[2])]
+    if EACH == "all" or count <= SAMPLE:
         return list(everything)
     # Near the begin all differ; far behind most are the same again.
     return sorted(random.Random(f"{SEED} {fault.name}").sample(everything, SAMPLE))

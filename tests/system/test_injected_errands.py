@@ -2,7 +2,7 @@
 
 Whatever it was: the certificate comes, or it is said why not and comes with the next try; a page is right or an error;
 and everybody else serves. Some calls of each kind, chosen by `DAEMUN_INJECT_SEED`, fail with every change;
-`DAEMUN_INJECT=all` lets each fail once.
+`DAEMUN_INJECT=all` lets each fail once, `2/5` the second fifth of them.
 """
 
 from __future__ import annotations

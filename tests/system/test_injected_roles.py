@@ -2,7 +2,7 @@
 
 Meanwhile workers die, code is reloaded and the server is asked how it is. Whatever it was, nobody ends who should not,
 nothing leaks, and afterwards requests, reloads and questions work. Some calls of each kind, chosen by
-`DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once.
+`DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once, `2/5` the second fifth of them.
 """
 
 from __future__ import annotations

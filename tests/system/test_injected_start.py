@@ -1,7 +1,8 @@
 """Fault injection: the n-th read, write, open, pipe, bind or fork fails while the server starts.
 
 Whatever it was: it says why and ends, leaving nobody behind, or it serves as if nothing had been. Some calls of each
-kind, chosen by `DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once.
+kind, chosen by `DAEMUN_INJECT_SEED`, fail with every change; `DAEMUN_INJECT=all` lets each fail once, `2/5` the second
+fifth of them.
 """
 
 from __future__ import annotations
