@@ -191,6 +191,15 @@ def test_a_mistake_in_settings_is_found_on_its_line(shop: Make, name: str) -> No
         assert found[code][0]["line"] == file.read_text()[:last].count("\n") + 1
 
 
+def test_a_static_root_that_is_the_whole_file_system_is_told_once(shop: Make) -> None:
+    folder = shop(PLAIN + 'STATIC_ROOT = "/"\n', collected=False)
+    status, found = check(folder)
+    assert status == 1
+    [finding] = found["D102"]
+    settings = folder / "shop" / "settings.py"
+    assert (finding["file"], finding["line"]) == (str(settings), line_of(settings, 'STATIC_ROOT = "/"'))
+
+
 def test_a_manifest_storage_without_its_manifest_is_an_error(shop: Make) -> None:
     status, found = check(shop(collected=False))
     assert status == 1
@@ -219,6 +228,7 @@ BROKEN = """\
 {% static "shop/" %}{% static name %}
 {% static 'shop/stie.css' %}
 {% load i18n staticfiles %}
+{% load admin_static %}
 """
 
 
@@ -229,10 +239,11 @@ def test_templates_are_read_with_lines(shop: Make, settings: str, code: str, sev
     assert status == 1
     assert sorted(found) == [code, "D110"]
     template = folder / "shop" / "templates" / "broken.html"
-    [missing], [gone] = found[code], found["D110"]
+    [missing], [gone, also_gone] = found[code], found["D110"]
     assert (missing["file"], missing["line"], missing["severity"]) == (str(template), 7, severity)
     assert missing["mend"] == "write 'shop/site.css'"
     assert (gone["file"], gone["line"], gone["severity"]) == (str(template), 8, "error")
+    assert (also_gone["file"], also_gone["line"], also_gone["severity"]) == (str(template), 9, "error")
 
 
 def test_two_applications_with_one_file_are_told_unless_it_is_the_same(shop: Make) -> None:
@@ -549,6 +560,18 @@ def test_what_the_applications_user_may_not_write_and_what_it_may_are_told(elsew
     assert {"D211", "D213", "D407", "D408"} <= set(found), found
     assert "cannot be written by user nobody" in str(found["D211"][0]["message"])
     assert found["D408"][0]["file"] == str(configuration)
+    # A database that may be written does not help where its journal cannot be made beside it.
+    os.chown(elsewhere / "db.sqlite3", nobody.pw_uid, nobody.pw_gid)
+    _, found = check(elsewhere, "--python", python, env={"PYTHONPATH": str(elsewhere / "lib")})
+    assert "the folder of the SQLite database" in str(found["D211"][0]["message"])
+    # Nor is a program safe that the applications' user may replace.
+    own = shutil.copy(BINARY, elsewhere / "daemun")
+    os.chown(own, nobody.pw_uid, nobody.pw_gid)
+    words = [own, "check", ".", "--json", "--python", python]
+    env = environment({"PYTHONPATH": str(elsewhere / "lib")})
+    done = subprocess.run(words, cwd=elsewhere, env=env, capture_output=True, text=True, timeout=DEADLINE)
+    told = [one["file"] for one in json.loads(done.stdout)["findings"] if one["code"] == "D408"]
+    assert str(own) in told
 
 
 def test_an_interpreter_that_the_applications_user_cannot_run_is_told(elsewhere: Path) -> None:

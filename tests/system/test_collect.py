@@ -39,6 +39,19 @@ def test_the_admin_comes_out_as_whitenoise_makes_it(tmp_path: Path, storage: str
     assert_same(theirs, tmp_path / "ours")
 
 
+def test_what_whitenoise_was_told_of_collecting_is_followed(tmp_path: Path) -> None:
+    told = "WHITENOISE_KEEP_ONLY_HASHED_FILES = True\nWHITENOISE_SKIP_COMPRESS_EXTENSIONS = ['css', 'js', 'svg']\n"
+    storage = WHITENOISE + "CompressedManifestStaticFilesStorage"
+    project, python = make_project(tmp_path / "project", storage, more=told), python_of("django-5.2")
+    theirs = by_django(project, python, tmp_path / "theirs")
+    by_daemun(project, python, tmp_path / "ours")
+    assert_same(theirs, tmp_path / "ours")
+    assert not (tmp_path / "ours" / "admin" / "css" / "base.css").exists()
+    packed = [name for name in tree(tmp_path / "ours") if name.endswith((".gz", ".br"))]
+    assert packed
+    assert not [name for name in packed if name.rpartition(".")[0].endswith((".css", ".js", ".svg"))]
+
+
 def test_our_storage_makes_the_same_tree_with_djangos_command(tmp_path: Path) -> None:
     options = {"brotli_level": None, "zstd_level": None}
     project = make_project(tmp_path / "project", OURS + "CompressedManifestStaticFilesStorage", options=options)
@@ -61,6 +74,21 @@ def test_a_name_that_is_not_in_the_manifest_fails_with_the_nearest(tmp_path: Pat
     assert "nothing was collected yet: run `daemun collect`" in page()
     by_daemun(project, HERE, project / "out", "--brotli", "off", "--zstd", "off")
     assert "Missing staticfiles manifest entry for 'admin/css/bas.css'; did you mean 'admin/css/base.css'?" in page()
+
+
+@pytest.mark.parametrize(("strict", "said"), [(True, "Missing staticfiles manifest entry"), (False, "/static/late.")])
+def test_a_name_that_came_after_collecting_is_an_error_unless_whitenoise_was_told_otherwise(
+    tmp_path: Path, strict: bool, said: str
+) -> None:
+    more = f"WHITENOISE_MANIFEST_STRICT = {strict}\n"
+    project = make_project(tmp_path / "project", OURS + "CompressedManifestStaticFilesStorage", more=more)
+    by_daemun(project, HERE, project / "out", "--brotli", "off", "--zstd", "off")
+    (project / "out" / "late.css").write_text("body{}")
+    ask = "import django; django.setup()\nfrom django.templatetags.static import static\nprint(static('late.css'))"
+    env = {**told(project / "out"), "DJANGO_SETTINGS_MODULE": "shop.settings"}
+    env["PYTHONPATH"] += os.pathsep + str(project)
+    done = subprocess.run([HERE, "-c", ask], env=env, capture_output=True, text=True, timeout=DEADLINE)
+    assert said in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,18 @@ def test_whatever_call_fails_the_server_is_whole_again(server: Server, fault: Fa
     print(f"{fault.name}: {len(numbers)} of {count} calls: {numbers}")
 
 
+@pytest.mark.parametrize("number", [1, 2], ids=["its end", "the order for the next"])
+def test_a_worker_that_died_is_replaced_although_nobody_was_told(server: Server, tmp_path: Path, number: int) -> None:
+    """The first that is sent wakes the supervisor for the signal, the second tells the zygote to fork."""
+    works(server, REQUESTS)
+    log = tmp_path / "trace"
+    with failing([server.pid], Fault("supervisor", "sendto", "ENOBUFS"), number, log):
+        end_worker(server)
+        eventually(lambda: met(log), "the call has failed")
+        eventually(lambda: server.get("/").status == 200, "the next worker")
+    eventually(lambda: is_whole(server), "everybody is there")
+
+
 def pairs_in(log: Path) -> set[str]:
     """Give the sockets of packets that were made in pairs."""
     made = re.findall(r"socketpair\(AF_UNIX, SOCK_SEQPACKET.*", log.read_text())

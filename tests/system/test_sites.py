@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 from server import Server, eventually, run
-from wire import ask
+from wire import Wire, ask, wire
 
 
 def get(server: Server, host: str, path: str = "/", method: str = "GET", extra: str = "") -> tuple[int, str]:
@@ -140,3 +140,26 @@ def test_one_faulty_site_of_ten_changes_nothing(tmp_path: Path) -> None:
         write(tmp_path, {"sites/3.toml": site.format(3)})
         server.send(signal.SIGHUP)
         eventually(lambda: get(server, "s4.example") == (200, "new 4"), "the new site")
+
+
+def test_a_kept_connection_meets_what_a_reload_has_changed_and_a_fault_changes_nothing(tmp_path: Path) -> None:
+    one = '[[route]]\npath = "/"\nrespond = { body = "one" }\nheaders = { set = { "X-Number" = "1" } }\n'
+    write(tmp_path, {"daemun.toml": one})
+
+    def told(connection: Wire) -> tuple[bytes, str | None]:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        reply = connection.reply()
+        assert reply is not None, "the connection was closed"
+        return reply.body, reply.get("X-Number")
+
+    with Server("daemun.toml", cwd=tmp_path) as server, wire(server.port) as kept:
+        assert told(kept) == (b"one", "1")
+        two = one.replace("one", "two").replace("1", "2")
+        write(tmp_path, {"daemun.toml": two + '[[route]]\npath = "/more"\nrepsond = { body = "more" }\n'})
+        server.send(signal.SIGHUP)
+        server.wait_for("did you mean `respond`")
+        assert told(kept) == (b"one", "1")
+        write(tmp_path, {"daemun.toml": two})
+        server.send(signal.SIGHUP)
+        server.wait_for("info: reloaded")
+        assert told(kept) == (b"two", "2")

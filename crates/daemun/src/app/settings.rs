@@ -19,6 +19,8 @@ pub struct AppSettings {
     pub development: Option<Development>,
     /// Working folder and first place of `sys.path`.
     pub directory: PathBuf,
+    /// What each of its routes strips off the path (`strip_prefix`); empty where they differ, or do not.
+    pub script_name: String,
     /// The interpreter.
     pub python: PathBuf,
     /// Why this interpreter, for the start-up lines.

@@ -267,7 +267,7 @@ class Zygote:
         # Where a question fails the site may well serve; it is only the static files that cannot be found out.
         found, errors = {}, []
         questions = (
-            describe_settings,
+            lambda: describe_settings(self.orders.get("script_name", "")),
             describe_settings_file,
             describe_whitenoise,
             describe_storage,
@@ -737,22 +737,29 @@ def django_settings():
     return settings if settings.configured else None
 
 
-def describe_settings():
+def describe_settings(script_name=""):
     """What the front must know of a Django project, asked of the very settings the application uses."""
     settings = django_settings()
     if settings is None:
         return {}
     import django
+    from django.urls import clear_script_prefix, set_script_prefix
 
+    forced = settings.FORCE_SCRIPT_NAME
+    # Django puts it before URLs without a slash when they are asked for first, and keeps them so.
+    set_script_prefix(forced or script_name or "/")
+    static_url, media_url = text_or_none(settings.STATIC_URL), text_or_none(settings.MEDIA_URL)
+    clear_script_prefix()
     gone = ("STATICFILES_STORAGE", "DEFAULT_FILE_STORAGE") if django.VERSION >= (5, 1) else ()
     middleware = getattr(settings, "MIDDLEWARE", None) or []
     return {
         "version": django.get_version(),
         "debug": bool(settings.DEBUG),
         "allowed_hosts": [str(host) for host in settings.ALLOWED_HOSTS],
-        "static_url": text_or_none(settings.STATIC_URL),
+        "static_url": static_url,
         "static_root": text_or_none(settings.STATIC_ROOT),
-        "media_url": text_or_none(settings.MEDIA_URL),
+        "media_url": media_url,
+        "stripped_by_proxy": text_or_none(None if script_name else forced or None),
         "media_root": text_or_none(settings.MEDIA_ROOT),
         "staticfiles_installed": staticfiles_installed(),
         "dead_settings": [name for name in gone if settings.is_overridden(name)],
@@ -866,6 +873,10 @@ def describe_whitenoise():
         found["allow_all_origins"] = bool(settings.WHITENOISE_ALLOW_ALL_ORIGINS)
     others = ("WHITENOISE_IMMUTABLE_FILE_TEST", "WHITENOISE_ADD_HEADERS_FUNCTION")
     found["unsupported"] = [name for name in others if getattr(settings, name, None) is not None]
+    if str(getattr(settings, "WHITENOISE_CHARSET", "utf-8")).lower() not in ("utf-8", "utf8"):
+        found["unsupported"].append("WHITENOISE_CHARSET")
+    if getattr(settings, "WHITENOISE_USE_FINDERS", False) and not settings.DEBUG:
+        found["unsupported"].append("WHITENOISE_USE_FINDERS")
     return {"whitenoise_settings": found}
 
 

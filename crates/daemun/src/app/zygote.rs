@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -160,6 +159,8 @@ pub struct DjangoInfo {
     pub static_root: Option<String>,
     /// `MEDIA_URL`.
     pub media_url: Option<String>,
+    /// `FORCE_SCRIPT_NAME` where no route strips anything: whoever is before us does.
+    pub stripped_by_proxy: Option<String>,
     /// `MEDIA_ROOT`.
     pub media_root: Option<String>,
     /// Whether `django.contrib.staticfiles` is installed.
@@ -228,6 +229,7 @@ struct Orders<'a> {
     mounts: Vec<(&'a str, &'a str)>,
     middleware: &'a [String],
     directory: &'a Path,
+    script_name: &'a str,
     threads: u16,
     processes: u32,
     socket: &'a Path,
@@ -288,6 +290,7 @@ impl Zygote {
             mounts: settings.mounts.iter().map(|mount| (&*mount.path, &*mount.callable)).collect(),
             middleware: &settings.middleware,
             directory: &settings.directory,
+            script_name: &settings.script_name,
             threads: settings.threads,
             processes: settings.processes,
             socket: start.socket,
@@ -355,7 +358,7 @@ impl Words {
 async fn write_line(out: &mut OwnedWriteHalf, message: &impl Serialize) -> std::io::Result<()> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    out.write_all(&line).await
+    process::write_all(out, &line).await
 }
 
 /// What a service manager tells the server and nobody else: an application that also heeded it would speak in its place.

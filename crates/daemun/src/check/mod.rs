@@ -22,6 +22,7 @@ pub use rights::{closed_to_the_front, sent_for_programs};
 
 use crate::codes::{self, Finding, Severity};
 use crate::config::{ConfigError, Configuration, Environment, Place};
+use crate::django;
 use crate::supervisor::identity;
 
 /// Rules that every import of an application decides.
@@ -60,7 +61,7 @@ fn check(mut configuration: Configuration, environment: &Environment, examinatio
         examination.skip(IMPORT, "there is no application");
         examination.skip(&["D410"], "there is no application");
     }
-    let mut routes = Vec::new();
+    let (mut routes, mut of_apps) = (Vec::new(), Vec::new());
     for app in &configuration.apps {
         examination.run(&["D410"]);
         let user = app.user.as_deref().or(configuration.server.user.as_deref());
@@ -77,7 +78,9 @@ fn check(mut configuration: Configuration, environment: &Environment, examinatio
             }
         };
         if let Some(answer) = probe::ask(app, account.as_ref(), examination) {
-            routes.extend(deployment::check(&configuration, app, &answer, examination));
+            let found = deployment::check(&configuration, app, &answer, examination);
+            routes.extend(found.iter().cloned());
+            of_apps.push((app.name.clone(), found));
         }
         accounts.extend(account);
     }
@@ -89,7 +92,9 @@ fn check(mut configuration: Configuration, environment: &Environment, examinatio
     folders::check(&configuration, &routes, examination);
     listeners::check(&configuration, examination);
     // What Django's settings make is served too.
-    configuration.routes.extend(routes);
+    for (name, found) in of_apps {
+        examination.lines(django::add(&mut configuration.routes, &name, found));
+    }
     rights::check(&configuration, &accounts, environment, examination);
 }
 

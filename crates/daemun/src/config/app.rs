@@ -82,6 +82,7 @@ impl Draft {
             middleware: Vec::new(),
             development: None,
             directory: PathBuf::new(),
+            script_name: String::new(),
             python: PathBuf::new(),
             python_reason: String::new(),
             django: false,

@@ -293,6 +293,7 @@ impl Draft {
             report.fault(Place::named(&self.target), "nothing to serve: write an [app.NAME] or a [[route]]");
         }
         self.hint_where_it_helps();
+        self.name_scripts();
         cgi::find_document_roots(&mut self.routes);
         cgi::bar_scripts(&mut self.routes, environment, &report);
         route::check(&self.routes, &names, &report);
@@ -341,6 +342,19 @@ impl Draft {
             target: self.target,
             warnings: report.finish()?,
         })
+    }
+
+    /// What all routes of an application strip off the path is its `SCRIPT_NAME`, which Django puts before its URLs.
+    fn name_scripts(&mut self) {
+        for app in &mut self.apps {
+            let ours = |route: &&route::Draft| matches!(&route.settings.handler, HandlerSettings::App(name) if *name == app.settings.name);
+            let mut stripped =
+                self.routes.iter().filter(ours).map(|route| route.settings.filters.strip_prefix.as_ref());
+            let Some(Some(first)) = stripped.next() else { continue };
+            if stripped.all(|other| other.is_some_and(|other| other.value == first.value)) {
+                app.settings.script_name.clone_from(&first.value);
+            }
+        }
     }
 
     /// What an application says of `early_hints` counts for its routes that say nothing. What is at hand at once, such as a

@@ -51,15 +51,41 @@ fn finding(info: &DjangoInfo, code: &str, setting: &str, message: String) -> Fin
     Finding::new(code, message).at(file, info.lines.get(setting).copied())
 }
 
-/// Adds routes that were found, where no route of the file says otherwise.
-pub fn add(routes: &mut Vec<RouteSettings>, found: Vec<RouteSettings>) {
-    for route in found {
-        let taken = |other: &RouteSettings| other.rule.path == route.rule.path && other.rule.host == route.rule.host;
-        if !routes.iter().any(taken) {
-            routes.push(route);
+/// Adds what was found for an application, on each host on which it answers, where no route of the file says otherwise.
+/// What another project has taken already comes back as warnings.
+pub fn add(routes: &mut Vec<RouteSettings>, app: &str, found: Vec<RouteSettings>) -> Vec<String> {
+    let leads_there = |route: &&RouteSettings| matches!(&route.handler, HandlerSettings::App(name) if name == app);
+    let mut hosts: Vec<HostPattern> = Vec::new();
+    for route in routes.iter().filter(leads_there) {
+        if !hosts.contains(&route.rule.host) {
+            hosts.push(route.rule.host.clone());
         }
     }
+    if hosts.is_empty() {
+        hosts.push(HostPattern::Any);
+    }
+    let mut warnings = Vec::new();
+    for (host, mut route) in hosts.iter().flat_map(|host| found.iter().cloned().map(move |route| (host, route))) {
+        route.rule.host = host.clone();
+        let taken = |other: &&RouteSettings| other.rule.path == route.rule.path && other.rule.host == route.rule.host;
+        match routes.iter().find(taken) {
+            None => routes.push(route),
+            Some(other) if other.rule.origin.starts_with(ORIGIN) && other.handler != route.handler => {
+                let path = &route.rule.path;
+                warnings.push(format!(
+                    "{app}: {path} is another project's already ({}), so these files are not served; give each project a URL \
+                     of its own ({})",
+                    other.rule.origin, route.rule.origin
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    warnings
 }
+
+/// How the origin of a route begins that settings have made.
+const ORIGIN: &str = "from Django: ";
 
 /// `settings.py:28`, or the bare name where the line is not known.
 fn place(info: &DjangoInfo, setting: &str) -> String {
@@ -107,7 +133,7 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
         findings.warnings.push(found.mend("such as STATIC_URL = \"static/\""));
         return;
     };
-    let collected = info.static_root.as_deref().filter(|root| has_files(root));
+    let collected = info.static_root.as_deref().filter(|root| !is_everything(root) && has_files(root));
     let (roots, manifest, from) = match collected {
         Some(root) if !info.debug && (!info.storage_needs_manifest || info.manifest_exists) => {
             let roots = vec![Root { path: root.into(), prefix: String::new() }];
@@ -127,11 +153,23 @@ fn static_route(info: &DjangoInfo, findings: &mut Findings) {
         return;
     }
     let prefix = info.whitenoise_settings.static_prefix.as_deref().and_then(url_path).unwrap_or(prefix);
-    let origin = format!("from Django: {}, {}; files of {from}", named("STATIC_URL", url), place(info, "STATIC_URL"));
+    let origin = format!("{ORIGIN}{}, {}; files of {from}", named("STATIC_URL", url), place(info, "STATIC_URL"));
     let is_collected = from == "STATIC_ROOT";
-    let mut settings = files(roots, manifest, is_collected, false);
+    // Who collects into the project itself does not mean its sources and its database.
+    let beside = is_collected && info.static_root.as_deref().is_some_and(|root| holds_project(info, root));
+    let mut settings = files(roots, manifest, is_collected, beside);
     settings.sources = sources(info);
     whitenoise::adopt(info, &mut settings, !is_collected);
+    push(info, findings, prefix, origin, settings);
+}
+
+/// Adds the files of a URL; where a proxy strips what stands before it, they are asked for without that.
+fn push(info: &DjangoInfo, findings: &mut Findings, prefix: String, origin: String, settings: StaticSettings) {
+    let stripped = info.stripped_by_proxy.as_deref().and_then(|name| prefix.strip_prefix(name.trim_end_matches('/')));
+    if let Some(rest) = stripped.filter(|rest| rest.starts_with('/') && rest.len() > 1) {
+        let origin = format!("{origin}; without FORCE_SCRIPT_NAME");
+        findings.routes.push(route(rest.to_owned(), origin, settings.clone()));
+    }
     findings.routes.push(route(prefix, origin, settings));
 }
 
@@ -158,6 +196,11 @@ fn uncollected(info: &DjangoInfo) -> Finding {
     match &info.static_root {
         None => finding(info, "D103", "STATIC_URL", format!("STATIC_ROOT is not set: {served}"))
             .mend("paste STATIC_ROOT = BASE_DIR / \"staticfiles\" and run daemun serve --collect"),
+        Some(root) if is_everything(root) => {
+            let message = "STATIC_ROOT is the root of the file system".to_owned();
+            let mend = "collect to a folder of its own: STATIC_ROOT = BASE_DIR / \"staticfiles\"";
+            finding(info, "D102", "STATIC_ROOT", message).mend(mend)
+        }
         Some(root) => {
             let message = format!("nothing has been collected to {root}: {served}");
             finding(info, "D104", "STATIC_ROOT", message).mend("run daemun collect, or daemun serve --collect")
@@ -185,17 +228,16 @@ fn sources(info: &DjangoInfo) -> Vec<Source> {
 fn media_route(info: &DjangoInfo, findings: &mut Findings) {
     let (Some(url), Some(root)) = (info.media_url.as_deref(), info.media_root.as_deref()) else { return };
     let (Some(prefix), false) = (url_path(url), root.is_empty()) else { return };
-    let holds_project = info.settings_file.as_deref().is_some_and(|file| Path::new(file).starts_with(root));
-    if holds_project {
+    if holds_project(info, root) {
         let message = format!("MEDIA_ROOT is {root}, which holds the project itself: uploads there are not served");
         findings.warnings.push(finding(info, "D118", "MEDIA_ROOT", message).mend("give them a folder of their own"));
         return;
     }
-    let origin = format!("from Django: {}, {}; files of MEDIA_ROOT", named("MEDIA_URL", url), place(info, "MEDIA_URL"));
+    let origin = format!("{ORIGIN}{}, {}; files of MEDIA_ROOT", named("MEDIA_URL", url), place(info, "MEDIA_URL"));
     let roots = vec![Root { path: root.into(), prefix: String::new() }];
     // What visitors have uploaded: nothing is run, neither here nor, with the site's origin, in a browser.
     let settings = StaticSettings { uploads: true, precompressed: false, ..files(roots, false, true, true) };
-    findings.routes.push(route(prefix, origin, settings));
+    push(info, findings, prefix, origin, settings);
 }
 
 /// A setting, and for a URL with a host of its own, such as a CDN's, that only its path is served here.
@@ -218,6 +260,15 @@ fn static_file(path: String, origin: String, settings: StaticSettings) -> RouteS
 fn static_at(path: PathPattern, origin: String, settings: StaticSettings) -> RouteSettings {
     let rule = Rule { host: HostPattern::Any, path, conditions: Conditions::default(), origin };
     RouteSettings { rule, filters: FilterSettings::default(), handler: HandlerSettings::Static(settings) }
+}
+
+/// Whether a folder is the root of the file system, of which nothing is served.
+fn is_everything(folder: &str) -> bool {
+    Path::new(folder).parent().is_none()
+}
+
+fn holds_project(info: &DjangoInfo, folder: &str) -> bool {
+    info.settings_file.as_deref().is_some_and(|file| Path::new(file).starts_with(folder))
 }
 
 fn has_files(folder: &str) -> bool {
@@ -308,6 +359,62 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(url_path(url).as_deref(), path, "{url}");
+        }
+    }
+
+    #[test]
+    fn of_the_root_of_the_file_system_nothing_is_served_and_of_the_projects_folder_no_source() {
+        let rooted = |root: &str| DjangoInfo {
+            static_root: Some(root.to_owned()),
+            allowed_hosts: vec![String::from("a")],
+            ..project()
+        };
+        let findings = examine(&rooted("/"));
+        assert_eq!(static_settings(&findings).roots[0].path, Path::new("/django/admin/static"));
+        assert_eq!(findings.warnings[0].code, "D102");
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("site.css"), "").unwrap();
+        let root = folder.path().to_str().unwrap();
+        assert!(!static_settings(&examine(&rooted(root))).refuse_sources);
+        let inside = DjangoInfo { settings_file: Some(format!("{root}/shop/settings.py")), ..rooted(root) };
+        assert!(static_settings(&examine(&inside)).refuse_sources);
+    }
+
+    #[test]
+    fn projects_have_routes_on_the_hosts_on_which_they_answer() {
+        let to = |host: &HostPattern, name: &str| {
+            let mut made = route("/".to_owned(), "a.toml:1:1".to_owned(), StaticSettings::default());
+            made.rule.host = host.clone();
+            made.handler = HandlerSettings::App(name.to_owned());
+            made
+        };
+        let of = |path: &str| {
+            let finders = vec![Finder { path: path.to_owned(), ..Finder::default() }];
+            examine(&DjangoInfo { debug: true, finders, ..project() }).routes
+        };
+        let (one, other) = (HostPattern::Exact("one".to_owned()), HostPattern::Below(".two".to_owned()));
+        let mut routes = vec![to(&one, "a"), to(&other, "a"), to(&other, "b")];
+        assert_eq!(add(&mut routes, "a", of("/a")), [""; 0]);
+        assert_eq!(add(&mut routes, "a", of("/a")), [""; 0], "its own");
+        let told = add(&mut routes, "b", of("/b"));
+        assert!(told[0].starts_with("b: /static/* is another project's already (from Django: STATIC_URL"), "{told:?}");
+        let found = |route: &RouteSettings| (route.rule.host.clone(), route.rule.path.to_string());
+        let found: Vec<_> = routes[3..].iter().map(found).collect();
+        assert_eq!(found, [(one, "/static/*".to_owned()), (other, "/static/*".to_owned())]);
+    }
+
+    #[test]
+    fn what_a_proxy_strips_is_served_without_it_too() {
+        for (name, paths) in [
+            ("/shop", &["/static/*", "/shop/static/*"][..]),
+            ("/shop/", &["/static/*", "/shop/static/*"]),
+            ("/sho", &["/shop/static/*"]),
+            ("/shop/static", &["/shop/static/*"]),
+        ] {
+            let static_url = Some(String::from("/shop/static/"));
+            let info = DjangoInfo { debug: true, static_url, stripped_by_proxy: Some(name.to_owned()), ..project() };
+            let found: Vec<String> = examine(&info).routes.iter().map(|route| route.rule.path.to_string()).collect();
+            assert_eq!(found, paths, "{name}");
         }
     }
 

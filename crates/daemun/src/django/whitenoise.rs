@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{Findings, files, finding, place, route, static_file};
+use super::{Findings, ORIGIN, files, finding, place, route, static_file};
 use crate::app::DjangoInfo;
 use crate::codes::Finding;
 use crate::static_files::{Missing, Root, StaticSettings};
@@ -36,7 +36,7 @@ pub(super) fn adopt(info: &DjangoInfo, settings: &mut StaticSettings, is_edited:
 /// that is there is looked for each time.
 pub(super) fn root_routes(info: &DjangoInfo, findings: &mut Findings) {
     let Some(root) = info.whitenoise_settings.root.as_deref() else { return };
-    let origin = format!("from Django: WHITENOISE_ROOT, {}", place(info, "WHITENOISE_ROOT"));
+    let origin = format!("{ORIGIN}WHITENOISE_ROOT, {}", place(info, "WHITENOISE_ROOT"));
     let Ok(entries) = std::fs::read_dir(root) else {
         let message = format!("WHITENOISE_ROOT is {root}, and there is no such folder");
         findings.warnings.push(finding(info, "D119", "WHITENOISE_ROOT", message));
@@ -82,6 +82,13 @@ pub(super) fn warn(info: &DjangoInfo, warnings: &mut Vec<Finding>) {
             }
             "WHITENOISE_ADD_HEADERS_FUNCTION" => {
                 "a function cannot run in the front; write headers = { … } on a static route of a daemun.toml"
+            }
+            "WHITENOISE_CHARSET" => {
+                "text is sent as UTF-8 here, so name the types of files that are not: WHITENOISE_MIMETYPES = {\".txt\": \
+                 \"text/plain; charset=…\"}"
+            }
+            "WHITENOISE_USE_FINDERS" => {
+                "once files have been collected only those are served, with DEBUG and before it all that the finders find"
             }
             _ => "it means nothing here",
         };

@@ -16,7 +16,7 @@ use rustix::net::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::Interest;
+use tokio::io::{AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 /// Largest message: a configuration of some ten thousand routes.
@@ -187,6 +187,20 @@ impl<Out: Serialize, In: DeserializeOwned> Channel<Out, In> {
         }
         Ok(())
     }
+}
+
+/// Writes all of it, also where the kernel has no memory for a moment.
+pub async fn write_all(out: &mut (impl AsyncWrite + Unpin), mut bytes: &[u8]) -> io::Result<()> {
+    let mut shortages = 0;
+    while !bytes.is_empty() {
+        match out.write(bytes).await {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if passes(&error, &mut shortages) => tokio::time::sleep(PAUSE).await,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a call that failed like this may well succeed a little later.

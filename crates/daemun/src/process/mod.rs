@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
 pub use account::{Account, AccountError};
-pub use channel::{Channel, ChannelError};
+pub use channel::{Channel, ChannelError, write_all};
 
 use crate::sys::{self, ChildSetup};
 

@@ -355,7 +355,11 @@ impl Master {
             Event::Certifier(errand, message) => self.certifier_said(errand, message).await,
             Event::ErrandOverdue(errand) => self.errand_overdue(errand).await,
             Event::LookForRoots => self.look_for_roots().await,
-            Event::LookAtWorkers => self.look_at_workers().await,
+            Event::LookAtWorkers => {
+                self.look_at_workers().await;
+                // Of an end that no signal has told.
+                return self.reap();
+            }
             Event::Unfit(generation, why) => return self.unfit(generation, &why),
             Event::Watchdog => self.sign_of_life().await,
             Event::Upgrade => self.upgrade(None),

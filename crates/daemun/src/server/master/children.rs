@@ -266,7 +266,8 @@ impl Master {
         self.next_serial += 1;
         app.workers.insert(serial, Worker::new(generation, zygote.threads, replaces));
         if zygote.fork(serial).await.is_err() {
-            // It is gone: its end brings a new one, which forks what is missing.
+            // It is gone, or cannot be told anything: its end brings a new one, which forks what is missing.
+            let _ = sys::signal(zygote.pid, Signal::KILL);
             app.workers.remove(&serial);
         }
     }
