@@ -20,11 +20,12 @@ pub(super) fn adopt(info: &DjangoInfo, settings: &mut StaticSettings, is_edited:
     if !is_edited {
         settings.max_age = match wishes.max_age {
             None => Some(MAX_AGE),
-            // None in the settings: whitenoise says nothing then.
             Some(..0) => None,
             Some(seconds) => Some(u32::try_from(seconds).unwrap_or(u32::MAX >> 1)),
         };
     }
+    // None in the settings: whitenoise says nothing then.
+    settings.age_unsaid = wishes.max_age.is_some_and(|seconds| seconds < 0);
     if wishes.allow_all_origins.unwrap_or(true) {
         settings.headers.insert("Access-Control-Allow-Origin".to_owned(), "*".to_owned());
     }
@@ -131,7 +132,8 @@ mod tests {
         assert!(settings.headers.is_empty());
         assert_eq!(settings.types[".x"], "x/x");
         let never = WhitenoiseSettings { max_age: Some(-1), ..WhitenoiseSettings::default() };
-        assert_eq!(adopted(never, false).max_age, None);
+        let settings = adopted(never, false);
+        assert_eq!((settings.max_age, settings.age_unsaid), (None, true));
     }
 
     #[test]

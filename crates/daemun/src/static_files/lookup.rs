@@ -73,6 +73,7 @@ pub(super) struct Lookup {
     precompressed: bool,
     listing: bool,
     max_age: Option<u32>,
+    age_unsaid: bool,
     dress: Dress,
     manifest: Option<Mutex<Watched>>,
 }
@@ -115,6 +116,7 @@ impl Lookup {
             precompressed: settings.precompressed && settings.cache,
             listing: settings.listing,
             max_age: settings.max_age,
+            age_unsaid: settings.age_unsaid,
             dress,
             manifest: settings.manifest.then(|| Mutex::new(watched)),
         }
@@ -321,7 +323,7 @@ impl Lookup {
             Some(manifest) if manifest.is_hashed(own) => Keeping::Immutable,
             manifest => match self.max_age {
                 Some(seconds) => Keeping::Seconds(seconds),
-                None if manifest.is_some() => Keeping::Seconds(BESIDE_HASHED),
+                None if manifest.is_some() && !self.age_unsaid => Keeping::Seconds(BESIDE_HASHED),
                 None => Keeping::Unsaid,
             },
         }

@@ -39,6 +39,8 @@ pub struct StaticSettings {
     /// Seconds for which files may be kept without asking; those that the manifest hashes for ever. `None`: nothing is
     /// said, or a minute where there is a manifest.
     pub max_age: Option<u32>,
+    /// Whether nothing is said of plain names, not even where there is a manifest.
+    pub age_unsaid: bool,
     /// Whether the files come from visitors: pages and images that a browser would run scripts of get an origin of
     /// their own.
     pub uploads: bool,
