@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page
-from server import BINARY, ROOT, Server
+from server import BINARY, ROOT, Server, run
 
 # Making the environment and installing Django, on a machine that does it for the first time.
 PREPARING = 600.0
@@ -153,3 +153,45 @@ def test_the_second_visit_asks_for_no_style_again(server: Server, page: Page) ->
     assert '"GET /?again HTTP/1.1" 200 ' in server.access.text
     for name in names:
         assert server.access.text.count(f'"GET {name} ') == 1, "it was not in the browser's cache"
+
+
+def look(page: Page, server: Server) -> dict[str, str]:
+    """What the browser makes of the guestbook and of the administration's door; nothing is missing there."""
+    missing: list[str] = []
+    page.on("response", lambda response: missing.append(response.url) if response.status >= 400 else None)
+    found = {}
+    for path, selectors in {
+        "/": ["nav", "h1", "#write", "body"],
+        "/admin/login/": ["#header", ".submit-row input"],
+    }.items():
+        page.goto(f"http://127.0.0.1:{server.port}{path}", wait_until="networkidle")
+        for selector in selectors:
+            for name in ("backgroundColor", "color", "fontFamily", "borderRadius", "paddingLeft"):
+                found[f"{path} {selector} {name}"] = style(page, selector, name)
+    assert page.eval_on_selector_all("link[rel=stylesheet]", "links => links.length")
+    assert missing == []
+    return found
+
+
+def test_it_looks_alike_without_collecting_and_after_it(demo: Path, page: Page, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    shutil.copytree(demo / "site", folder, ignore=shutil.ignore_patterns("staticfiles"))
+    settings = folder / "demo" / "settings.py"
+    deployed = settings.read_text()
+    env = {"VIRTUAL_ENV": str(demo / "venv"), "DEMO_MONITOR": "127.0.0.1:0", "DEMO_UPSTREAM": "127.0.0.1:9"}
+    looks, names = [], []
+    for debug, command in ((True, "dev"), (True, "serve"), (False, "serve")):
+        settings.write_text(deployed.replace("DEBUG = False", f"DEBUG = {debug}"))
+        if not debug:
+            assert not (folder / "staticfiles").exists(), "nothing was collected until now"
+            done = run("collect", cwd=folder, env=env)
+            assert done.returncode == 0, done.stderr
+        with Server(folder, cwd=folder, env=env, command=command) as server:
+            looks.append(look(page, server))
+            shoot(page, f"{command}-{'before' if debug else 'after'}-collecting", tmp_path)
+            names.append(re.findall(r'href="/static/([^"]+\.css)"', server.get("/").text))
+            caching = [server.get(f"/static/{name}").headers["Cache-Control"] or "" for name in names[-1]]
+            assert [("immutable" in one) for one in caching] == [not debug for _ in caching]
+    assert looks[0] == looks[1] == looks[2]
+    assert names[0] == names[1] != names[2]
+    assert all(re.search(r"\.[0-9a-f]{12}\.css$", name) for name in names[2])

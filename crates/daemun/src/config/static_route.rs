@@ -83,6 +83,7 @@ pub(super) fn read(entry: &Entry<'_>) -> Option<StaticSettings> {
         types: section.entry("types").map(|entry| types(&entry)).unwrap_or_default(),
         headers: section.entry("headers").map(|entry| headers(&entry)).unwrap_or_default(),
         max_age: max_age.map(|age| age.as_secs().min(LONGEST_AGE) as u32),
+        age_unsaid: false,
         uploads: boolean("uploads").unwrap_or(false),
         sources: Vec::new(),
     })
