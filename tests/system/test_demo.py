@@ -161,7 +161,7 @@ def look(page: Page, server: Server) -> dict[str, str]:
     page.on("response", lambda response: missing.append(response.url) if response.status >= 400 else None)
     found = {}
     for path, selectors in {
-        "/": ["nav", "h1", "#write", "body"],
+        "/": ["nav", "#gate", "#write", "body"],
         "/admin/login/": ["#header", ".submit-row input"],
     }.items():
         page.goto(f"http://127.0.0.1:{server.port}{path}", wait_until="networkidle")

@@ -109,6 +109,21 @@ def test_behind_a_proxy_that_strips_a_prefix_files_are_found_with_and_without_it
             assert server.get(link).status == 200, link
 
 
+@pytest.mark.parametrize("command", ["dev", "serve"])
+def test_with_debug_what_changes_in_a_source_is_seen_at_once(startproject: Startproject, command: str) -> None:
+    project = startproject("STATICFILES_DIRS = [BASE_DIR / 'own']\n")
+    (project / "own").mkdir()
+    with Server(project, cwd=project, command=command) as server:
+        for number in range(5):
+            (project / "own" / "a.css").write_text(f"/* {number} */")
+            (project / "own" / f"{number}.css").write_text("new")
+            answer = server.get("/static/a.css")
+            assert (answer.text, answer.headers["Cache-Control"]) == (f"/* {number} */", "no-cache")
+            assert server.get(f"/static/{number}.css").text == "new"
+        (project / "own" / "a.css").unlink()
+        assert server.get("/static/a.css").status == 404
+
+
 def test_neither_the_file_system_nor_the_project_is_sent_as_a_static_file(startproject: Startproject) -> None:
     project = startproject(DEPLOYED + "STATIC_ROOT = '/'\n")
     with Server(project, cwd=project) as server:
