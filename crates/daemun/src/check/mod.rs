@@ -93,7 +93,7 @@ fn check(mut configuration: Configuration, environment: &Environment, examinatio
     listeners::check(&configuration, examination);
     // What Django's settings make is served too.
     for (name, found) in of_apps {
-        examination.lines(django::add(&mut configuration.routes, &name, found));
+        examination.lines(django::add(&mut configuration.routes, &name, &found));
     }
     rights::check(&configuration, &accounts, environment, examination);
 }

@@ -53,7 +53,7 @@ fn finding(info: &DjangoInfo, code: &str, setting: &str, message: String) -> Fin
 
 /// Adds what was found for an application, on each host on which it answers, where no route of the file says otherwise.
 /// What another project has taken already comes back as warnings.
-pub fn add(routes: &mut Vec<RouteSettings>, app: &str, found: Vec<RouteSettings>) -> Vec<String> {
+pub fn add(routes: &mut Vec<RouteSettings>, app: &str, found: &[RouteSettings]) -> Vec<String> {
     let leads_there = |route: &&RouteSettings| matches!(&route.handler, HandlerSettings::App(name) if name == app);
     let mut hosts: Vec<HostPattern> = Vec::new();
     for route in routes.iter().filter(leads_there) {
@@ -394,9 +394,9 @@ mod tests {
         };
         let (one, other) = (HostPattern::Exact("one".to_owned()), HostPattern::Below(".two".to_owned()));
         let mut routes = vec![to(&one, "a"), to(&other, "a"), to(&other, "b")];
-        assert_eq!(add(&mut routes, "a", of("/a")), [""; 0]);
-        assert_eq!(add(&mut routes, "a", of("/a")), [""; 0], "its own");
-        let told = add(&mut routes, "b", of("/b"));
+        assert_eq!(add(&mut routes, "a", &of("/a")), [""; 0]);
+        assert_eq!(add(&mut routes, "a", &of("/a")), [""; 0], "its own");
+        let told = add(&mut routes, "b", &of("/b"));
         assert!(told[0].starts_with("b: /static/* is another project's already (from Django: STATIC_URL"), "{told:?}");
         let found = |route: &RouteSettings| (route.rule.host.clone(), route.rule.path.to_string());
         let found: Vec<_> = routes[3..].iter().map(found).collect();

@@ -22,7 +22,7 @@ pub fn ask(configuration: &mut Configuration, mut told: BTreeMap<String, Project
     let projects: Vec<AppSettings> = configuration.apps.iter().filter(|app| app.django).cloned().collect();
     for app in projects {
         if let Some(info) = told.remove(&app.name).and_then(known) {
-            unknown.extend(django::add(&mut configuration.routes, &app.name, django::examine(&info).routes));
+            unknown.extend(django::add(&mut configuration.routes, &app.name, &django::examine(&info).routes));
             continue;
         }
         let user = configuration.server.user.clone();
@@ -33,7 +33,7 @@ pub fn ask(configuration: &mut Configuration, mut told: BTreeMap<String, Project
                     unknown.push(format!("{}: some of Django's settings: {error}", app.name));
                 }
                 if let Some(info) = &ready.django {
-                    unknown.extend(django::add(&mut configuration.routes, &app.name, django::examine(info).routes));
+                    unknown.extend(django::add(&mut configuration.routes, &app.name, &django::examine(info).routes));
                 }
             }
             Err(error) => unknown.push(format!(

@@ -464,7 +464,7 @@ impl Change {
                 None => django::examine(info),
             };
             self.configuration.warnings.extend(findings.warnings.iter().map(Finding::told));
-            self.configuration.warnings.extend(django::add(&mut self.configuration.routes, name, findings.routes));
+            self.configuration.warnings.extend(django::add(&mut self.configuration.routes, name, &findings.routes));
         }
     }
 }
