@@ -95,6 +95,13 @@ impl Place {
         self.within(self.server.state.open(&self.server)).await
     }
 
+    /// A connection for a FastCGI request: a part of one that requests share, where the server takes several on one and
+    /// `may_reuse`; else as [`Place::connect`].
+    pub async fn converse(&self, may_reuse: bool, has_body: bool) -> Result<Connection, Failure> {
+        let shares = may_reuse && self.serving.settings.keep_alive > 0 && self.server.state.abilities.shares(has_body);
+        if shares { self.within(self.server.state.share(&self.server)).await } else { self.connect(may_reuse).await }
+    }
+
     /// What comes of connecting, within `connect_timeout`.
     async fn within<T>(&self, open: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
         let (settings, name) = (&self.serving.settings, self.server.name());
@@ -114,7 +121,8 @@ impl Place {
     /// Keeps a connection whose answer was read to its end.
     pub fn keep(&self, connection: Connection) {
         let settings = &self.serving.settings;
-        if connection.input.is_empty() && !self.server.state.is_drained.load(Ordering::Relaxed) {
+        let is_whole = connection.input.is_empty() && connection.shared().is_none();
+        if is_whole && !self.server.state.is_drained.load(Ordering::Relaxed) {
             self.server.state.keep(connection, settings.keep_alive);
         }
     }

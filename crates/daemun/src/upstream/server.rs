@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::abilities::Abilities;
 use super::circuit::Circuit;
 use super::multiplexed::{self, Opened, Slot};
 use super::settings::{Scheme, ServerSettings};
+use super::shared;
 use super::slow::Times;
-use super::socket::{Connection, Secured};
+use super::socket::{Connection, Secured, Socket};
 use super::sticky::{self, Id};
 
 /// Lists of kept connections: each event loop looks into its own first, because a connection is cheapest where it was
@@ -49,6 +51,11 @@ pub(super) struct State {
     pub(super) times: Times,
     /// Connections that requests share.
     opened: Mutex<Vec<Opened>>,
+    /// What it says that it can do, where it speaks FastCGI, and those of its connections that requests share.
+    pub(super) abilities: Arc<Abilities>,
+    shared: Mutex<Vec<shared::Opened>>,
+    /// Held while another one of those is made, so that a burst makes one.
+    opening: tokio::sync::Mutex<()>,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
 }
@@ -114,7 +121,7 @@ impl Server {
 
     /// Takes a place among `max_connections`, if there is one.
     pub(super) fn enter(&self) -> bool {
-        let most = self.settings.max_connections.unwrap_or(usize::MAX);
+        let most = self.settings.max_connections.unwrap_or(usize::MAX).min(self.state.abilities.requests());
         let grown = |active: usize| (active < most).then_some(active + 1);
         self.state.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, grown).is_ok()
     }
@@ -152,6 +159,9 @@ impl State {
             failures: AtomicU64::new(0),
             times: Times::default(),
             opened: Mutex::default(),
+            abilities: Abilities::new(),
+            shared: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
         })
@@ -160,6 +170,8 @@ impl State {
     /// It is asked again.
     pub(super) fn came_back(&self) {
         *lock(&self.since) = Some(Instant::now());
+        // It may be another program.
+        self.abilities.forget();
     }
 
     /// It has answered, or has not when it should have.
@@ -212,9 +224,27 @@ impl State {
         Ok(slot)
     }
 
+    /// A place on a FastCGI connection that requests share, on a new one where the others have none.
+    pub(super) async fn share(&self, server: &Server) -> io::Result<Connection> {
+        let (shard, abilities) = (SHARD.get(), &self.abilities);
+        let take = || shared::take(&mut lock(&self.shared), shard, abilities);
+        if let Some(stream) = take() {
+            return Ok(Connection::over(Socket::Shared(stream), true));
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(stream) = take() {
+            return Ok(Connection::over(Socket::Shared(stream), true));
+        }
+        let connection = Connection::open(&server.settings.address, server.secured.as_ref()).await?;
+        let (opened, stream) = shared::open(connection.socket, shard, abilities);
+        lock(&self.shared).push(opened);
+        Ok(Connection::over(Socket::Shared(stream), false))
+    }
+
     /// Closes connections that are too old or that the server has closed.
     pub(super) fn sweep(&self, timeout: Duration) {
         multiplexed::sweep(&mut lock(&self.opened), timeout);
+        shared::sweep(&mut lock(&self.shared), timeout);
         for shard in &self.idle {
             let mut idle = lock(shard);
             let before = idle.len();
@@ -225,7 +255,7 @@ impl State {
 
     /// Connections that are kept.
     pub(super) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len()
+        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len() + lock(&self.shared).len()
     }
 }
 
