@@ -93,13 +93,12 @@ impl Abilities {
         *lock(&self.due) = Some(Instant::now() + LATER);
     }
 
-    /// True where it shares connections and that was not known.
-    fn learn(&self, said: Said) -> bool {
+    fn learn(&self, said: Said) {
         *lock(&self.due) = None;
         let said = if said.shares { said } else { Said { requests: usize::MAX, connections: usize::MAX, ..said } };
         self.requests.store(said.requests, Ordering::Relaxed);
         self.connections.store(said.connections, Ordering::Relaxed);
-        !self.shares.swap(said.shares, Ordering::Relaxed) && said.shares
+        self.shares.store(said.shares, Ordering::Relaxed);
     }
 
     fn is_due(&self, now: Instant) -> bool {
@@ -109,7 +108,7 @@ impl Abilities {
 
 impl Group {
     /// Asks the FastCGI servers that have not told yet.
-    pub(super) fn look_for_abilities(self: &Arc<Self>, serving: &Serving) {
+    pub(super) fn look_for_abilities(serving: &Serving) {
         if serving.settings.keep_alive == 0 {
             return;
         }
@@ -117,36 +116,33 @@ impl Group {
         for server in serving.servers.iter().filter(|server| server.scheme() == Scheme::Fastcgi) {
             let abilities = &server.state.abilities;
             if abilities.is_due(now) && !abilities.is_asking.swap(true, Ordering::Relaxed) {
-                let (group, server) = (Arc::clone(self), Arc::clone(server));
-                tokio::spawn(async move { group.ask_for_abilities(&server).await });
+                tokio::spawn(learn(Arc::clone(server)));
             }
         }
     }
+}
 
-    async fn ask_for_abilities(&self, server: &Server) {
-        let abilities = &server.state.abilities;
-        *lock(&abilities.due) = None;
-        let asked = tokio::time::timeout(PATIENCE, ask(server)).await;
-        let again = match asked {
-            Ok(Ok(Some(said))) => {
-                if abilities.learn(said) {
-                    // A burst before the answer has left connections that a server of few cannot spare.
-                    if said.connections < FEW_CONNECTIONS {
-                        server.state.sweep(Duration::ZERO);
-                    }
-                    let (name, url) = (self.name(), server.name());
-                    (self.tell)(&format!("upstream {name}: {url} takes several requests on a connection"));
-                }
-                None
+/// Asks a server and takes in what it says.
+async fn learn(server: Arc<Server>) {
+    let abilities = &server.state.abilities;
+    *lock(&abilities.due) = None;
+    let asked = tokio::time::timeout(PATIENCE, ask(&server)).await;
+    let again = match asked {
+        Ok(Ok(Some(said))) => {
+            abilities.learn(said);
+            if said.shares && said.connections < FEW_CONNECTIONS {
+                // What was kept before the answer a server of few cannot spare.
+                server.state.sweep(Duration::ZERO);
             }
-            Ok(Err(error)) if is_absent(&error) => Some(SOON),
-            Ok(Ok(None) | Err(_)) | Err(_) => Some(LATER),
-        };
-        if let Some(after) = again {
-            lock(&abilities.due).get_or_insert(Instant::now() + after);
+            None
         }
-        abilities.is_asking.store(false, Ordering::Relaxed);
+        Ok(Err(error)) if is_absent(&error) => Some(SOON),
+        Ok(Ok(None) | Err(_)) | Err(_) => Some(LATER),
+    };
+    if let Some(after) = again {
+        lock(&abilities.due).get_or_insert(Instant::now() + after);
     }
+    abilities.is_asking.store(false, Ordering::Relaxed);
 }
 
 /// Whether nobody listens, who may later.
@@ -251,11 +247,11 @@ mod tests {
     #[test]
     fn limits_hold_only_where_connections_are_shared() {
         let abilities = Abilities::new();
-        assert!(!abilities.learn(Said { shares: false, requests: 1, connections: 1 }));
+        abilities.learn(Said { shares: false, requests: 1, connections: 1 });
         assert_eq!((abilities.requests(), abilities.connections()), (usize::MAX, usize::MAX));
-        assert!(abilities.learn(Said { shares: true, requests: 7, connections: 100 }));
+        abilities.learn(Said { shares: true, requests: 7, connections: 100 });
         assert!(abilities.shares(false) && !abilities.shares(true) && abilities.requests() == 7);
-        assert!(!abilities.learn(Said { shares: true, requests: 7, connections: 1 }), "that was known");
+        abilities.learn(Said { shares: true, requests: 7, connections: 1 });
         assert!(abilities.shares(true), "it has no connection to spare for a body");
         abilities.refute();
         assert!(!abilities.shares(false) && abilities.requests() == usize::MAX);

@@ -96,10 +96,15 @@ impl Place {
     }
 
     /// A connection for a FastCGI request: a part of one that requests share, where the server takes several on one and
-    /// `may_reuse`; else as [`Place::connect`].
+    /// `may_reuse`; else as [`Place::connect`]. Where a server is to wait for its clients (`response_buffering = false`) each
+    /// of them has its own.
     pub async fn converse(&self, may_reuse: bool, has_body: bool) -> Result<Connection, Failure> {
-        let shares = may_reuse && self.serving.settings.keep_alive > 0 && self.server.state.abilities.shares(has_body);
-        if shares { self.within(self.server.state.share(&self.server)).await } else { self.connect(may_reuse).await }
+        let (settings, abilities) = (&self.serving.settings, &self.server.state.abilities);
+        let may_share = may_reuse && abilities.shares(has_body);
+        if may_share && settings.keep_alive > 0 && settings.response_buffering.is_some() {
+            return self.within(self.server.state.share(&self.server)).await;
+        }
+        self.connect(may_reuse).await
     }
 
     /// What comes of connecting, within `connect_timeout`.

@@ -479,3 +479,284 @@ fn wake(waker: &mut Option<Waker>) {
         waker.wake();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+
+    use super::super::socket::Plain;
+    use super::*;
+
+    /// A connection with one request, and its server.
+    struct Both {
+        abilities: Arc<Abilities>,
+        opened: Vec<Opened>,
+        server: UnixStream,
+        heard: BytesMut,
+    }
+
+    fn both() -> (Both, Stream) {
+        let (ours, server) = UnixStream::pair().unwrap();
+        let abilities = Abilities::new();
+        let (opened, stream) = open(Socket::Plain(Plain::Unix(ours)), 0, &abilities);
+        (Both { abilities, opened: vec![opened], server, heard: BytesMut::new() }, stream)
+    }
+
+    impl Both {
+        fn take(&mut self) -> Option<Stream> {
+            take(&mut self.opened, 0, &self.abilities)
+        }
+
+        /// The next record that the server hears; `None` at the end.
+        async fn hear(&mut self) -> Option<(Kind, u16)> {
+            loop {
+                if let Some(record) = fastcgi::take_record(&mut self.heard).unwrap() {
+                    return Some((Kind::from_number(record.kind).unwrap(), record.id));
+                }
+                if self.server.read_buf(&mut self.heard).await.unwrap() == 0 {
+                    return None;
+                }
+            }
+        }
+
+        async fn say(&mut self, kind: Kind, id: u16, content: &[u8]) {
+            let mut out = Vec::new();
+            fastcgi::put_record(&mut out, kind, id, content);
+            self.server.write_all(&out).await.unwrap();
+        }
+
+        async fn end(&mut self, id: u16) {
+            self.say(Kind::EndRequest, id, &[0; 8]).await;
+        }
+    }
+
+    async fn begin(stream: &mut Stream) {
+        let mut out = Vec::new();
+        fastcgi::put_begin(&mut out, stream.id, true);
+        assert_eq!(poll_fn(|context| stream.poll_write(context, &out)).await.unwrap(), out.len());
+    }
+
+    /// What comes next for a request: kind and content.
+    async fn next(stream: &mut Stream) -> io::Result<Option<(Kind, Vec<u8>)>> {
+        let mut input = BytesMut::new();
+        loop {
+            if let Some(record) = fastcgi::take_record(&mut input).unwrap() {
+                assert_eq!(record.id, stream.id);
+                return Ok(Some((Kind::from_number(record.kind).unwrap(), record.content.to_vec())));
+            }
+            // One record at a time.
+            let wanted = if input.len() < 8 { 8 } else { usize::from(input[4]) << 8 | usize::from(input[5]) };
+            let mut bytes = vec![0; wanted];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            poll_fn(|context| stream.poll_read(context, &mut buffer)).await?;
+            if buffer.filled().is_empty() {
+                return Ok(None);
+            }
+            input.extend_from_slice(buffer.filled());
+        }
+    }
+
+    #[tokio::test]
+    async fn answers_that_come_in_turns_go_to_whom_they_belong() {
+        let (mut both, mut one) = both();
+        let mut two = both.take().unwrap();
+        begin(&mut one).await;
+        begin(&mut two).await;
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 1)));
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 2)));
+        for (id, text) in [(2, "b"), (1, "a"), (2, "d"), (1, "c")] {
+            both.say(Kind::Stdout, id, text.as_bytes()).await;
+        }
+        both.say(Kind::GetValuesResult, 0, b"").await;
+        both.end(2).await;
+        both.end(1).await;
+        for (stream, texts) in [(&mut one, ["a", "c"]), (&mut two, ["b", "d"])] {
+            for text in texts {
+                assert_eq!(next(stream).await.unwrap(), Some((Kind::Stdout, text.into())));
+            }
+            assert_eq!(next(stream).await.unwrap(), Some((Kind::EndRequest, vec![0; 8])));
+            assert_eq!(next(stream).await.unwrap(), None);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_number_is_free_once_the_server_has_ended_its_request() {
+        let (mut both, mut one) = both();
+        begin(&mut one).await;
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 1)));
+        drop(one);
+        assert_eq!(both.hear().await, Some((Kind::AbortRequest, 1)));
+        lock(&both.opened[0].line).last = u16::MAX;
+        let mut other = both.take().unwrap();
+        assert_eq!(other.id, 2, "0 is the connection's, and 1 is not over");
+        begin(&mut other).await;
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 2)));
+        // What still comes for the one that was left is nobody's.
+        both.say(Kind::Stdout, 1, b"late").await;
+        both.end(1).await;
+        both.say(Kind::Stdout, 2, b"own").await;
+        assert_eq!(next(&mut other).await.unwrap(), Some((Kind::Stdout, b"own".to_vec())));
+        lock(&both.opened[0].line).last = 0;
+        assert_eq!(both.take().unwrap().id, 1);
+    }
+
+    #[tokio::test]
+    async fn a_place_that_was_not_used_costs_its_server_nothing() {
+        let (mut both, one) = both();
+        drop(one);
+        let mut other = both.take().unwrap();
+        begin(&mut other).await;
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 2)));
+    }
+
+    #[tokio::test]
+    async fn records_that_are_nobodys_end_the_connection_for_all() {
+        let garbage: [(Kind, u16, &[u8], &str); 5] = [
+            (Kind::Stdout, 9, b"x", "a request that was not sent"),
+            (Kind::Stdout, 3, b"x", "a request that was not sent"),
+            (Kind::EndRequest, 2, b"x", "length"),
+            (Kind::EndRequest, 2, b"\0\0\0\0\x09\0\0\0", "does not exist"),
+            (Kind::Params, 1, b"x", "none of its kind"),
+        ];
+        for (kind, id, content, told) in garbage {
+            let (mut both, mut one) = both();
+            let mut two = both.take().unwrap();
+            // 3 is a place that its request has not begun on.
+            let _three = both.take().unwrap();
+            begin(&mut one).await;
+            begin(&mut two).await;
+            assert!(both.hear().await.is_some() && both.hear().await.is_some());
+            both.say(kind, id, content).await;
+            for stream in [&mut one, &mut two] {
+                let error = loop {
+                    match next(stream).await {
+                        Ok(got) => assert!(got.is_some(), "{told}"),
+                        Err(error) => break error.to_string(),
+                    }
+                };
+                assert!(error.contains(told), "{error}");
+            }
+            assert_eq!(both.hear().await, None);
+            assert!(both.take().is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_before_its_time_is_told_to_all_who_wait() {
+        let (mut both, mut one) = both();
+        let mut two = both.take().unwrap();
+        begin(&mut one).await;
+        begin(&mut two).await;
+        both.abilities.refute();
+        drop(std::mem::replace(&mut both.server, UnixStream::pair().unwrap().0));
+        for stream in [&mut one, &mut two] {
+            // A reset where the server had not read what was sent.
+            assert!(!matches!(next(stream).await, Ok(Some(_))));
+            assert!(poll_fn(|context| stream.poll_write(context, b"more")).await.is_err());
+        }
+        assert!(both.take().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken_holds_others_up_for_a_moment_only() {
+        let (mut both, mut slow) = both();
+        let mut quick = both.take().unwrap();
+        begin(&mut slow).await;
+        begin(&mut quick).await;
+        assert!(both.hear().await.is_some() && both.hear().await.is_some());
+        let part = vec![b'x'; fastcgi::MAX_CONTENT];
+        let much = 3 * MOST_WAITING / part.len();
+        let (mut server, waited) = (both.server, Instant::now());
+        let saying = tokio::spawn(async move {
+            let mut out = Vec::new();
+            for _ in 0..much {
+                fastcgi::put_record(&mut out, Kind::Stdout, 1, &part);
+            }
+            fastcgi::put_record(&mut out, Kind::Stdout, 2, b"after it");
+            server.write_all(&out).await.unwrap();
+            server
+        });
+        assert_eq!(next(&mut quick).await.unwrap(), Some((Kind::Stdout, b"after it".to_vec())));
+        assert!(waited.elapsed() >= PATIENCE && waited.elapsed() < 2 * PATIENCE);
+        let error = next(&mut slow).await.unwrap_err();
+        assert!(error.get_ref().is_some_and(|error| error.is::<TooSlow>()), "{error}");
+        both.server = saying.await.unwrap();
+        assert_eq!(both.hear().await, Some((Kind::AbortRequest, 1)));
+        drop(slow);
+        both.end(1).await;
+        both.end(2).await;
+        assert_eq!(next(&mut quick).await.unwrap(), Some((Kind::EndRequest, vec![0; 8])));
+        assert!(both.take().is_some(), "the others go on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_its_connection_for_itself_is_waited_for() {
+        let (mut both, mut slow) = both();
+        begin(&mut slow).await;
+        assert!(both.hear().await.is_some());
+        let part = vec![b'x'; fastcgi::MAX_CONTENT];
+        let much = 2 * LONG as usize / part.len();
+        let mut server = both.server;
+        let saying = tokio::spawn(async move {
+            let mut out = Vec::new();
+            for _ in 0..much {
+                fastcgi::put_record(&mut out, Kind::Stdout, 1, &part);
+            }
+            server.write_all(&out).await.unwrap();
+            server
+        });
+        tokio::time::sleep(100 * PATIENCE).await;
+        assert!(!saying.is_finished(), "the server is held up");
+        for _ in 0..much {
+            let (kind, content) = next(&mut slow).await.unwrap().unwrap();
+            assert_eq!((kind, content.len()), (Kind::Stdout, fastcgi::MAX_CONTENT));
+        }
+        both.server = saying.await.unwrap();
+        assert!(take(&mut both.opened, 0, &both.abilities).is_none(), "nobody joins a long answer");
+        both.end(1).await;
+        assert_eq!(next(&mut slow).await.unwrap(), Some((Kind::EndRequest, vec![0; 8])));
+        assert!(take(&mut both.opened, 0, &both.abilities).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_is_given_up_ends_with_its_last_request() {
+        let (mut both, mut one) = both();
+        begin(&mut one).await;
+        assert!(both.hear().await.is_some());
+        both.opened.clear();
+        both.say(Kind::Stdout, 1, b"still").await;
+        assert_eq!(next(&mut one).await.unwrap(), Some((Kind::Stdout, b"still".to_vec())));
+        both.end(1).await;
+        assert!(next(&mut one).await.unwrap().is_some());
+        drop(one);
+        assert_eq!(both.hear().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_never_ends_what_was_aborted_is_left() {
+        let (mut both, mut one) = both();
+        begin(&mut one).await;
+        drop(one);
+        assert_eq!(both.hear().await, Some((Kind::BeginRequest, 1)));
+        assert_eq!(both.hear().await, Some((Kind::AbortRequest, 1)));
+        let waited = Instant::now();
+        assert_eq!(both.hear().await, None);
+        assert!(waited.elapsed() >= LEFT && waited.elapsed() < 2 * LEFT);
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_no_more_requests_than_its_server_takes() {
+        let (mut both, one) = both();
+        let streams: Vec<Stream> = std::iter::from_fn(|| both.take()).collect();
+        assert_eq!(streams.len() + 1, MOST_REQUESTS);
+        sweep(&mut both.opened, Duration::ZERO);
+        assert_eq!(both.opened.len(), 1, "it is in use");
+        drop((one, streams));
+        sweep(&mut both.opened, Duration::ZERO);
+        assert!(both.opened.is_empty());
+        assert_eq!(both.hear().await, None);
+    }
+}
