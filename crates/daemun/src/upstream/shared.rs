@@ -216,13 +216,16 @@ impl Line {
             Some(kind @ (Kind::Stdout | Kind::Stderr | Kind::EndRequest)) => kind,
             _ => return Err("a record stands where none of its kind can".to_owned()),
         };
+        let ending = match kind {
+            Kind::EndRequest => Some(fastcgi::parse_end(&record.content).map_err(|error| error.to_string())?.1),
+            _ => None,
+        };
         if answer.fate == Fate::Wanted {
             fastcgi::put_record(&mut answer.input, kind, record.id, &record.content);
             answer.received += record.content.len() as u64;
             wake(&mut answer.reader);
         }
-        if kind == Kind::EndRequest {
-            let (_, ending) = fastcgi::parse_end(&record.content).map_err(|error| error.to_string())?;
+        if let Some(ending) = ending {
             if ending == Ending::CannotMultiplex {
                 abilities.refute();
                 self.is_closing = true;
