@@ -19,6 +19,7 @@ from gateways import (
     GET_VALUES,
     PARAMS,
     STDIN,
+    STDOUT,
     UNKNOWN,
     VALUES,
     Records,
@@ -36,12 +37,20 @@ from wire import ask
 
 APPLICATION = """
 import json
+from pathlib import Path
+
+def endless():
+    while not Path(__file__).with_name("enough").exists():
+        yield b"x" * 100000
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/large":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return iter([b"x" * 100000] * 30)
+    if path == "/endless":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return endless()
     if path == "/broken":
         start_response("200 OK", [("Content-Type", "text/plain")])
         def broken():
@@ -210,6 +219,45 @@ def test_a_connection_carries_several_requests_one_after_another_and_at_once(tmp
         assert ends == [2]
         sock.sendall(record(STDIN, b"abc", 1) + record(STDIN, b"", 1))
         assert b'"body": 3' in records.answer()[0]
+
+
+def test_long_answers_on_one_connection_take_turns(tmp_path: Path) -> None:
+    with offered(tmp_path, "fastcgi") as (_, path), connected(path) as sock:
+        numbers = {3, 5, 7}
+        for number in sorted(numbers):
+            sock.sendall(ask_fastcgi({**SAID, "PATH_INFO": "/endless"}, number=number))
+        records, said, ended = Records(sock), set[int](), set[int]()
+        while ended != numbers:
+            kind, number, content = records.next() or (0, 0, b"")
+            assert kind in {STDOUT, END}, "the connection ended"
+            if kind == END:
+                # Each has its turn while the others still have more to say than the connection takes.
+                assert said == numbers
+                ended.add(number)
+            elif b"xxx" in content:
+                said.add(number)
+                if said == numbers:
+                    (tmp_path / "enough").touch()
+
+
+def test_an_answer_that_fails_ends_its_connection_once_the_others_are_through(tmp_path: Path) -> None:
+    with offered(tmp_path, "fastcgi") as (server, path), connected(path) as sock:
+        records = Records(sock)
+        begun = record(BEGIN, struct.pack(">HB5x", 1, 1), 1)
+        begun += record(PARAMS, pairs({**SAID, "CONTENT_LENGTH": "3"}), 1) + record(PARAMS, b"", 1)
+        sock.sendall(begun + record(STDIN, b"a", 1) + ask_fastcgi({**SAID, "PATH_INFO": "/broken"}, number=2))
+        server.wait_for("the connection was reset")
+        sock.sendall(ask_fastcgi(SAID, number=3))
+        got = [records.next()]
+        while (last := got[-1]) is not None and last[1] != 3:
+            got.append(records.next())
+        assert got[-1] == (END, 3, b"\0\0\0\0\x02\0\0\0"), "nothing begins on it any more"
+        sock.sendall(record(STDIN, b"bc", 1) + record(STDIN, b"", 1))
+        while got[-1] is not None:
+            got.append(records.next())
+        ends = [(one[1], one[2]) for one in got if one is not None and one[0] == END]
+        assert ends == [(3, b"\0\0\0\0\x02\0\0\0"), (1, bytes(8))], "the second has none"
+        assert b'"body": 3' in b"".join(one[2] for one in got if one is not None and one[1] == 1)
 
 
 def test_what_fastcgi_can_ask_besides_is_answered(tmp_path: Path) -> None:
