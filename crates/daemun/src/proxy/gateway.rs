@@ -124,7 +124,7 @@ pub(super) struct Talk {
 impl Talk {
     fn new(flow: Flow, (scheme, id): (Scheme, u16), complaints: LogLines) -> Self {
         let (text, has_begun, is_over, cannot_share) = (BytesMut::new(), false, false, false);
-        Self { flow, scheme, id, text, has_begun, is_over, cannot_share, complaints }
+        Self { flow, scheme, id, text, is_over, has_begun, cannot_share, complaints }
     }
 
     /// Ready when more of the answer is there, or all of it.
@@ -147,7 +147,7 @@ impl Talk {
                 }
                 Poll::Ready(Ok(0)) => return broken("it closed the connection without an answer"),
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) if error.get_ref().is_some_and(|error| error.is::<TooSlow>()) => {
+                Poll::Ready(Err(error)) if TooSlow::is_why(&error) => {
                     return Poll::Ready(Err((FailureKind::Client, error.to_string())));
                 }
                 Poll::Ready(Err(error)) => return broken(&error.to_string()),

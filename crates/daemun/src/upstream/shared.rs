@@ -158,6 +158,15 @@ pub(super) fn sweep(opened: &mut Vec<Opened>, timeout: Duration) {
     });
 }
 
+// === impl TooSlow ===
+
+impl TooSlow {
+    /// Whether this is what an error comes of.
+    pub fn is_why(error: &io::Error) -> bool {
+        error.get_ref().and_then(|inner| inner.downcast_ref::<Self>()).is_some()
+    }
+}
+
 // === impl Opened ===
 
 impl Opened {
@@ -212,9 +221,8 @@ impl Line {
         let Some(answer) = answer.filter(|answer| answer.has_begun && !answer.is_over) else {
             return Err("it answers a request that was not sent".to_owned());
         };
-        let kind = match Kind::from_number(record.kind) {
-            Some(kind @ (Kind::Stdout | Kind::Stderr | Kind::EndRequest)) => kind,
-            _ => return Err("a record stands where none of its kind can".to_owned()),
+        let Some(kind @ (Kind::Stdout | Kind::Stderr | Kind::EndRequest)) = Kind::from_number(record.kind) else {
+            return Err("a record stands where none of its kind can".to_owned());
         };
         let ending = match kind {
             Kind::EndRequest => Some(fastcgi::parse_end(&record.content).map_err(|error| error.to_string())?.1),
@@ -685,7 +693,7 @@ mod tests {
         assert_eq!(next(&mut quick).await.unwrap(), Some((Kind::Stdout, b"after it".to_vec())));
         assert!(waited.elapsed() >= PATIENCE && waited.elapsed() < 2 * PATIENCE);
         let error = next(&mut slow).await.unwrap_err();
-        assert!(error.get_ref().is_some_and(|error| error.is::<TooSlow>()), "{error}");
+        assert!(TooSlow::is_why(&error), "{error}");
         both.server = saying.await.unwrap();
         assert_eq!(both.hear().await, Some((Kind::AbortRequest, 1)));
         drop(slow);
