@@ -2,6 +2,7 @@
 //! its head is that of CGI for all of them.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use daemun_protocol::cgi::parse_head;
@@ -18,10 +19,14 @@ use super::told::Untold;
 use super::variables;
 use crate::gateway::{Document, Head, LogLines, fields};
 use crate::http::{Method, Request, Response, ResponseBody, Status, Timing};
-use crate::upstream::{Failure, FailureKind, Place, Scheme, Stream, TooSlow};
+use crate::upstream::{Failure, FailureKind, Hungry, Place, Scheme, Stream, TooSlow};
 
 /// The request on a FastCGI connection that it has for itself.
 const ONLY: u16 = 1;
+
+/// How long a request on a new FastCGI connection waits for its first byte before a kept connection makes room: a process
+/// of php-fpm takes no other connection while it has one. Longer than most answers take, so that connections are kept.
+const HUNGER: Duration = Duration::from_millis(100);
 
 /// Interim responses that are read before one answer.
 const MAX_INTERIM: usize = 32;
@@ -83,6 +88,9 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     let complaints = LogLines::new(outbound.errors.clone(), name);
     let flow = Flow::new(connection, place, out, upload);
     let mut talk = Talk::new(flow, (scheme, id), complaints);
+    if scheme == Scheme::Fastcgi && !is_reused {
+        talk.hunger = Some((Instant::now() + HUNGER, None));
+    }
     match read_head(&mut talk, &outbound).await {
         Ok(head) => {
             talk.flow.place.succeed();
@@ -118,13 +126,15 @@ pub(super) struct Talk {
     has_begun: bool,
     /// The server refused it for the connection's sake, and may take it on one of its own.
     cannot_share: bool,
+    /// When the server should have begun, on a connection that it may not have accepted yet; and what is done about it.
+    hunger: Option<(Instant, Option<Hungry>)>,
     complaints: LogLines,
 }
 
 impl Talk {
     fn new(flow: Flow, (scheme, id): (Scheme, u16), complaints: LogLines) -> Self {
         let (text, has_begun, is_over, cannot_share) = (BytesMut::new(), false, false, false);
-        Self { flow, scheme, id, text, is_over, has_begun, cannot_share, complaints }
+        Self { flow, scheme, id, text, is_over, has_begun, cannot_share, hunger: None, complaints }
     }
 
     /// Ready when more of the answer is there, or all of it.
@@ -146,12 +156,13 @@ impl Talk {
                     return broken("it closed the connection before the end of its answer");
                 }
                 Poll::Ready(Ok(0)) => return broken("it closed the connection without an answer"),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.hunger = None,
                 Poll::Ready(Err(error)) if TooSlow::is_why(&error) => {
                     return Poll::Ready(Err((FailureKind::Client, error.to_string())));
                 }
                 Poll::Ready(Err(error)) => return broken(&error.to_string()),
                 Poll::Pending => {
+                    self.poll_hunger(context);
                     let waited = ready!(self.flow.poll_late(context, due)).as_secs_f32();
                     let message = match self.flow.sending {
                         Sending::Blocked => {
@@ -162,6 +173,15 @@ impl Talk {
                     return Poll::Ready(Err((FailureKind::Timeout, message)));
                 }
             }
+        }
+    }
+
+    /// Has kept connections closed, one after another, while the server may be waiting for just that.
+    fn poll_hunger(&mut self, context: &mut Context<'_>) {
+        let Some((due, hungry)) = &mut self.hunger else { return };
+        while self.flow.connection.alarm.poll(context, *due).is_ready() {
+            hungry.get_or_insert_with(|| self.flow.place.hungers()).make_room();
+            *due = Instant::now() + HUNGER;
         }
     }
 

@@ -38,7 +38,7 @@ pub use dialer::Dialer;
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use multiplexed::Slot;
 pub use place::{Failure, FailureKind, Place};
-pub use server::Server;
+pub use server::{Hungry, Server};
 pub use settings::{
     Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, ResponseBuffering,
     Scheme, ServerSettings, SlowSettings, SpawnSettings, Sticky, UpstreamSettings, is_token,

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::circuit::Change;
 use super::group::{Group, Serving};
 use super::multiplexed::Slot;
-use super::server::{Server, lock};
+use super::server::{Hungry, Server, lock};
 use super::socket::Connection;
 
 /// A request's place at a server. Dropping it gives the place to the next.
@@ -121,6 +121,11 @@ impl Place {
                 Err(Failure::unsent(FailureKind::Timeout, message))
             }
         }
+    }
+
+    /// Its request waits for its server to accept it, and others keep connections to it.
+    pub fn hungers(&self) -> Hungry {
+        Hungry::new(&self.server)
     }
 
     /// Keeps a connection whose answer was read to its end.

@@ -58,7 +58,12 @@ pub(super) struct State {
     opening: tokio::sync::Mutex<()>,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
+    /// Requests that nobody may have accepted because kept connections hold the processes that would.
+    hungry: AtomicUsize,
 }
+
+/// A request that has waited long for its server to accept it. Until it is dropped no connection is kept.
+pub struct Hungry(Arc<Server>);
 
 /// A connection without a request.
 struct Idle {
@@ -143,6 +148,26 @@ impl Server {
     }
 }
 
+// === impl Hungry ===
+
+impl Hungry {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        server.state.hungry.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(server))
+    }
+
+    /// One kept connection less.
+    pub fn make_room(&self) {
+        self.0.state.make_room();
+    }
+}
+
+impl Drop for Hungry {
+    fn drop(&mut self) {
+        self.0.state.hungry.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -164,6 +189,7 @@ impl State {
             opening: tokio::sync::Mutex::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
+            hungry: AtomicUsize::new(0),
         })
     }
 
@@ -206,9 +232,23 @@ impl State {
 
     /// Keeps a connection for the next request, where there is room.
     pub(super) fn keep(&self, connection: Connection, most: usize) {
+        if self.hungry.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let grown = |kept: usize| (kept < most).then_some(kept + 1);
         if self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok() {
             lock(&self.idle[SHARD.get()]).push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes a connection that is kept: whoever has it accepts another one then.
+    pub(super) fn make_room(&self) {
+        let oldest = |shard: &Mutex<Vec<Idle>>| {
+            let mut idle = lock(shard);
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        if self.idle.iter().find_map(oldest).is_some() {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
