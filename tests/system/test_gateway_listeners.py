@@ -19,6 +19,7 @@ from gateways import (
     GET_VALUES,
     PARAMS,
     STDIN,
+    STDOUT,
     UNKNOWN,
     VALUES,
     Records,
@@ -36,12 +37,20 @@ from wire import ask
 
 APPLICATION = """
 import json
+from pathlib import Path
+
+def endless():
+    while not Path(__file__).with_name("enough").exists():
+        yield b"x" * 100000
 
 def application(environ, start_response):
     path = environ["PATH_INFO"]
     if path == "/large":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return iter([b"x" * 100000] * 30)
+    if path == "/endless":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return endless()
     if path == "/broken":
         start_response("200 OK", [("Content-Type", "text/plain")])
         def broken():
@@ -210,6 +219,48 @@ def test_a_connection_carries_several_requests_one_after_another_and_at_once(tmp
         assert ends == [2]
         sock.sendall(record(STDIN, b"abc", 1) + record(STDIN, b"", 1))
         assert b'"body": 3' in records.answer()[0]
+
+
+def test_long_answers_on_one_connection_take_turns(tmp_path: Path) -> None:
+    with offered(tmp_path, "fastcgi") as (_, path), connected(path) as sock:
+        numbers = {3, 5, 7}
+        for number in sorted(numbers):
+            sock.sendall(ask_fastcgi({**SAID, "PATH_INFO": "/endless"}, number=number))
+        records, said, ended = Records(sock), set[int](), set[int]()
+        while ended != numbers:
+            kind, number, content = records.next() or (0, 0, b"")
+            assert kind in {STDOUT, END}, "the connection ended"
+            if kind == END:
+                # Each has its turn while the others still have more to say than the connection takes.
+                assert said == numbers
+                ended.add(number)
+            elif b"xxx" in content:
+                said.add(number)
+                if said == numbers:
+                    (tmp_path / "enough").touch()
+
+
+def test_an_answer_that_fails_ends_its_connection_once_the_others_are_through(tmp_path: Path) -> None:
+    with offered(tmp_path, "fastcgi") as (server, path), connected(path) as sock:
+        records = Records(sock)
+        begun = record(BEGIN, struct.pack(">HB5x", 1, 1), 1)
+        begun += record(PARAMS, pairs({**SAID, "CONTENT_LENGTH": "3"}), 1) + record(PARAMS, b"", 1)
+        sock.sendall(begun + record(STDIN, b"a", 1) + ask_fastcgi({**SAID, "PATH_INFO": "/broken"}, number=2))
+        server.wait_for("the connection was reset")
+        sock.sendall(ask_fastcgi(SAID, number=3))
+        outputs, ends = {1: b"", 2: b"", 3: b""}, []
+        while (got := records.next()) is not None:
+            kind, number, content = got
+            if kind == END:
+                ends.append((number, content))
+            else:
+                outputs[number] += content
+            if ends and number == 3:
+                sock.sendall(record(STDIN, b"bc", 1) + record(STDIN, b"", 1))
+        # Nothing begins on it any more, the first has all of its answer, and the second no end.
+        assert ends == [(3, b"\0\0\0\0\x02\0\0\0"), (1, bytes(8))]
+        assert b'"body": 3' in outputs[1]
+        assert outputs[2].endswith(b"half")
 
 
 def test_what_fastcgi_can_ask_besides_is_answered(tmp_path: Path) -> None:

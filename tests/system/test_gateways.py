@@ -6,9 +6,13 @@ import http.client
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -186,7 +190,35 @@ def test_a_connection_is_kept_while_each_answer_ends_well(tmp_path: Path) -> Non
         with Server(cwd=tmp_path) as server:
             for path in ("/a", "/b", "/more", "/c", "/d"):
                 assert server.get(path).text == "ok", path
-        assert upstream.connections_of == [0, 0, 0, 1, 1]  # type: ignore[attr-defined]
+        # Beside the one that the server was asked on what it can do.
+        first, *_, last = connections = upstream.connections_of  # type: ignore[attr-defined]
+        assert connections == [first, first, first, last, last]
+        assert first != last
+
+
+def test_processes_that_take_one_connection_each_are_given_up_to_those_who_wait(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+
+        def child() -> None:
+            """Serve one connection after another, as a process of php-fpm does."""
+            with suppress(OSError):
+                while True:
+                    peer = Peer(listener.accept()[0], 0)
+                    with suppress(OSError):
+                        records = Records(peer.socket)
+                        while records.request() is not None:
+                            peer.send(OK)
+                    peer.socket.close()
+
+        fastcgi(tmp_path, f"fastcgi://127.0.0.1:{listener.getsockname()[1]}", "retries = 0")
+        with Server(cwd=tmp_path) as server:
+            for _ in range(2):
+                threading.Thread(target=child, daemon=True).start()
+            for count in (1, 1, 12, 1, 30):
+                with ThreadPoolExecutor(count) as pool:
+                    replies = list(pool.map(server.get, ["/"] * count))
+                assert [reply.text for reply in replies] == ["ok"] * count
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 //! its head is that of CGI for all of them.
 
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use daemun_protocol::cgi::parse_head;
@@ -18,10 +19,14 @@ use super::told::Untold;
 use super::variables;
 use crate::gateway::{Document, Head, LogLines, fields};
 use crate::http::{Method, Request, Response, ResponseBody, Status, Timing};
-use crate::upstream::{Failure, FailureKind, Place, Scheme};
+use crate::upstream::{Failure, FailureKind, Hungry, Place, Scheme, Stream, TooSlow};
 
-/// The request on a FastCGI connection: one at a time.
-const ID: u16 = 1;
+/// The request on a FastCGI connection that it has for itself.
+const ONLY: u16 = 1;
+
+/// How long a request on a new FastCGI connection waits for its first byte before a kept connection makes room: a process
+/// of php-fpm takes no other connection while it has one. Longer than most answers take, so that connections are kept.
+const HUNGER: Duration = Duration::from_millis(100);
 
 /// Interim responses that are read before one answer.
 const MAX_INTERIM: usize = 32;
@@ -44,15 +49,37 @@ impl Exchange for Gateway {
 async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
     let scheme = place.server().scheme();
     let failed = |place, message: String| Err((place, Failure::unsent(FailureKind::Client, message)));
-    let (out, framing) = match write(scheme, &place, &outbound) {
-        Ok(written) => written,
-        Err(error) => return failed(place, error.to_string()),
+    let length = outbound.payload.length().unwrap_or_default();
+    let variables = variables::write(outbound.request, outbound.aim, outbound.params, length, outbound.trusted);
+    let mut out = BytesMut::with_capacity(4096);
+    let connected = match scheme {
+        Scheme::Scgi => {
+            scgi::put_head(&mut out, length, pairs(&variables));
+            place.connect(false).await
+        }
+        Scheme::Uwsgi => {
+            if let Err(error) = uwsgi::put_packet(&mut out, uwsgi::REQUEST, pairs(&variables)) {
+                return failed(place, error.to_string());
+            }
+            place.connect(false).await
+        }
+        _ => place.converse(may_reuse, length > 0).await,
     };
-    let connection = match place.connect(may_reuse && scheme == Scheme::Fastcgi).await {
+    let connection = match connected {
         Ok(connection) => connection,
         Err(failure) => return Err((place, failure)),
     };
-    let is_reused = connection.is_reused;
+    let id = connection.shared().map_or(ONLY, Stream::id);
+    let framing = if scheme == Scheme::Fastcgi {
+        fastcgi::put_begin(&mut out, id, place.serving().settings.keep_alive > 0);
+        fastcgi::put_params(&mut out, id, pairs(&variables));
+        Framing::Records(id)
+    } else {
+        Framing::Plain
+    };
+    let is_shared = connection.shared().is_some();
+    // Others may break a connection that is shared, whoever was first on it.
+    let is_reused = connection.is_reused || is_shared;
     let upload = match outbound.payload.upload(framing, None) {
         Ok(upload) => upload,
         Err(error) => return failed(place, format!("its body: {error}")),
@@ -60,7 +87,10 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     let name = format!("{}: {}", outbound.request.notes.id, place.server().name());
     let complaints = LogLines::new(outbound.errors.clone(), name);
     let flow = Flow::new(connection, place, out, upload);
-    let mut talk = Talk { flow, scheme, text: BytesMut::new(), is_over: false, complaints };
+    let mut talk = Talk::new(flow, (scheme, id), complaints);
+    if scheme == Scheme::Fastcgi && !is_reused {
+        talk.hunger = Some((Instant::now() + HUNGER, None));
+    }
     match read_head(&mut talk, &outbound).await {
         Ok(head) => {
             talk.flow.place.succeed();
@@ -70,10 +100,11 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
             let message = format!("{}: {message}", talk.flow.place.server().name());
             let flow = talk.flow;
             let failure = Failure { kind, sent: flow.has_sent, received: flow.has_received, message };
-            let is_stale = is_reused && !failure.received && kind == FailureKind::Broken;
+            let is_stale =
+                is_reused && kind == FailureKind::Broken && !failure.received || is_shared && talk.cannot_share;
             let may_repeat = !failure.sent || outbound.request.head.method().is_idempotent();
             if is_stale && may_repeat && outbound.payload.is_at_hand() {
-                // The server has closed a kept connection while the request was on its way: nobody's fault.
+                // The connection ended while the request was on its way, or is not for several: nobody's fault.
                 return Box::pin(ask(flow.place, outbound, false)).await;
             }
             Err((flow.place, failure))
@@ -81,41 +112,31 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     }
 }
 
-/// The request up to its body, and how that goes on.
-fn write(scheme: Scheme, place: &Place, outbound: &Outbound<'_>) -> Result<(BytesMut, Framing), uwsgi::TooLong> {
-    let mut out = BytesMut::with_capacity(4096);
-    let length = outbound.payload.length().unwrap_or_default();
-    let variables = variables::write(outbound.request, outbound.aim, outbound.params, length, outbound.trusted);
-    let framing = match scheme {
-        Scheme::Scgi => {
-            scgi::put_head(&mut out, length, pairs(&variables));
-            Framing::Plain
-        }
-        Scheme::Uwsgi => {
-            uwsgi::put_packet(&mut out, uwsgi::REQUEST, pairs(&variables))?;
-            Framing::Plain
-        }
-        _ => {
-            fastcgi::put_begin(&mut out, ID, place.serving().settings.keep_alive > 0);
-            fastcgi::put_params(&mut out, ID, pairs(&variables));
-            Framing::Records(ID)
-        }
-    };
-    Ok((out, framing))
-}
-
 /// A request and its answer while they run.
 pub(super) struct Talk {
     pub(super) flow: Flow,
     scheme: Scheme,
+    /// The number of the request, over FastCGI.
+    id: u16,
     /// What came of the answer and was not yet taken.
     pub(super) text: BytesMut,
     /// The answer has come to its end.
     pub(super) is_over: bool,
+    /// Some of it came.
+    has_begun: bool,
+    /// The server refused it for the connection's sake, and may take it on one of its own.
+    cannot_share: bool,
+    /// When the server should have begun, on a connection that it may not have accepted yet; and what is done about it.
+    hunger: Option<(Instant, Option<Hungry>)>,
     complaints: LogLines,
 }
 
 impl Talk {
+    fn new(flow: Flow, (scheme, id): (Scheme, u16), complaints: LogLines) -> Self {
+        let (text, has_begun, is_over, cannot_share) = (BytesMut::new(), false, false, false);
+        Self { flow, scheme, id, text, is_over, has_begun, cannot_share, hunger: None, complaints }
+    }
+
     /// Ready when more of the answer is there, or all of it.
     pub(super) fn poll_more(&mut self, context: &mut Context<'_>, due: Option<Instant>) -> Poll<Result<(), Broken>> {
         loop {
@@ -135,9 +156,13 @@ impl Talk {
                     return broken("it closed the connection before the end of its answer");
                 }
                 Poll::Ready(Ok(0)) => return broken("it closed the connection without an answer"),
-                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Ok(_)) => self.hunger = None,
+                Poll::Ready(Err(error)) if TooSlow::is_why(&error) => {
+                    return Poll::Ready(Err((FailureKind::Client, error.to_string())));
+                }
                 Poll::Ready(Err(error)) => return broken(&error.to_string()),
                 Poll::Pending => {
+                    self.poll_hunger(context);
                     let waited = ready!(self.flow.poll_late(context, due)).as_secs_f32();
                     let message = match self.flow.sending {
                         Sending::Blocked => {
@@ -148,6 +173,15 @@ impl Talk {
                     return Poll::Ready(Err((FailureKind::Timeout, message)));
                 }
             }
+        }
+    }
+
+    /// Has kept connections closed, one after another, while the server may be waiting for just that.
+    fn poll_hunger(&mut self, context: &mut Context<'_>) {
+        let Some((due, hungry)) = &mut self.hunger else { return };
+        while self.flow.connection.alarm.poll(context, *due).is_ready() {
+            hungry.get_or_insert_with(|| self.flow.place.hungers()).make_room();
+            *due = Instant::now() + HUNGER;
         }
     }
 
@@ -166,12 +200,12 @@ impl Talk {
             match Kind::from_number(record.kind) {
                 // What the server says of itself.
                 _ if record.id == 0 => {}
-                _ if record.id != ID => return Err(wrong("it answers a request that was not sent".to_owned())),
+                _ if record.id != self.id => return Err(wrong("it answers a request that was not sent".to_owned())),
                 // Its end; the request's is said.
                 Some(Kind::Stdout) if record.content.is_empty() => {}
                 Some(Kind::Stdout) => {
                     self.text.extend_from_slice(&record.content);
-                    has_any = true;
+                    (has_any, self.has_begun) = (true, true);
                 }
                 Some(Kind::Stderr) => self.complaints.push(&record.content),
                 Some(Kind::EndRequest) => {
@@ -185,8 +219,9 @@ impl Talk {
                         Ending::CannotMultiplex => "it takes one request at a time (FCGI_CANT_MPX_CONN)",
                         Ending::UnknownRole => "it is no responder (FCGI_UNKNOWN_ROLE)",
                     };
-                    // It says that it has done nothing.
-                    self.flow.has_sent = false;
+                    // Where it has said nothing else it says that it has done nothing.
+                    self.flow.has_sent &= self.has_begun;
+                    self.cannot_share = ending == Ending::CannotMultiplex && !self.has_begun;
                     return Err(wrong(why.to_owned()));
                 }
                 _ => return Err(wrong("a record stands where none of its kind can".to_owned())),

@@ -5,9 +5,10 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 
-use super::gateway::Talk;
+use super::gateway::{Broken, Talk};
 use crate::http::h1::{ChunkedDecoder, Decoded, HeadLimits};
 use crate::http::{BodyError, BodyStream};
+use crate::upstream::FailureKind;
 
 /// What trailers of a body in chunks may have; they are dropped.
 const TRAILERS: HeadLimits = HeadLimits { max_head: 16 * 1024, max_request_line: 0, max_fields: 100 };
@@ -29,7 +30,7 @@ impl GatewayBody {
         Self { talk: Some(Box::new(talk)), length, sent: 0, chunks, is_all: length == Some(0) }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         loop {
             let Some(talk) = &mut self.talk else { return Poll::Ready(None) };
             if self.is_all {
@@ -43,7 +44,7 @@ impl GatewayBody {
                     Ok(Decoded::Data(bytes)) => return Poll::Ready(Some(Ok(bytes))),
                     Ok(Decoded::End) => self.is_all = true,
                     Ok(Decoded::Partial) => {}
-                    Err(refusal) => return Poll::Ready(Some(Err(format!("its chunks are malformed: {refusal}")))),
+                    Err(refusal) => return wrong(format!("its chunks are malformed: {refusal}")),
                 }
             } else if !text.is_empty() {
                 let mut bytes = text.freeze();
@@ -56,34 +57,38 @@ impl GatewayBody {
             if talk.is_over {
                 let is_short = !self.is_all && (self.length.is_some() || self.chunks.is_some());
                 if is_short {
-                    return Poll::Ready(Some(Err("it ended before its time".to_owned())));
+                    return wrong("it ended before its time".to_owned());
                 }
                 if let Some(talk) = self.talk.take() {
                     talk.finish();
                 }
                 return Poll::Ready(None);
             }
-            if let Err((_, message)) = ready!(talk.poll_more(context, None)) {
+            if let Err(broken) = ready!(talk.poll_more(context, None)) {
                 if self.is_all {
                     // The client has everything; the connection is not kept.
                     self.talk = None;
                     return Poll::Ready(None);
                 }
-                return Poll::Ready(Some(Err(message)));
+                return Poll::Ready(Some(Err(broken)));
             }
         }
     }
+}
+
+fn wrong(message: String) -> Poll<Option<Result<Bytes, Broken>>> {
+    Poll::Ready(Some(Err((FailureKind::Broken, message))))
 }
 
 impl BodyStream for GatewayBody {
     fn poll_chunk(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
         let polled = ready!(self.poll(context));
         Poll::Ready(match polled {
-            Some(Err(message)) => {
+            Some(Err((kind, message))) => {
                 let talk = self.talk.take();
                 let name = talk.as_ref().map_or("", |talk| talk.flow.place.server().name());
                 let failed = BodyError::Failed(format!("the answer of {name}: {message}"));
-                if let Some(mut talk) = talk {
+                if let Some(mut talk) = talk.filter(|_| kind != FailureKind::Client) {
                     talk.flow.place.fail();
                 }
                 Some(Err(failed))

@@ -56,6 +56,7 @@ impl Group {
                 }
             }
             strong.look_for_slow(&serving);
+            Self::look_for_abilities(&serving);
             records.retain(|url, _| serving.servers.iter().any(|server| server.settings.url == *url));
             drop(serving);
             drop(strong);

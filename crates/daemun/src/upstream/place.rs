@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::circuit::Change;
 use super::group::{Group, Serving};
 use super::multiplexed::Slot;
-use super::server::{Server, lock};
+use super::server::{Hungry, Server, lock};
 use super::socket::Connection;
 
 /// A request's place at a server. Dropping it gives the place to the next.
@@ -95,6 +95,18 @@ impl Place {
         self.within(self.server.state.open(&self.server)).await
     }
 
+    /// A connection for a FastCGI request: a part of one that requests share, where the server takes several on one and
+    /// `may_reuse`; else as [`Place::connect`]. Where a server is to wait for its clients (`response_buffering = false`) each
+    /// of them has its own.
+    pub async fn converse(&self, may_reuse: bool, has_body: bool) -> Result<Connection, Failure> {
+        let (settings, abilities) = (&self.serving.settings, &self.server.state.abilities);
+        let may_share = may_reuse && abilities.shares(has_body);
+        if may_share && settings.keep_alive > 0 && settings.response_buffering.is_some() {
+            return self.within(self.server.state.share(&self.server)).await;
+        }
+        self.connect(may_reuse).await
+    }
+
     /// What comes of connecting, within `connect_timeout`.
     async fn within<T>(&self, open: impl Future<Output = io::Result<T>>) -> Result<T, Failure> {
         let (settings, name) = (&self.serving.settings, self.server.name());
@@ -111,10 +123,16 @@ impl Place {
         }
     }
 
+    /// Its request waits for its server to accept it, and others keep connections to it.
+    pub fn hungers(&self) -> Hungry {
+        Hungry::new(&self.server)
+    }
+
     /// Keeps a connection whose answer was read to its end.
     pub fn keep(&self, connection: Connection) {
         let settings = &self.serving.settings;
-        if connection.input.is_empty() && !self.server.state.is_drained.load(Ordering::Relaxed) {
+        let is_whole = connection.input.is_empty() && connection.shared().is_none();
+        if is_whole && !self.server.state.is_drained.load(Ordering::Relaxed) {
             self.server.state.keep(connection, settings.keep_alive);
         }
     }

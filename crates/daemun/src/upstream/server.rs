@@ -6,11 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::abilities::Abilities;
 use super::circuit::Circuit;
 use super::multiplexed::{self, Opened, Slot};
 use super::settings::{Scheme, ServerSettings};
+use super::shared;
 use super::slow::Times;
-use super::socket::{Connection, Secured};
+use super::socket::{Connection, Secured, Socket};
 use super::sticky::{self, Id};
 
 /// Lists of kept connections: each event loop looks into its own first, because a connection is cheapest where it was
@@ -49,9 +51,19 @@ pub(super) struct State {
     pub(super) times: Times,
     /// Connections that requests share.
     opened: Mutex<Vec<Opened>>,
+    /// What it says that it can do, where it speaks FastCGI, and those of its connections that requests share.
+    pub(super) abilities: Arc<Abilities>,
+    shared: Mutex<Vec<shared::Opened>>,
+    /// Held while another one of those is made, so that a burst makes one.
+    opening: tokio::sync::Mutex<()>,
     idle: [Mutex<Vec<Idle>>; SHARDS],
     kept: AtomicUsize,
+    /// Requests that nobody may have accepted because kept connections hold the processes that would.
+    hungry: AtomicUsize,
 }
+
+/// A request that has waited long for its server to accept it. Until it is dropped no connection is kept.
+pub struct Hungry(Arc<Server>);
 
 /// A connection without a request.
 struct Idle {
@@ -114,7 +126,7 @@ impl Server {
 
     /// Takes a place among `max_connections`, if there is one.
     pub(super) fn enter(&self) -> bool {
-        let most = self.settings.max_connections.unwrap_or(usize::MAX);
+        let most = self.settings.max_connections.unwrap_or(usize::MAX).min(self.state.abilities.requests());
         let grown = |active: usize| (active < most).then_some(active + 1);
         self.state.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, grown).is_ok()
     }
@@ -136,6 +148,26 @@ impl Server {
     }
 }
 
+// === impl Hungry ===
+
+impl Hungry {
+    pub(super) fn new(server: &Arc<Server>) -> Self {
+        server.state.hungry.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(server))
+    }
+
+    /// One kept connection less.
+    pub fn make_room(&self) {
+        self.0.state.make_room();
+    }
+}
+
+impl Drop for Hungry {
+    fn drop(&mut self) {
+        self.0.state.hungry.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 // === impl State ===
 
 impl State {
@@ -152,14 +184,20 @@ impl State {
             failures: AtomicU64::new(0),
             times: Times::default(),
             opened: Mutex::default(),
+            abilities: Abilities::new(),
+            shared: Mutex::default(),
+            opening: tokio::sync::Mutex::default(),
             idle: [const { Mutex::new(Vec::new()) }; SHARDS],
             kept: AtomicUsize::new(0),
+            hungry: AtomicUsize::new(0),
         })
     }
 
     /// It is asked again.
     pub(super) fn came_back(&self) {
         *lock(&self.since) = Some(Instant::now());
+        // It may be another program.
+        self.abilities.forget();
     }
 
     /// It has answered, or has not when it should have.
@@ -194,9 +232,23 @@ impl State {
 
     /// Keeps a connection for the next request, where there is room.
     pub(super) fn keep(&self, connection: Connection, most: usize) {
+        if self.hungry.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         let grown = |kept: usize| (kept < most).then_some(kept + 1);
         if self.kept.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok() {
             lock(&self.idle[SHARD.get()]).push(Idle { connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes a connection that is kept: whoever has it accepts another one then.
+    pub(super) fn make_room(&self) {
+        let oldest = |shard: &Mutex<Vec<Idle>>| {
+            let mut idle = lock(shard);
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        if self.idle.iter().find_map(oldest).is_some() {
+            self.kept.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -212,9 +264,27 @@ impl State {
         Ok(slot)
     }
 
+    /// A place on a FastCGI connection that requests share, on a new one where the others have none.
+    pub(super) async fn share(&self, server: &Server) -> io::Result<Connection> {
+        let (shard, abilities) = (SHARD.get(), &self.abilities);
+        let take = || shared::take(&mut lock(&self.shared), shard, abilities);
+        if let Some(stream) = take() {
+            return Ok(Connection::over(Socket::Shared(stream), true));
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(stream) = take() {
+            return Ok(Connection::over(Socket::Shared(stream), true));
+        }
+        let connection = Connection::open(&server.settings.address, server.secured.as_ref()).await?;
+        let (opened, stream) = shared::open(connection.socket, shard, abilities);
+        lock(&self.shared).push(opened);
+        Ok(Connection::over(Socket::Shared(stream), false))
+    }
+
     /// Closes connections that are too old or that the server has closed.
     pub(super) fn sweep(&self, timeout: Duration) {
         multiplexed::sweep(&mut lock(&self.opened), timeout);
+        shared::sweep(&mut lock(&self.shared), timeout);
         for shard in &self.idle {
             let mut idle = lock(shard);
             let before = idle.len();
@@ -225,7 +295,7 @@ impl State {
 
     /// Connections that are kept.
     pub(super) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len()
+        self.kept.load(Ordering::Relaxed) + lock(&self.opened).len() + lock(&self.shared).len()
     }
 }
 

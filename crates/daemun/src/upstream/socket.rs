@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::settings::Address;
+use super::shared::Stream;
 use super::tls;
 use crate::alarm::Alarm;
 
@@ -33,6 +34,8 @@ pub enum Socket {
     Plain(Plain),
     /// Through TLS.
     Tls(Box<TlsStream<Plain>>),
+    /// A part of a FastCGI connection that requests share. A write is of whole records.
+    Shared(Stream),
 }
 
 /// A socket as the kernel gives it.
@@ -77,7 +80,19 @@ impl Connection {
                 Socket::Tls(Box::new(stream))
             }
         };
-        Ok(Self { socket, input: BytesMut::new(), alarm: Alarm::default(), is_reused: false })
+        Ok(Self::over(socket, false))
+    }
+
+    pub(super) fn over(socket: Socket, is_reused: bool) -> Self {
+        Self { socket, input: BytesMut::new(), alarm: Alarm::default(), is_reused }
+    }
+
+    /// The part of a connection that requests share, where it is one.
+    pub fn shared(&self) -> Option<&Stream> {
+        match &self.socket {
+            Socket::Shared(stream) => Some(stream),
+            Socket::Plain(_) | Socket::Tls(_) => None,
+        }
     }
 
     /// Whether nothing has come since the last answer ended: no byte that nobody asked for, and no end. One system call,
@@ -101,6 +116,8 @@ impl Connection {
                 }
                 peek(plain)
             }
+            // It was for one request.
+            Socket::Shared(_) => return false,
         };
         matches!(peeked, Err(rustix::io::Errno::AGAIN))
     }
@@ -171,6 +188,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Plain(plain) => Pin::new(plain).poll_read(context, buffer),
             Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Shared(stream) => stream.poll_read(context, buffer),
         }
     }
 }
@@ -180,12 +198,13 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(plain) => Pin::new(plain).poll_write(context, bytes),
             Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Shared(stream) => stream.poll_write(context, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(_) => Poll::Ready(Ok(())),
+            Self::Plain(_) | Self::Shared(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(context),
         }
     }
@@ -194,6 +213,7 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Plain(plain) => Pin::new(plain).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Shared(_) => Poll::Ready(Ok(())),
         }
     }
 }

@@ -6,8 +6,8 @@
 //! 4. The answer goes out as the protocol has it ([`outbox`]): a CGI head and the body, in records for FastCGI.
 //!
 //! All requests of a connection are polled in its one task. Of FastCGI several run at a time, and a connection goes on
-//! where the peer asks for that; the others have one request. An answer that fails ends the connection with a reset:
-//! otherwise half of it would pass for all.
+//! where the peer asks for that; the others have one request. An answer that fails ends the connection with a reset, once
+//! the others on it are through: otherwise half of it would pass for all.
 
 mod answer;
 mod outbox;
@@ -31,7 +31,7 @@ use crate::http::h1::HeadLimits;
 use crate::http::variables::{ReadVariables, read_variables};
 use crate::listener::Protocol;
 use crate::telemetry::Level;
-use streams::{Stream, Streams};
+use streams::{MAX_STREAMS, Stream, Streams};
 
 /// Bytes of answers that wait for the socket.
 const MOST_OUT: usize = 128 * 1024;
@@ -59,6 +59,7 @@ impl Connection {
             protocol,
             is_trusted,
             limits: HeadLimits::from(limits),
+            max_connections: limits.max_connections,
             patience: limits.header_timeout,
             keep_alive: limits.keep_alive,
             streams: Streams::new(Arc::clone(&self.context), Arc::clone(&self.endpoint), protocol),
@@ -94,6 +95,7 @@ struct Life {
     protocol: Protocol,
     is_trusted: bool,
     limits: HeadLimits,
+    max_connections: usize,
     patience: Duration,
     keep_alive: Duration,
     streams: Streams,
@@ -235,7 +237,7 @@ impl Life {
         let fastcgi::Record { kind, id, content } = record;
         let text = |error: fastcgi::Malformed| error.to_string();
         match Kind::from_number(kind) {
-            Some(Kind::GetValues) if id == 0 => values(&content, out).map_err(text)?,
+            Some(Kind::GetValues) if id == 0 => values(&content, self.max_connections, out).map_err(text)?,
             _ if id == 0 => {
                 fastcgi::put_record(out, Kind::UnknownType, 0, &[kind, 0, 0, 0, 0, 0, 0, 0]);
             }
@@ -281,15 +283,16 @@ impl Life {
 }
 
 /// Says what we can do (section 4.1).
-fn values(content: &[u8], out: &mut Vec<u8>) -> Result<(), fastcgi::Malformed> {
+fn values(content: &[u8], max_connections: usize, out: &mut Vec<u8>) -> Result<(), fastcgi::Malformed> {
     let mut said = Vec::new();
     for (name, _) in fastcgi::parse_pairs(content)? {
-        let value: &[u8] = match name {
-            b"FCGI_MAX_CONNS" | b"FCGI_MAX_REQS" => b"10000",
-            b"FCGI_MPXS_CONNS" => b"1",
+        let value = match name {
+            b"FCGI_MAX_CONNS" => max_connections,
+            b"FCGI_MAX_REQS" => max_connections.saturating_mul(MAX_STREAMS),
+            b"FCGI_MPXS_CONNS" => 1,
             _ => continue,
         };
-        fastcgi::put_pair(&mut said, name, value);
+        fastcgi::put_pair(&mut said, name, value.to_string().as_bytes());
     }
     fastcgi::put_record(out, fastcgi::Kind::GetValuesResult, 0, &said);
     Ok(())

@@ -20,7 +20,7 @@ use crate::telemetry::metrics;
 use crate::telemetry::{Entry, RequestLine};
 
 /// Requests at a time on one connection, as over HTTP/2.
-const MAX_STREAMS: usize = 100;
+pub(super) const MAX_STREAMS: usize = 100;
 
 /// A request.
 pub(super) struct Stream {
@@ -41,29 +41,34 @@ pub(super) struct Streams {
     endpoint: Arc<Endpoint>,
     protocol: Protocol,
     all: Vec<Stream>,
+    /// Whose answer goes out next, so that a long one leaves room for the others.
+    turn: usize,
     max_body: u64,
 }
 
 impl Streams {
     pub(super) fn new(context: Arc<Context>, endpoint: Arc<Endpoint>, protocol: Protocol) -> Self {
         let max_body = context.serving.load().limits.max_body;
-        Self { context, endpoint, protocol, all: Vec::new(), max_body }
+        Self { context, endpoint, protocol, all: Vec::new(), turn: 0, max_body }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
+    /// Whether no other request begins here: none does on a connection that is to end.
     pub(super) fn is_full(&self) -> bool {
-        self.all.len() >= MAX_STREAMS
+        self.all.len() >= MAX_STREAMS || self.all.iter().any(|stream| stream.outbox.is_broken())
     }
 
     pub(super) fn has(&self, id: u16) -> bool {
         self.all.iter().any(|stream| stream.is(id))
     }
 
+    /// Whether an answer failed and the connection has to end for it: once the others on it have come to their ends.
     pub(super) fn is_broken(&self) -> bool {
-        self.all.iter().any(|stream| stream.outbox.is_broken() && stream.outbox.is_empty())
+        let has_failed = |stream: &Stream| stream.outbox.is_broken() && stream.outbox.is_empty();
+        !self.all.is_empty() && self.all.iter().all(has_failed)
     }
 
     /// Whether answers wait that the socket may take now.
@@ -251,15 +256,19 @@ impl Streams {
     pub(super) fn drain_into(&mut self, out: &mut Vec<u8>, most: usize) -> bool {
         let before = out.len();
         let is_framed = self.protocol == Protocol::Fastcgi;
-        for stream in &mut self.all {
-            while out.len() < most
-                && let Some(bytes) = stream.outbox.take()
-            {
-                if is_framed {
-                    fastcgi::put_stream(out, Kind::Stdout, stream.id, &bytes);
-                } else {
-                    out.extend_from_slice(&bytes);
-                }
+        let mut without = 0;
+        while out.len() < most && without < self.all.len() {
+            self.turn = (self.turn + 1) % self.all.len();
+            let stream = &self.all[self.turn];
+            let Some(bytes) = stream.outbox.take() else {
+                without += 1;
+                continue;
+            };
+            without = 0;
+            if is_framed {
+                fastcgi::put_stream(out, Kind::Stdout, stream.id, &bytes);
+            } else {
+                out.extend_from_slice(&bytes);
             }
         }
         self.all.retain(|stream| {
