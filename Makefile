@@ -106,6 +106,11 @@ bench: ## figures beside thirteen other servers; BENCH='--scenario hello --round
 	@# One scenario was asked for, or all: then the pictures too.
 	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --json .bench/scaling.json --plots .bench/plots)
 
+.PHONY: bench-publish
+bench-publish: ## put what `make bench` measured (all .bench/figures*.json and scaling*.json) into the papers and the pictures
+	python3 bench/compare.py --from $(sort $(wildcard .bench/figures*.json)) --markdown bench/README.md --extract README.md README.ko.md
+	$(if $(wildcard .bench/scaling*.json),python3 bench/scaling.py --draw $(sort $(wildcard .bench/scaling*.json)) --plots docs/plots)
+
 .PHONY: bench-collect
 bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
 	@$(MAKE) bench BENCH="--scenario collect $(BENCH)"

@@ -14,8 +14,7 @@ from server import BINARY, DEADLINE, ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 
-import compare
-from comparison import load, plots, report
+from comparison import document, load, plots, report
 from comparison.scenarios import RESTS, SCENARIOS
 
 BENCH = ROOT / "bench"
@@ -86,10 +85,10 @@ def test_a_table_is_aligned_for_terminals_and_escaped_in_markdown() -> None:
 
 def test_figures_go_between_the_lines_of_a_file_that_has_them(tmp_path: Path) -> None:
     file = tmp_path / "README.md"
-    file.write_text(f"before\n{compare.BEGIN}\nold\n{compare.END}\nafter\n", "utf-8")
-    compare.place(file, "new")
-    assert file.read_text("utf-8") == f"before\n{compare.BEGIN}\nnew\n{compare.END}\nafter\n"
-    compare.place(tmp_path / "fresh.md", "new")
+    file.write_text(f"before\n{document.BEGIN}\nold\n{document.END}\nafter\n", "utf-8")
+    document.place(file, "new")
+    assert file.read_text("utf-8") == f"before\n{document.BEGIN}\nnew\n{document.END}\nafter\n"
+    document.place(tmp_path / "fresh.md", "new")
     assert (tmp_path / "fresh.md").read_text("utf-8") == "new\n"
 
 

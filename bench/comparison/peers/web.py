@@ -237,6 +237,8 @@ MaxKeepAliveRequests 0
 {handler}
 {log}
 """
+# Its "combined".
+APACHE_LOG = r"""CustomLog {folder}/access.log "%h %l %u %t \"%r\" %>s %b \"%{{Referer}}i\" \"%{{User-Agent}}i\"""" '"'
 APACHE_MODULES = ["mpm_event", "authz_core", "unixd"]
 APACHE_SCRIPTS = """
 ScriptSock {folder}/cgid
@@ -283,7 +285,7 @@ def apache(setting: Setting, place: Place) -> list[str]:
         modules="\n".join(modules),
         user="User daemon\nGroup daemon" if is_root() else "",
         handler=handler,
-        log=f"CustomLog {place.folder}/access.log %h" if setting.logs else "",
+        log=APACHE_LOG.format(folder=place.folder) if setting.logs else "",
     )
     file = place.write("apache.conf", text.splitlines())
     return [program("apache2"), "-DFOREGROUND", "-f", str(file)]
