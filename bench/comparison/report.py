@@ -68,8 +68,8 @@ def summary(rounds: Sequence[Round], memory: int | None = None) -> dict[str, Any
 
 
 def ratio(own: float | None, other: float | None) -> str:
-    """Give one figure's part of another."""
-    return f"{own / other:.2f}" if other and own is not None else "-"
+    """Give one figure's part of another; what is less than nothing, as a start that beats the import, has none."""
+    return f"{own / other:.2f}" if own is not None and own >= 0 and other and other > 0 else "-"
 
 
 def _told(value: float | None, digits: int = 1) -> str:
@@ -178,8 +178,9 @@ def held(figures: dict[str, dict[str, int]], peer: str) -> Table:
 
 
 def per_connection(one: dict[str, int]) -> float | None:
-    """Give the bytes that a kept connection adds."""
-    return (one["after"] - one["before"]) * 1024 / one["kept"] if one["kept"] else None
+    """Give the bytes that a kept connection adds; a server that has given back more than that has no figure."""
+    more = one["after"] - one["before"]
+    return more * 1024 / one["kept"] if one["kept"] and more >= 0 else None
 
 
 def collect(figures: dict[str, dict[str, list[dict[str, float]]]], peer: str) -> Table:
