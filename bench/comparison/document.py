@@ -107,7 +107,8 @@ def tables(document: Document) -> str:
         if figures["table"]:
             parts.append(report.table(name, figures["table"], figures["peer"]).markdown())
         if document["absent"].get(name):
-            parts.append(report.lacking(document["absent"][name]).capitalize() + ".")
+            said = report.lacking(document["absent"][name])
+            parts.append(f"{said[0].upper()}{said[1:]}.")
     return "\n\n".join(parts)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .rounds import BARE, Round
+from .rounds import BARE, IMPORT, Round
 from .scenarios import RESTS
 from .servers import Absent
 
@@ -150,10 +150,10 @@ def starts(figures: dict[str, list[float]], peer: str) -> Table:
     middle = {name: statistics.median(times) for name, times in figures.items()}
     rows = [
         [
-            "(import alone)" if name == "import" else name,
+            "(import alone)" if name == IMPORT else name,
             f"{middle[name]:.1f}",
             f"{min(times):.1f}..{max(times):.1f}",
-            "-" if name == "import" else ratio(middle[name], middle.get(peer)),
+            "-" if name == IMPORT else ratio(middle[name], middle.get(peer)),
         ]
         for name, times in figures.items()
     ]

@@ -22,6 +22,8 @@ from .servers import START_DEADLINE, Absent, Server, ServerError, environment, r
 
 # The application alone, beside the servers.
 BARE = "bare"
+# Its import alone, beside the starts.
+IMPORT = "import"
 STARTS = 7
 # Connections from which a server may need to be told that they come.
 CROWDED = 100
@@ -281,7 +283,7 @@ def starts(names: list[str], work: Work, times: int = STARTS) -> dict[str, list[
     imports = [_import_time(work.setting, scenario) for _ in range(times)]
     own = statistics.median(imports)
     work.tell(f"start: python and the import alone {own:.1f} ms")
-    figures: dict[str, list[float]] = {"import": imports, **{name: [] for name in names}}
+    figures: dict[str, list[float]] = {IMPORT: imports, **{name: [] for name in names}}
     for number in range(times):
         for name in names:
             if name not in absent:
