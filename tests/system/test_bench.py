@@ -99,7 +99,7 @@ def figures_of(results: dict[str, object], **different: object) -> dict[str, obj
 def rate(**cpu: float) -> dict[str, object]:
     """The figures of one scenario: the processor time of each server."""
     names = ("cpu_us_min", "cpu_us_max", "user_us", "system_us", "sleeps", "p50_ms", "p99_ms", "pss_kib")
-    rest = {**dict.fromkeys(names), "rate": 1.0, "errors": 0, "by_role_us": {}}
+    rest: dict[str, object] = {**dict.fromkeys(names), "rate": 1.0, "errors": 0, "by_role_us": {}}
     return {"peer": "granian", "table": {server: {**rest, "cpu_us": value} for server, value in cpu.items()}}
 
 
