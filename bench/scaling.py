@@ -100,7 +100,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sweep", metavar="NAME,…", help=f"of {', '.join(SWEEPS)} (default: all)")
     parser.add_argument("--server", metavar="NAME,…", help="only these of each sweep's")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each server's turn in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each server's turn in each round")
     parser.add_argument("--connections", type=int, default=64, metavar="N", help="where they are not the axis")
     parser.add_argument("--loops", type=int, default=1, metavar="N", help="event loops")
     parser.add_argument("--daemun", type=Path, default=compare.DAEMUN, metavar="PATH")
