@@ -78,9 +78,11 @@ class Collector:
     ) -> None:
         # It ends with its standard input. Nobody but the reader reads what it says, or lines would come in two halves.
         assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.wait(DEADLINE)
         self._reader.join(DEADLINE)
+        self._process.stdout.close()
 
     @property
     def spans(self) -> list[Span]:
