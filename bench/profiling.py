@@ -149,6 +149,8 @@ def callgrind(scenario: Scenario, setting: Setting, folder: Path, _seconds: floa
             {name: round((own - totals[0][role][name]) / (LONG - SHORT)) for name, own in totals[1][role].items()}
         )
         for role in totals[1]
+        # A folder of files and a proxy have no worker.
+        if totals[1][role]
     }
 
 
