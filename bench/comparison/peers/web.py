@@ -24,8 +24,9 @@ http {{
     sendfile on;
     open_file_cache max=1000 inactive=60s;
     open_file_cache_valid 60s;
-    # Its default closes a connection after 1000 requests.
+    # Its default closes a connection after 1000 requests, and one that is idle for 75 seconds.
     keepalive_requests 1000000000;
+    keepalive_timeout 300s;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
