@@ -108,6 +108,7 @@ bench: ## figures beside thirteen other servers; BENCH='--scenario hello --round
 
 .PHONY: bench-publish
 bench-publish: ## put what `make bench` measured (all .bench/figures*.json and scaling*.json) into the papers and the pictures
+	@test -n "$(wildcard .bench/figures*.json)" || { echo "nothing was measured yet; run:  make bench" >&2; exit 1; }
 	python3 bench/compare.py --from $(sort $(wildcard .bench/figures*.json)) --markdown bench/README.md --extract README.md README.ko.md
 	$(if $(wildcard .bench/scaling*.json),python3 bench/scaling.py --draw $(sort $(wildcard .bench/scaling*.json)) --plots docs/plots)
 

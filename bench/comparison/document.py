@@ -28,8 +28,8 @@ def new(machine: dict[str, Any], options: dict[str, Any], files: dict[str, int])
 
 
 def read(paths: list[Path]) -> Document:
-    """Read the files of several runs; of a scenario that stands in two of them the later counts."""
-    documents = []
+    """Read the files of several runs; of a scenario that stands in two of them what was measured later counts."""
+    documents: list[Document] = []
     for path in paths:
         try:
             documents.append(json.loads(path.read_text("utf-8")))
@@ -39,7 +39,7 @@ def read(paths: list[Path]) -> Document:
             raise DocumentError(f"{path}: no figures of compare.py")
     first = documents[0]
     merged = new({}, {}, first["files"]) | {"runs": []}
-    for path, document in zip(paths, documents, strict=True):
+    for path, document in sorted(zip(paths, documents, strict=True), key=lambda one: _began(one[1])):
         for run in document["runs"]:
             for part, names in (("machine", SAME_MACHINE), ("options", SAME_OPTIONS)):
                 for name in names:
@@ -53,6 +53,10 @@ def read(paths: list[Path]) -> Document:
     order = [*SCENARIOS, *RESTS]
     merged["results"] = {name: merged["results"][name] for name in order if name in merged["results"]}
     return merged
+
+
+def _began(document: Document) -> str:
+    return max(str(run["machine"]["date"]) for run in document["runs"])
 
 
 def write(path: Path, document: Document) -> None:
@@ -81,7 +85,7 @@ def head(document: Document) -> list[str]:
 
 def dates(document: Document) -> str:
     """Give the days on which it was measured."""
-    return _each(sorted(run["machine"]["date"] for run in document["runs"]))
+    return _each(sorted(run["machine"]["date"][:10] for run in document["runs"]))
 
 
 def versions(document: Document) -> list[str]:

@@ -79,7 +79,7 @@ def machine(setting: Setting) -> dict[str, Any]:
     python = [f"{setting.venv}/bin/python", "-c", PACKAGE_VERSIONS, *PACKAGES]
     done = subprocess.run(python, capture_output=True, text=True, check=False)
     return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "processor": _first(Path("/proc/cpuinfo"), "model name"),
         "memory": _first(Path("/proc/meminfo"), "MemTotal"),
         "system": _first(Path("/etc/os-release"), "PRETTY_NAME").strip('"'),

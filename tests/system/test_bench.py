@@ -110,7 +110,7 @@ def test_the_figures_of_several_runs_make_one_set_of_tables(tmp_path: Path) -> N
     ]
     for number, part in enumerate(parts):
         document.write(tmp_path / f"{number}.json", part)
-    program = [sys.executable, str(BENCH / "compare.py"), "--from", str(tmp_path / "0.json"), str(tmp_path / "1.json")]
+    program = [sys.executable, str(BENCH / "compare.py"), "--from", str(tmp_path / "1.json"), str(tmp_path / "0.json")]
     done = subprocess.run(
         [*program, "--markdown", str(tmp_path / "page.md")], capture_output=True, text=True, timeout=DEADLINE
     )
