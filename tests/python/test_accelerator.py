@@ -1,5 +1,7 @@
 """What the accelerator does for itself: which interpreters load it, and that it hands on what is not as usual."""
 
+import random
+
 import pytest
 import support
 
@@ -24,6 +26,19 @@ def test_an_environment_never_holds_a_value_of_another_request(serve):
                 wanted = repr((name, variables[name])).encode() if name in variables else b""
                 assert wanted in seen
                 assert (name.encode() in seen) == (name in variables), seen
+
+
+def test_values_of_any_length_are_each_their_own(serve):
+    lane, chosen = serve(ECHO), random.Random(7)
+    names = ["HTTP_A", "HTTP_B", "HTTP_C", "HTTP_D"]
+    variables = dict.fromkeys(names, "")
+    for _ in range(400):
+        # Some are those of the request before, or go on where they ended.
+        for name in chosen.sample(names, chosen.randrange(len(names) + 1)):
+            variables[name] = chosen.choice([variables[name][:-1], variables[name] + "x", "y" * chosen.randrange(20)])
+        seen = lane.ask("/", **variables).body
+        for name, value in variables.items():
+            assert repr((name, value)).encode() in seen, variables
 
 
 def test_an_application_that_empties_its_environment_harms_no_other_request(serve):

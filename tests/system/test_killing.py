@@ -56,6 +56,8 @@ wsgi = "killed:application"
 processes = 3
 threads = 3
 preload = true
+# On a machine so busy that processes start more slowly than they are killed, requests wait; they are not to give up.
+queue = { timeout = "50s" }
 """
 
 
@@ -143,6 +145,8 @@ class Killer:
         self._choose = random.Random(seed)
         self.fronts: list[float] = []
         self.workers: set[int] = set()
+        # Forked by a zygote: seen while one was there. Another Python process may be a zygote that is not ready yet.
+        self._forked: set[int] = set()
         self.count: collections.Counter[str] = collections.Counter()
 
     def run(self, seconds: float) -> None:
@@ -154,12 +158,18 @@ class Killer:
             kind = self._choose.choices(["worker", "zygote", "front"], [20, 2, 1])[0]
             self._kill(kind)
 
+    def untold(self, one: Asked) -> bool:
+        """Whether the front was killed that soon after this, and may not have said yet what it knew."""
+        return any(0 <= killed - one.ended < 1 for killed in self.fronts)
+
     def _kill(self, kind: str) -> None:
         zygotes = {int(line) for line in (self._folder / "zygotes").read_text().split()}
         ours = [pid for pid in children(self._server.pid) if alive(pid)]
         python = [pid for pid in ours if b"daemun_worker" in command(pid)]
+        if not zygotes.isdisjoint(python):
+            self._forked |= {pid for pid in python if pid not in zygotes}
         if kind == "worker":
-            candidates = [pid for pid in python if pid not in zygotes]
+            candidates = [pid for pid in python if pid in self._forked]
         elif kind == "zygote":
             candidates = [pid for pid in python if pid in zygotes]
         else:
@@ -197,7 +207,7 @@ def account(
             )
         elif one.outcome == "502":
             # In flight in the process that was killed; what may be repeated, in two of them.
-            explained = deaths >= (2 if one.method in IDEMPOTENT else 1)
+            explained = deaths >= (2 if one.method in IDEMPOTENT else 1) or killer.untold(one)
         else:
             explained = False
         if one.method not in IDEMPOTENT and len(ran) > 1:
@@ -234,6 +244,7 @@ def test_every_request_is_accounted_for_while_processes_are_killed_at_random(tmp
         assert not any(thread.is_alive() for thread in threads), "a request was never answered"
         assert server.stop() == 0
         log = server.errors.text
+    print(log)
     runs: dict[str, list[int]] = collections.defaultdict(list)
     for line in (tmp_path / "runs").read_text().splitlines():
         name, pid = line.split()
@@ -251,7 +262,8 @@ def test_every_request_is_accounted_for_while_processes_are_killed_at_random(tmp
     print(dict(sorted(outcomes.items())))
     faults = account(clients, killer, runs, certificates)
     # Of what may be repeated the second certificate says that it ends there, and of nothing else.
-    twice = {one.name for one in clients.asked if one.outcome == "502" and one.method in IDEMPOTENT}
+    lost = [one for one in clients.asked if one.outcome == "502" and one.method in IDEMPOTENT]
+    twice = {one.name for one in lost if not killer.untold(one)}
     assert twice <= given_up, f"seed {seed}"
     assert all(len(certificates[name]) == 2 for name in given_up), f"seed {seed}"
     assert faults == [], f"seed {seed}: {len(faults)} unexplained:\n" + "\n".join(faults[:20])

@@ -1,8 +1,9 @@
 //! Environments of requests: from names and values with NULs between them to a dictionary.
 //!
 //! Requests are alike: the same names in the same order, and most values as in the request before. The last request
-//! of each *shape* (sequence of names) stands ready as a dictionary; of a new one only the values that differ are
-//! decoded and stored, then the dictionary is copied for the application, which may do with it what it likes.
+//! of each *shape* (sequence of names) stands ready as a dictionary; a new one is compared with it, pair by pair, only
+//! the values that differ are decoded and stored, then the dictionary is copied for the application, which may do with it
+//! what it likes.
 
 use alloc::vec::Vec;
 
@@ -16,8 +17,12 @@ pub struct Maker {
     /// What stands in every environment.
     template: Own,
     shapes: [Option<Shape>; SHAPES],
+    /// The shape of the last request.
+    last: usize,
     /// Where names and values by turns begin and end in the block that is being read.
     fields: Vec<(u32, u32)>,
+    /// The values of the block that is being read that differ from its shape's.
+    changes: Vec<Change>,
     /// Where heads of answers are put together.
     pub scratch: Vec<u8>,
 }
@@ -30,6 +35,12 @@ struct Shape {
     prototype: Own,
 }
 
+/// A value that differs: of which name, and where it begins and ends.
+struct Change {
+    name: usize,
+    value: (u32, u32),
+}
+
 impl Maker {
     /// From names and values by turns, a list.
     pub fn new(constants: Py) -> Result<Self> {
@@ -40,7 +51,8 @@ impl Maker {
                 let (name, value) = (py::PyList_GetItem(constants, index), py::PyList_GetItem(constants, index + 1));
                 done(py::PyDict_SetItem(template.py(), name, value))?;
             }
-            Ok(Self { template, shapes: [const { None }; SHAPES], fields: Vec::new(), scratch: Vec::new() })
+            let (fields, changes, scratch) = (Vec::new(), Vec::new(), Vec::new());
+            Ok(Self { template, shapes: [const { None }; SHAPES], last: 0, fields, changes, scratch })
         }
     }
 
@@ -48,14 +60,12 @@ impl Maker {
     pub fn make(&mut self, block: Py) -> Result<Option<Own>> {
         // SAFETY: the caller has checked its type and holds it.
         let text: &[u8] = unsafe { py::bytes(block) };
+        if let Some(environ) = self.make_alike(self.last, block, text)? {
+            return Ok(Some(environ));
+        }
         let Some(hash) = split(text, &mut self.fields) else { return Ok(None) };
-        let place = &mut self.shapes[hash % SHAPES];
-        // Taken out: what fails half-way through an update must never be used again.
-        if let Some(mut shape) = place.take_if(|shape| shape.fits(text, &self.fields)) {
-            shape.update(block, text, &mut self.fields)?;
-            // SAFETY: a dictionary.
-            let environ = unsafe { Own::take(py::PyDict_Copy(shape.prototype.py()))? };
-            *place = Some(shape);
+        self.last = hash % SHAPES;
+        if let Some(environ) = self.make_alike(self.last, block, text)? {
             return Ok(Some(environ));
         }
         let made = Shape::new(&self.template, block, text, core::mem::take(&mut self.fields))?;
@@ -65,7 +75,19 @@ impl Maker {
             (Own::take(py::PyDict_Copy(made.prototype.py()))?, py::PyDict_Size(made.prototype.py()) == all)
         };
         // A name that comes twice has one place for two values: never updated in place.
-        *place = is_plain.then_some(made);
+        self.shapes[self.last] = is_plain.then_some(made);
+        Ok(Some(environ))
+    }
+
+    /// The environment of a block of this shape; `None` where it is of another.
+    fn make_alike(&mut self, place: usize, block: Py, text: &[u8]) -> Result<Option<Own>> {
+        let (shape, changes) = (&mut self.shapes[place], &mut self.changes);
+        // Taken out: what fails half-way through an update must never be used again.
+        let Some(mut taken) = shape.take_if(|shape| shape.compare(text, changes).is_some()) else { return Ok(None) };
+        taken.update(block, text, changes)?;
+        // SAFETY: a dictionary.
+        let environ = unsafe { Own::take(py::PyDict_Copy(taken.prototype.py()))? };
+        *shape = Some(taken);
         Ok(Some(environ))
     }
 }
@@ -84,28 +106,51 @@ impl Shape {
         Ok(Self { block, fields, names, prototype })
     }
 
-    fn fits(&self, text: &[u8], fields: &[(u32, u32)]) -> bool {
+    /// Finds the values that differ; `None` where the names do. What is equal up to its NUL ends where ours does.
+    fn compare(&self, text: &[u8], changes: &mut Vec<Change>) -> Option<()> {
         // SAFETY: checked when it was taken, and held.
         let ours: &[u8] = unsafe { py::bytes(self.block.py()) };
-        self.fields.len() == fields.len()
-            && self.fields.iter().zip(fields).step_by(2).all(|(&old, &new)| slice(ours, old) == slice(text, new))
+        changes.clear();
+        let mut rest = text;
+        for (name, pair) in self.fields.chunks_exact(2).enumerate() {
+            let pair_here = ours.get(pair[0].0 as usize..=pair[1].1 as usize)?;
+            if let Some(after) = rest.strip_prefix(pair_here) {
+                rest = after;
+                continue;
+            }
+            let value = rest.strip_prefix(ours.get(pair[0].0 as usize..=pair[0].1 as usize)?)?;
+            let (begin, length) = (text.len() - value.len(), find_nul(value)?);
+            changes.push(Change { name, value: (begin as u32, (begin + length) as u32) });
+            rest = &value[length + 1..];
+        }
+        rest.is_empty().then_some(())
     }
 
-    fn update(&mut self, block: Py, text: &[u8], fields: &mut Vec<(u32, u32)>) -> Result<()> {
-        // SAFETY: as above.
-        let ours: &[u8] = unsafe { py::bytes(self.block.py()) };
-        let values = self.fields.iter().zip(fields.iter()).skip(1).step_by(2);
-        for ((&old, &new), name) in values.zip(&self.names) {
-            if slice(ours, old) != slice(text, new) {
-                let value = decode(text, new)?;
-                // SAFETY: a dictionary and strings. What is replaced is a string as well: no code runs.
-                done(unsafe { py::PyDict_SetItem(self.prototype.py(), name.py(), value.py()) })?;
-            }
-        }
-        core::mem::swap(&mut self.fields, fields);
+    fn update(&mut self, block: Py, text: &[u8], changes: &[Change]) -> Result<()> {
         // SAFETY: the caller holds it.
         self.block = unsafe { Own::share(block) };
+        // How much further behind everything now lies than it did; wraps around where that is less.
+        let (mut moved, mut done_to) = (0_u32, 0);
+        for change in changes {
+            let value = decode(text, change.value)?;
+            // SAFETY: a dictionary and strings. What is replaced is a string as well: no code runs.
+            done(unsafe { py::PyDict_SetItem(self.prototype.py(), self.names[change.name].py(), value.py()) })?;
+            let at = 2 * change.name + 1;
+            shift(&mut self.fields[done_to..at], moved);
+            moved = change.value.1.wrapping_sub(self.fields[at].1);
+            self.fields[at] = change.value;
+            done_to = at + 1;
+        }
+        shift(&mut self.fields[done_to..], moved);
         Ok(())
+    }
+}
+
+fn shift(fields: &mut [(u32, u32)], by: u32) {
+    if by != 0 {
+        for (begin, end) in fields {
+            (*begin, *end) = (begin.wrapping_add(by), end.wrapping_add(by));
+        }
     }
 }
 

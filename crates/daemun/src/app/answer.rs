@@ -39,19 +39,20 @@ pub(super) enum AnswerError {
 impl AnswerHead {
     /// Reads a head; fields share its memory.
     pub(super) fn parse(head: &Bytes) -> Result<Self, AnswerError> {
-        let mut parts = Parts { head, at: 0 };
+        let mut parts = Parts(Some(head));
         let line = parts.next().ok_or(AnswerError::Status)?;
-        let (status, reason) = status_line(&line)?;
+        let (status, reason) = status_line(line)?;
+        let reason = reason.map(|reason| head.slice_ref(reason));
         let mut fields = Fields::new();
         let mut content_length = None;
         let mut names_file = false;
         while let Some(name) = parts.next() {
             // White space around a value is not part of it (RFC 9110, section 5.5); Django's cookies begin with a space.
-            let value = trim(&parts.next().ok_or(AnswerError::Pairs)?);
+            let value = trim(parts.next().ok_or(AnswerError::Pairs)?);
             // Most names are told apart by their length.
             match name.len() {
                 14 if name.eq_ignore_ascii_case(b"content-length") => {
-                    let length = self::content_length(&value).ok_or(AnswerError::Length)?;
+                    let length = self::content_length(value).ok_or(AnswerError::Length)?;
                     // Said twice it may be; said in two ways nobody knows where the answer ends.
                     if content_length.replace(length).is_some_and(|said| said != length) {
                         return Err(AnswerError::Length);
@@ -62,7 +63,7 @@ impl AnswerHead {
                 16 => names_file |= name.eq_ignore_ascii_case(b"x-accel-redirect"),
                 _ => {}
             }
-            if !fields.try_push(name, value) {
+            if !fields.try_push(head.slice_ref(name), head.slice_ref(value)) {
                 return Err(AnswerError::Field);
             }
         }
@@ -77,44 +78,46 @@ fn content_length(value: &[u8]) -> Option<u64> {
     is_number.then(|| std::str::from_utf8(digits).ok()?.parse().ok()).flatten()
 }
 
-fn status_line(line: &Bytes) -> Result<(Status, Option<Bytes>), AnswerError> {
+/// The status, and its reason where it is not the registered one.
+fn status_line(line: &[u8]) -> Result<(Status, Option<&[u8]>), AnswerError> {
     let digits = line.get(..3).filter(|digits| digits.iter().all(u8::is_ascii_digit)).ok_or(AnswerError::Status)?;
     let code = digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'));
     let status = Status::from_code(code).ok_or(AnswerError::Status)?;
     let reason = match line.get(3) {
-        None => Bytes::new(),
-        Some(b' ') => line.slice(4..),
+        None => &[],
+        Some(b' ') => &line[4..],
         Some(_) => return Err(AnswerError::Status),
     };
+    if reason.is_empty() || reason == status.reason().as_bytes() {
+        return Ok((status, None));
+    }
     if reason.iter().any(|&byte| byte < b' ' && byte != b'\t' || byte == 0x7f) {
         return Err(AnswerError::Status);
     }
-    let registered = reason.is_empty() || reason == status.reason();
-    Ok((status, (!registered).then_some(reason)))
+    Ok((status, Some(reason)))
 }
 
-fn trim(value: &Bytes) -> Bytes {
+fn trim(value: &[u8]) -> &[u8] {
     let outer = |byte: &u8| matches!(byte, b' ' | b'\t');
     match (value.first(), value.last()) {
-        (Some(first), Some(last)) if outer(first) || outer(last) => value.slice_ref(value.trim_ascii()),
-        _ => value.clone(),
+        (Some(first), Some(last)) if outer(first) || outer(last) => value.trim_ascii(),
+        _ => value,
     }
 }
 
-/// The parts between the NULs.
-struct Parts<'a> {
-    head: &'a Bytes,
-    at: usize,
-}
+/// The parts between the NULs; what is left, and nothing after the last.
+struct Parts<'a>(Option<&'a [u8]>);
 
-impl Iterator for Parts<'_> {
-    type Item = Bytes;
+impl<'a> Iterator for Parts<'a> {
+    type Item = &'a [u8];
 
-    fn next(&mut self) -> Option<Bytes> {
-        let rest = self.head.get(self.at..)?;
-        let length = memchr::memchr(0, rest).unwrap_or(rest.len());
-        let part = self.head.slice(self.at..self.at + length);
-        self.at += length + 1;
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let rest = self.0?;
+        let (part, behind) = match memchr::memchr(0, rest) {
+            Some(end) => (&rest[..end], Some(&rest[end + 1..])),
+            None => (rest, None),
+        };
+        self.0 = behind;
         Some(part)
     }
 }

@@ -70,6 +70,22 @@ impl Method {
         }
     }
 
+    /// Its name; `None` for what the server does not know.
+    fn name(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Trace => "TRACE",
+            Self::Connect => "CONNECT",
+            Self::Other => return None,
+        })
+    }
+
     /// Whether doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
     pub fn is_idempotent(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace)
@@ -99,6 +115,7 @@ struct Parts {
     target: Span,
     path: Span,
     query: Option<Span>,
+    authority: Span,
     host: Span,
     fields: Vec<(Span, Span)>,
 }
@@ -116,7 +133,7 @@ impl RequestHead {
 
     /// The method as it was sent.
     pub fn method_name(&self) -> &str {
-        self.text(self.0.method_name)
+        self.0.method.name().unwrap_or_else(|| self.text(self.0.method_name))
     }
 
     /// The request target as it was sent.
@@ -142,16 +159,12 @@ impl RequestHead {
     /// The host and, where it was sent, the port: from an absolute target, else from `Host`; empty for HTTP/1.0
     /// without one.
     pub fn authority(&self) -> &str {
-        self.text(self.0.host)
+        self.text(self.0.authority)
     }
 
     /// The host without its port. An IPv6 address keeps its brackets.
     pub fn host(&self) -> &str {
-        let authority = self.authority();
-        match authority.rfind(':') {
-            Some(colon) if !authority[colon..].contains(']') => &authority[..colon],
-            _ => authority,
-        }
+        self.text(self.0.host)
     }
 
     /// All fields in the order in which they were sent. Names keep their case.
@@ -209,6 +222,7 @@ impl RequestHead {
             target: Span { start: path.start, end: query.map_or(path.end, |query| query.end) },
             path,
             query,
+            authority: parts.authority,
             host: parts.host,
             fields,
         }))
@@ -236,9 +250,9 @@ impl RequestHead {
         let kept = self.0.fields.iter().filter(|(name, _)| !goes(self.view(*name)));
         let mut fields: Vec<(Span, Span)> = kept.copied().collect();
         fields.extend(edit.set.iter().map(|(name, value)| (append(name), append(value))));
-        let Parts { version, method, method_name, target, host, .. } = *self.0;
+        let Parts { version, method, method_name, target, authority, host, .. } = *self.0;
         let bytes = bytes.freeze();
-        Self(Arc::new(Parts { bytes, version, method, method_name, target, path, query, host, fields }))
+        Self(Arc::new(Parts { bytes, version, method, method_name, target, path, query, authority, host, fields }))
     }
 
     fn view(&self, span: Span) -> &[u8] {
@@ -292,6 +306,7 @@ impl HeadBuilder {
                 target: Span::default(),
                 path: Span::default(),
                 query: None,
+                authority: Span::default(),
                 host: Span::default(),
                 fields: Vec::with_capacity(16),
             },
@@ -309,7 +324,12 @@ impl HeadBuilder {
 
     /// The authority that counts for this request.
     pub fn authority(&mut self, authority: &[u8]) {
-        self.head.host = self.span(authority);
+        self.head.authority = self.span(authority);
+        let host = match memchr::memrchr(b':', authority) {
+            Some(colon) if !authority[colon..].contains(&b']') => &authority[..colon],
+            _ => authority,
+        };
+        self.head.host = self.span(host);
     }
 
     /// One more field.

@@ -15,6 +15,7 @@ mod children;
 mod collecting;
 mod controlling;
 mod death;
+mod departed;
 mod developing;
 mod draining;
 mod events;
@@ -58,6 +59,7 @@ use change::Change;
 use collecting::NotCollected;
 use controlling::Desk;
 use death::OomKills;
+use departed::Departed;
 use developing::Developing;
 use events::Event;
 use launching::Launching;
@@ -194,7 +196,7 @@ struct App {
     given_up: bool,
     workers: BTreeMap<u32, Worker>,
     /// Workers that have ended and of which the front has not said yet what they were serving.
-    ended: BTreeMap<u32, (Worker, Ended)>,
+    departed: BTreeMap<u32, Departed>,
     backoff: Backoff,
     zygote_backoff: Backoff,
 }
@@ -311,6 +313,7 @@ impl Master {
         while !stop && let Some(event) = events.recv().await {
             stop = self.take(event).await;
         }
+        self.mourn_all();
         self.end_everything();
         self.end_launcher();
         if let Some(path) = &self.pid_file {
@@ -349,7 +352,7 @@ impl Master {
             Event::ImportDeadline(number) => return self.import_deadline(number).await,
             Event::Unheard(pid, why) => self.unheard(pid, &why),
             Event::Overdue(pid) => self.kill_if_alive(pid),
-            Event::WordsDeadline(name, serial) => self.told_of_end(&name, serial),
+            Event::WordsDeadline(name, serial) => self.words_deadline(&name, serial),
             Event::LookForCertificates => self.look_for_certificates().await,
             Event::Certify(timer) => self.certify_timer(timer).await,
             Event::Certifier(errand, message) => self.certifier_said(errand, message).await,

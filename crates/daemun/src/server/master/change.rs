@@ -202,7 +202,7 @@ impl Master {
             zygote_ready: false,
             given_up: false,
             workers: BTreeMap::new(),
-            ended: BTreeMap::new(),
+            departed: BTreeMap::new(),
             backoff: Backoff::default(),
             zygote_backoff: Backoff::default(),
         };

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use super::change::Stage;
-use super::death::{Certificate, How};
+use super::death::How;
 use super::events::Event;
 use super::{Front, Master, Phase, Worker};
 use crate::app::{Admission, ZygoteMessage};
@@ -14,10 +14,6 @@ use crate::sys::{self, Ended};
 
 /// How long a worker that is all but stuck may take to end by itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long the front may take to say what a worker was serving whose end the kernel has told of: the two come over
-/// different ways, and the next worker waits for it.
-const WORDS: Duration = Duration::from_millis(50);
 
 /// Ended children that are remembered although nobody has told of them yet.
 const MOST_STRANGERS: usize = 64;
@@ -181,68 +177,6 @@ impl Master {
                 self.later(pause.max(Duration::from_secs(1)), Event::RestartZygote(name.to_owned()));
             }
         }
-    }
-
-    fn worker_ended(&mut self, name: &str, serial: u32, ended: Ended) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        let Some(worker) = app.workers.remove(&serial) else { return };
-        if app.generation == u64::MAX {
-            return self.forget_removed();
-        }
-        if worker.leaving || self.phase == Phase::Draining {
-            return;
-        }
-        if worker.connected && worker.last_words.is_none() {
-            app.ended.insert(serial, (worker, ended));
-            return self.later(WORDS, Event::WordsDeadline(name.to_owned(), serial));
-        }
-        self.mourn(name, serial, &worker, ended);
-    }
-
-    /// The front has said what a worker that has ended was serving, or has had its time to.
-    pub(super) fn told_of_end(&mut self, name: &str, serial: u32) {
-        let ended = self.apps.get_mut(name).and_then(|app| app.ended.remove(&serial));
-        if let Some((worker, ended)) = ended
-            && self.phase != Phase::Draining
-        {
-            self.mourn(name, serial, &worker, ended);
-        }
-    }
-
-    /// Writes the certificate of a worker that nobody had told to end, and has it replaced.
-    fn mourn(&mut self, name: &str, serial: u32, worker: &Worker, ended: Ended) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        if app.generation == u64::MAX {
-            return self.forget_removed();
-        }
-        // Only a SIGKILL that was not ours can be the kernel's.
-        let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();
-        let python = &*app.python;
-        let certificate = Certificate { name, serial, ended, worker, python, by_oom };
-        let change = self.change.as_ref().is_some_and(|change| change.is_generation(name, worker.generation));
-        if change && let Some(why) = ended.code.and_then(unfit) {
-            let why = format!("{name}: a worker {why}; the log of the server says more");
-            return self.later(Duration::ZERO, Event::Unfit(worker.generation, why));
-        }
-        if worker.generation != app.generation && !change {
-            return self.errors.warning(format_args!("{certificate}; it was about to end"));
-        }
-        let text = certificate.to_string();
-        self.desk.died(name, serial, ended, &text);
-        self.desk.restarted(name, if ended.signal.is_some() { "killed" } else { "exited" });
-        if let Some(old) = worker.replaces.and_then(|old| app.workers.get_mut(&old)) {
-            // The one that it was to replace serves on, and is looked at again.
-            old.is_due = false;
-            return self.errors.error(format_args!("{text}; the worker that it was to replace serves on"));
-        }
-        let pause = app.backoff.pause_after(worker.started, Instant::now());
-        if pause.is_zero() {
-            self.errors.error(format_args!("{text}; it is replaced"));
-        } else {
-            let failures = app.backoff.failures();
-            self.errors.error(format_args!("{text}; {failures} in a row: the next one waits {pause:?}"));
-        }
-        self.later(pause, Event::Fork(name.to_owned(), worker.generation));
     }
 
     /// Asks for a worker of a generation that is current or becoming so.
@@ -430,14 +364,5 @@ impl Worker {
     /// can tell it to.
     pub(super) fn patience(&self, grace: Duration) -> Duration {
         if self.connected { grace } else { PATIENCE.min(grace) }
-    }
-}
-
-/// What is wrong with a worker that has left with this code by itself: those of the shim.
-fn unfit(code: i32) -> Option<&'static str> {
-    match code {
-        71 => Some("could not import the application"),
-        72 => Some("did not answer `ready` well"),
-        _ => None,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::process::Signal;
 
@@ -38,6 +39,7 @@ pub(super) struct Certificate<'a> {
     pub(super) serial: u32,
     pub(super) ended: Ended,
     pub(super) worker: &'a Worker,
+    pub(super) age: Duration,
     /// `CPython 3.12.1`, once it is known.
     pub(super) python: &'a str,
     /// Whether the kernel ended it because memory had run out.
@@ -46,19 +48,23 @@ pub(super) struct Certificate<'a> {
 
 impl fmt::Display for Certificate<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, serial, ended, worker, python, by_oom } = self;
-        let age = worker.started.elapsed().as_secs_f32();
+        let Self { name, serial, ended, worker, age, python, by_oom } = self;
         write!(f, "{name}: worker {serial} (pid {}) {}", ended.pid, How(*ended))?;
         if *by_oom {
             f.write_str(" by the kernel's OOM killer: memory had run out")?;
         }
-        write!(f, " after {age:.1} s")?;
-        let served = worker.last_words.as_ref().map_or(0, |words| words.served);
-        write!(f, " and {served} requests, with at most {} MiB of memory", ended.peak >> 20)?;
+        write!(f, " after {:.1} s", age.as_secs_f32())?;
+        if let Some(LastWords { served, .. }) = &worker.last_words {
+            write!(f, " and {served} requests")?;
+        }
+        write!(f, ", with at most {} MiB of memory", ended.peak >> 20)?;
         if !python.is_empty() {
             write!(f, ", under {python}")?;
         }
-        let Some(LastWords { serving, .. }) = &worker.last_words else { return Ok(()) };
+        let Some(LastWords { serving, .. }) = &worker.last_words else {
+            // One that never connected has served nothing.
+            return f.write_str(if worker.connected { "; what it was serving the front has not said" } else { "" });
+        };
         for (index, (what, seconds)) in serving.iter().enumerate() {
             let separator = if index == 0 { ", serving" } else { "," };
             write!(f, "{separator} {what} for {seconds:.1} s")?;
@@ -123,8 +129,6 @@ fn oom_kills(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     const KILLED: Ended = Ended { pid: 12, code: None, signal: Some(9), peak: 300 << 20 };
@@ -140,11 +144,11 @@ mod tests {
     #[test]
     fn a_certificate_says_who_how_when_and_over_what() {
         let mut worker = Worker::new(1, 4, None);
-        worker.started = Instant::now();
         worker.last_words = Some(LastWords { served: 7, serving: vec![("GET /a".to_owned(), 0.25)] });
         let told = |by_oom| {
             let python = "CPython 3.12.1";
-            Certificate { name: "shop", serial: 3, ended: KILLED, worker: &worker, python, by_oom }.to_string()
+            let (age, worker) = (Duration::ZERO, &worker);
+            Certificate { name: "shop", serial: 3, ended: KILLED, worker, age, python, by_oom }.to_string()
         };
         assert_eq!(
             told(false),

@@ -18,8 +18,8 @@ impl Master {
     /// The connection of a worker has ended.
     fn worker_lost(&mut self, name: &str, serial: u32, words: LastWords, parting: Parting) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        if let Some((worker, _)) = app.ended.get_mut(&serial) {
-            worker.last_words = Some(words);
+        if let Some(departed) = app.departed.get_mut(&serial) {
+            departed.worker.last_words = Some(words);
             self.told_of_end(name, serial);
         } else if let Some(worker) = app.workers.get_mut(&serial) {
             worker.last_words = Some(words);
