@@ -106,6 +106,12 @@ bench: ## figures beside thirteen other servers; BENCH='--scenario hello --round
 	@# One scenario was asked for, or all: then the pictures too.
 	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --json .bench/scaling.json --plots .bench/plots)
 
+.PHONY: bench-publish
+bench-publish: ## put what `make bench` measured (all .bench/figures*.json and scaling*.json) into the papers and the pictures
+	@test -n "$(wildcard .bench/figures*.json)" || { echo "nothing was measured yet; run:  make bench" >&2; exit 1; }
+	python3 bench/compare.py --from $(sort $(wildcard .bench/figures*.json)) --markdown bench/README.md --extract README.md README.ko.md
+	$(if $(wildcard .bench/scaling*.json),python3 bench/scaling.py --draw $(sort $(wildcard .bench/scaling*.json)) --plots docs/plots)
+
 .PHONY: bench-collect
 bench-collect: ## what deploying Wagtail's static files costs, beside collectstatic; BENCH='--rounds 5'
 	@$(MAKE) bench BENCH="--scenario collect $(BENCH)"

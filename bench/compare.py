@@ -9,49 +9,44 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import datetime
-import json
 import os
-import platform
-import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from comparison import collecting, report, rounds
-from comparison.collecting import CollectError
-from comparison.crowd import CrowdError
-from comparison.load import LoadError
+from comparison import collecting, document, extract, report, rounds
+from comparison.document import BEGIN, END, Document, DocumentError
+from comparison.packages import VenvError, machine, venv
 from comparison.peers import APPLICATIONS, COMMANDS, Setting
-from comparison.peers.setting import program
 from comparison.scenarios import (
     FILES,
+    GROUPS,
     HELD_SERVERS,
-    REST_PEERS,
     RESTS,
     SCENARIOS,
     SECURE_HELD_SERVERS,
     WSGI_SERVERS,
-    WrongAnswerError,
+    says,
+    usual_peer,
     write_files,
 )
-from comparison.servers import ServerError
+from comparison.servers import Absent, ServerError
 
 HERE = Path(__file__).resolve().parent
-VENV = HERE.parent / ".bench" / "venv"
 DAEMUN = HERE.parent / "target" / "release" / "daemun"
 # Enough for one right answer to each connection.
 CHECK_SECONDS = 0.5
 CHECK_CROWD = 20
-# Between these lines of a file go the tables of the last run.
-BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+# Whose absence is a fault also where figures are wanted.
+OURS = "daemun"
 
 
 class UsageError(Exception):
@@ -62,7 +57,8 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     names = ", ".join([*SCENARIOS, *RESTS])
-    parser.add_argument("--scenario", metavar="NAME,…", help=f"of {names} (default: all)")
+    groups = ", ".join(GROUPS)
+    parser.add_argument("--scenario", metavar="NAME,…", help=f"of {names}, or of their groups {groups} (default: all)")
     parser.add_argument("--server", metavar="NAME,…", help=f"of {', '.join(COMMANDS)}, bare (default: all that fit)")
     parser.add_argument("--peer", metavar="NAME", help="whom to compare with (default: granian, for files nginx)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N")
@@ -81,6 +77,22 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help=f"the tables; between {BEGIN} and {END} if it has them"
     )
+    parser.add_argument(
+        "--extract",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="the short tables, as --markdown; *.ko.md in Korean",
+    )
+    parser.add_argument(
+        "--from",
+        dest="given",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="measure nothing: the tables of these --json files",
+    )
     parser.add_argument("--check", action="store_true", help="only whether all answer rightly; no figures")
     parser.add_argument("--quiet", action="store_true", help="no progress on standard error")
     return parser.parse_args()
@@ -95,87 +107,6 @@ def words(given: str | None, known: list[str], what: str) -> list[str]:
     return names
 
 
-def venv(given: Path | None) -> Path:
-    """Give the virtual environment of the servers; make it where none was given and none is."""
-    path = given or VENV
-    stamp, wanted = path / "requirements.txt", (HERE / "requirements.txt").read_text("utf-8")
-    if given is None and not (stamp.exists() and stamp.read_text("utf-8") == wanted):
-        print(f"compare: making {path}", file=sys.stderr)
-        shutil.rmtree(path, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(path)], check=True)
-        pip = [f"{path}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", str(HERE / "requirements.txt")], check=True)
-        stamp.write_text(wanted, "utf-8")
-    if not (path / "bin" / "python").exists():
-        raise UsageError(f"{path} is not a virtual environment")
-    # The interpreter stays the one below the environment: resolving it would lose the packages.
-    return path.absolute()
-
-
-# How each says its version, and of which package manager it is.
-VERSIONS = {
-    "nginx": ["-v"],
-    "apache2": ["-v"],
-    "lighttpd": ["-v"],
-    "h2o": ["-v"],
-    "haproxy": ["-v"],
-    "caddy": ["version"],
-}
-PACKAGES = ["granian", "gunicorn", "pyuwsgi", "bjoern", "fastpysgi", "waitress", "whitenoise", "django", "wagtail"]
-
-PACKAGE_VERSIONS = """
-import importlib.metadata, sys
-for name in sys.argv[1:]:
-    try:
-        print(name, importlib.metadata.version(name))
-    except importlib.metadata.PackageNotFoundError:
-        pass
-"""
-
-
-def machine(setting: Setting) -> dict[str, Any]:
-    """Describe what must be known to read the figures."""
-    versions = {"daemun": version([str(setting.daemun), "--version"])}
-    versions["python"] = version([f"{setting.venv}/bin/python", "--version"])
-    python = [f"{setting.venv}/bin/python", "-c", PACKAGE_VERSIONS, *PACKAGES]
-    done = subprocess.run(python, capture_output=True, text=True, check=False)
-    versions |= {line.split()[0]: line for line in done.stdout.splitlines()}
-    for name, words in VERSIONS.items():
-        versions[name] = f"{name} {number(version([program(name), *words]))}"
-    return {
-        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
-        "processor": _first(Path("/proc/cpuinfo"), "model name"),
-        "memory": _first(Path("/proc/meminfo"), "MemTotal"),
-        "system": _first(Path("/etc/os-release"), "PRETTY_NAME").strip('"'),
-        "cores": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "load_at_start": os.getloadavg(),
-        "versions": versions,
-    }
-
-
-def _first(file: Path, name: str) -> str:
-    """Give the value of the first line that begins with the name, or nothing."""
-    lines = file.read_text("utf-8").splitlines() if file.exists() else []
-    found = next((line for line in lines if line.startswith(name)), "")
-    return found.replace("=", ":", 1).partition(":")[2].strip()
-
-
-def number(said: str) -> str:
-    """Give the version in what a program says of itself."""
-    found = re.search(r"\d+\.\d+(\.\d+)*", said)
-    return found[0] if found else said
-
-
-def version(command: list[str]) -> str:
-    """Ask a program; what is not there has none."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except OSError:
-        return "not there"
-    return (done.stdout + done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "unknown"
-
-
 @dataclasses.dataclass
 class Run:
     """What was asked for, and the figures so far."""
@@ -184,9 +115,7 @@ class Run:
     setting: Setting
     plan: rounds.Plan
     folder: Path
-    results: dict[str, Any] = dataclasses.field(default_factory=dict)
-    # What was printed, as Markdown.
-    tables: list[str] = dataclasses.field(default_factory=list)
+    document: Document
 
     def tell(self, line: str) -> None:
         """Show that something moves."""
@@ -199,103 +128,103 @@ class Run:
         return [name for name in wanted if not asked or name in asked]
 
     def scenario(self, name: str) -> None:
-        """Measure and print one."""
-        says = RESTS.get(name) or SCENARIOS[name].says
-        print(f"\n{name}: {says}", flush=True)
-        self.tables.append(f"**{name}**: {says}")
-        if name in RESTS:
-            self._rest(name)
-        else:
-            self._rate(name)
-
-    def _rest(self, name: str) -> None:
-        peer = self.options.peer or REST_PEERS[name]
-        names = self.servers({"held": HELD_SERVERS, "held-tls": SECURE_HELD_SERVERS}.get(name, WSGI_SERVERS))
-        if not names and name != "collect":
+        """Measure and print one; who cannot be measured is said, and does not end the run."""
+        print(f"\n{name}: {says(name)}", flush=True)
+        work = rounds.Work(self.setting, self.plan, self.folder, self.tell)
+        peer = self.options.peer or usual_peer(name)
+        figures: Any = None
+        try:
+            figures = self._rest(name, work) if name in RESTS else self._rate(name, work)
+        except (*rounds.FAULTS, collecting.CollectError) as error:
+            work.absent[OURS] = str(error)
+        if figures is None and not work.absent:
             print("none of the servers asked for")
             return
-        if name == "idle":
-            memory = rounds.idle(names, self.setting, self.folder, self.tell)
-            self._print(name, report.idle(memory, peer), names, memory)
-        elif name == "start":
-            times = 1 if self.options.check else rounds.STARTS
-            taken = rounds.starts(names, self.setting, self.folder, self.tell, times)
-            self._print(name, report.starts(taken, peer), names, taken)
-        elif name == "collect":
-            built = collecting.builds(
-                # Compressing takes half a minute, which says nothing about an answer.
-                self.setting,
-                min(self.plan.rounds, 3),
-                ["plain"] if self.options.check else [*collecting.STORAGES],
-            )
-            plain = {
-                key: {row: [dataclasses.asdict(cost) for cost in costs] for row, costs in each.items()}
-                for key, each in built.items()
+        self.document["results"][name] = {"peer": peer, "table": figures}
+        self.document["absent"][name] = work.absent
+        for server, why in work.absent.items():
+            print(f"compare: {name}: {server}: {why}", file=sys.stderr, flush=True)
+        if self.options.check:
+            answered = ["daemun", "collectstatic"] if name == "collect" else list(figures or ())
+            there = [server for server in answered if server not in work.absent and server != rounds.IMPORT]
+            print(f"right: {', '.join(there)}", flush=True)
+        elif figures:
+            print(report.table(name, figures, peer).text(), flush=True)
+            print("load average " + " ".join(f"{value:.1f}" for value in os.getloadavg()), flush=True)
+        if work.absent:
+            print(report.lacking(work.absent), flush=True)
+
+    def _rest(self, name: str, work: rounds.Work) -> Any:
+        if name == "collect":
+            # Compressing takes half a minute, which says nothing about an answer.
+            storages = ["plain"] if self.options.check else [*collecting.STORAGES]
+            built = collecting.builds(self.setting, min(self.plan.rounds, 3), storages)
+            return {
+                storage: {build: [dataclasses.asdict(cost) for cost in costs] for build, costs in each.items()}
+                for storage, each in built.items()
             }
-            self._print(name, report.collect(built, peer), ["daemun", "collectstatic"], plain)
-        else:
-            held = rounds.held(names, self.setting, self.plan, self.folder, self.tell, secure=name == "held-tls")
-            lost = {server: one.kept for server, one in held.items() if one.kept < one.asked}
-            if lost and self.options.check:
-                raise WrongAnswerError(f"{name}: of {self.plan.held} connections were kept: {lost}")
-            plain = {server: dataclasses.asdict(one) for server, one in held.items()}
-            self._print(name, report.held(held, peer), names, plain)
+        names = self.servers({"held": HELD_SERVERS, "held-tls": SECURE_HELD_SERVERS}.get(name, WSGI_SERVERS))
+        if not names:
+            return None
+        if name == "idle":
+            return rounds.idle(names, work)
+        if name == "start":
+            return rounds.starts(names, work, 1 if self.options.check else rounds.STARTS)
+        held = rounds.held(names, work, secure=name == "held-tls")
+        if self.options.check:
+            work.absent.update(
+                {who: f"kept {one.kept} of {one.asked}" for who, one in held.items() if one.kept < one.asked}
+            )
+        return {server: dataclasses.asdict(one) for server, one in held.items()}
 
-    def _print(self, name: str, table: report.Table, names: list[str], figures: Any) -> None:
-        self.results[name] = figures
-        self.tables.append(table.markdown())
-        print(f"right: {', '.join(names)}" if self.options.check else table.text(), flush=True)
-
-    def _rate(self, name: str) -> None:
+    def _rate(self, name: str, work: rounds.Work) -> Any:
         scenario = SCENARIOS[name]
         wanted = (*scenario.servers, rounds.BARE) if scenario.bare else scenario.servers
         names = self.servers(wanted)
         if not names:
-            print("none of the servers asked for")
-            return
-        measured = rounds.rates(scenario, names, self.setting, self.plan, self.folder, self.tell)
-        figures = {server: report.summary(each) for server, each in measured.items()}
-        wrong = {server: one["errors"] for server, one in figures.items() if one["errors"]}
-        if wrong and self.options.check and not scenario.crowd:
-            raise WrongAnswerError(f"{name}: errors under load: {wrong}")
-        usual = "apache" if scenario.script else "granian"
-        self._print(name, report.rates(figures, self.options.peer or scenario.peer or usual), names, figures)
-        if not self.options.check:
-            print("load average " + " ".join(f"{value:.1f}" for value in os.getloadavg()), flush=True)
+            return None
+        write_script(self.setting.scripts, scenario.script)
+        taken = rounds.rates(scenario, names, work)
+        figures = {server: report.summary(each, taken.memory.get(server)) for server, each in taken.rounds.items()}
+        if self.options.check and not scenario.crowd:
+            wrong = {server: one["errors"] for server, one in figures.items() if one["errors"]}
+            work.absent.update({server: f"{count} errors under load" for server, count in wrong.items()})
+        return figures
 
-    def write(self, about: dict[str, Any], head: str) -> None:
-        """Write what was asked for."""
-        if self.options.json:
-            given = {key: str(value) if isinstance(value, Path) else value for key, value in vars(self.options).items()}
-            document = {"machine": about, "options": given, "files": FILES, "results": self.results}
-            self.options.json.parent.mkdir(parents=True, exist_ok=True)
-            self.options.json.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
-        if self.options.markdown:
-            place(self.options.markdown, "\n\n".join([head, *self.tables]))
+    def faults(self) -> dict[str, Absent]:
+        """Give what may not be: where only answers are looked at, any absence; else daemun's own."""
+        absent: dict[str, Absent] = self.document["absent"]
+        ours = {
+            name: {server: why for server, why in each.items() if self._counts(server)} for name, each in absent.items()
+        }
+        return {name: each for name, each in ours.items() if each}
+
+    def _counts(self, server: str) -> bool:
+        return bool(self.options.check) or server.partition("-")[0] == OURS
 
 
-def place(file: Path, text: str) -> None:
-    """Put the text between the two lines of a file that has them; else the file is the text."""
-    old = file.read_text("utf-8") if file.exists() else ""
-    before, begin, rest = old.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}" if begin and end else text + "\n", "utf-8")
+def write(options: argparse.Namespace, figures: Document) -> None:
+    """Write what was asked for."""
+    if options.json and not options.given:
+        document.write(options.json, figures)
+    if options.markdown:
+        document.place(options.markdown, document.tables(figures))
+    for page in options.extract:
+        document.place(page, extract.extract(figures, extract.words_of(page)))
 
 
-def write_scripts(place: Path, scripts: list[str]) -> None:
-    """Compile or copy the CGI programs that are asked for."""
-    place.mkdir()
-    for name in {script for script in scripts if script}:
-        source = APPLICATIONS / "cgi" / name
-        if source.suffix == ".c":
-            compiler = shutil.which("cc")
-            if compiler is None:
-                raise UsageError("cc is not there; run:  apt-get install gcc libc6-dev")
-            # Linked statically: what the loader does with libraries is a quarter of such a program, and no server's.
-            subprocess.run([compiler, "-O2", "-static", "-o", str(place / source.stem), str(source)], check=True)
-        else:
-            shutil.copy(source, place)
+def write_script(place: Path, name: str) -> None:
+    """Compile or copy the CGI program of a scenario that has one."""
+    place.mkdir(exist_ok=True)
+    source = APPLICATIONS / "cgi" / name
+    if source.suffix == ".c":
+        compiler = shutil.which("cc")
+        if compiler is None:
+            raise ServerError("cc is not there; run:  scripts/require bench")
+        # Linked statically: what the loader does with libraries is a quarter of such a program, and no server's.
+        subprocess.run([compiler, "-O2", "-static", "-o", str(place / source.stem), str(source)], check=True)
+    elif name:
+        shutil.copy(source, place)
 
 
 def write_certificate(folder: Path) -> None:
@@ -333,55 +262,64 @@ def terminated(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def main() -> None:
-    """Run the scenarios in the order they were named."""
+    """Measure, or make the tables of what was measured."""
     options = arguments()
     signal.signal(signal.SIGTERM, terminated)
-    names = words(options.scenario, [*SCENARIOS, *RESTS], "scenario") or [*SCENARIOS, *RESTS]
+    if options.given:
+        write(options, document.read(options.given))
+        return
+    asked = words(options.scenario, [*SCENARIOS, *RESTS, *GROUPS], "scenario")
+    names = list(dict.fromkeys(one for name in asked for one in GROUPS.get(name, [name]))) or [*SCENARIOS, *RESTS]
     if not options.daemun.exists():
         raise UsageError(f"{options.daemun} is not there; run:  cargo build --release")
     with folder() as place:
-        write_files(place / "files")
-        write_scripts(place / "scripts", [SCENARIOS[name].script for name in names if name in SCENARIOS])
-        write_certificate(place / "certificate")
-        held = allow_connections(options.held)
-        setting = Setting(
-            daemun=options.daemun.resolve(),
-            venv=venv(options.venv),
-            files=place / "files",
-            scripts=place / "scripts",
-            certificate=place / "certificate",
-            loops=options.loops,
-            workers=options.workers,
-            threads=options.threads,
-            logs=options.logs,
-            # Room for those that come beside.
-            most=held + 500,
-        )
-        plan = rounds.Plan(options.rounds, options.seconds, min(1.0, options.seconds), options.connections, held=held)
-        if options.check:
-            plan = rounds.Plan(1, CHECK_SECONDS, 0.0, 4, CHECK_CROWD, CHECK_CROWD)
-        run = Run(options, setting, plan, place)
-        about = machine(setting)
-        head = [
-            f"{about['date']}; {about['processor']}, {about['memory']}, {about['system']}, Linux {about['kernel']}",
-            f"{about['cores']} cores, {plan.connections} connections, event loops {setting.loops}, "
-            f"workers {setting.workers}, threads {setting.threads}, access log {'on' if setting.logs else 'off'}, "
-            f"{plan.rounds} rounds of {plan.seconds:g} s, load average {about['load_at_start'][0]:.1f}",
-            "; ".join(about["versions"].values()),
-        ]
-        print("\n".join(head))
-        for name in names:
+        run = prepare(options, place)
+        print("\n".join(document.head(run.document)))
+        began = time.monotonic()
+        for number, name in enumerate(names, 1):
+            minutes = (time.monotonic() - began) / 60
+            run.tell(f"scenario {number} of {len(names)}, after {minutes:.0f} min: {name}")
             run.scenario(name)
-            # What is there is there, should the next one fail.
-            run.write(about, ".\n".join(head) + ".")
+            # What is there is there, should the run be cut off.
+            write(options, run.document)
+    if faults := run.faults():
+        raise ServerError("; ".join(f"{name}: {report.lacking(each)}" for name, each in faults.items()))
+
+
+def prepare(options: argparse.Namespace, place: Path) -> Run:
+    """Write what the servers serve, and describe the machine."""
+    write_files(place / "files")
+    write_certificate(place / "certificate")
+    held = allow_connections(options.held)
+    setting = Setting(
+        daemun=options.daemun.resolve(),
+        venv=venv(options.venv),
+        files=place / "files",
+        scripts=place / "scripts",
+        certificate=place / "certificate",
+        loops=options.loops,
+        workers=options.workers,
+        threads=options.threads,
+        logs=options.logs,
+        # Room for those that come beside.
+        most=held + 500,
+    )
+    plan = rounds.Plan(options.rounds, options.seconds, min(1.0, options.seconds), options.connections, held=held)
+    if options.check:
+        plan = rounds.Plan(1, CHECK_SECONDS, 0.0, 4, CHECK_CROWD, CHECK_CROWD)
+    asked: dict[str, Any] = {name: getattr(plan, name) for name in ("rounds", "seconds", "connections", "held")}
+    asked |= {name: getattr(setting, name) for name in ("loops", "workers", "threads", "logs")}
+    return Run(options, setting, plan, place, document.new(machine(setting), asked, FILES))
 
 
 if __name__ == "__main__":
     try:
         main()
-    except UsageError as error:
+    except (UsageError, VenvError, DocumentError) as error:
         print(f"compare: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (WrongAnswerError, ServerError, LoadError, CrowdError, CollectError) as error:
+    except (*rounds.FAULTS, collecting.CollectError) as error:
         print(f"compare: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

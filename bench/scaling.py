@@ -2,7 +2,7 @@
 """Measures how servers scale, and draws it: against connections, processes, threads and the size of a body.
 
 python3 bench/scaling.py [--sweep NAME,…] [--seconds S] [--rounds N] [--json FILE] [--plots FOLDER]
-python3 bench/scaling.py --draw FILE --plots FOLDER     # draws what was measured before
+python3 bench/scaling.py --draw FILE… --plots FOLDER    # draws what was measured before, in one run or in several
 
 The processor time of each request and the 99th of a hundred latencies, medians over the rounds; see README.md.
 """
@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import compare
-from comparison import plots, report, rounds
-from comparison.load import LoadError
+from comparison import packages, plots, report, rounds
 from comparison.peers import COMMANDS, Setting
-from comparison.scenarios import SCENARIOS, Request, Scenario, WrongAnswerError, write_files
+from comparison.scenarios import SCENARIOS, Request, Scenario, write_files
 from comparison.servers import ServerError
 
 SIZES = [100, 1000, 10_000, 100_000, 1_000_000, 10_000_000]
@@ -101,14 +100,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sweep", metavar="NAME,…", help=f"of {', '.join(SWEEPS)} (default: all)")
     parser.add_argument("--server", metavar="NAME,…", help="only these of each sweep's")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of each server's turn in each round")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each server's turn in each round")
     parser.add_argument("--connections", type=int, default=64, metavar="N", help="where they are not the axis")
     parser.add_argument("--loops", type=int, default=1, metavar="N", help="event loops")
     parser.add_argument("--daemun", type=Path, default=compare.DAEMUN, metavar="PATH")
     parser.add_argument("--venv", type=Path, metavar="PATH", help="as for compare.py")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="where a picture of each sweep goes")
-    parser.add_argument("--draw", type=Path, metavar="FILE", help="measure nothing: draw the figures of this file")
+    parser.add_argument("--draw", type=Path, nargs="+", metavar="FILE", help="measure nothing: draw these --json files")
     parser.add_argument("--check", action="store_true", help="only whether all answer rightly, at two values of each")
     return parser.parse_args()
 
@@ -128,8 +127,13 @@ def measure(sweep: Sweep, value: int, options: argparse.Namespace, setting: Sett
     scenario = sweep.scenario(value) if callable(sweep.scenario) else sweep.scenario
     asked = compare.words(options.server, [*COMMANDS], "server")
     names = [name for name in sweep.servers if not asked or name in asked]
-    measured = rounds.rates(scenario, names, setting, plan, folder / f"{sweep.axis}-{value}", lambda _line: None)
-    return {name: report.summary(each) for name, each in measured.items()}
+    work = rounds.Work(setting, plan, folder / f"{sweep.axis}-{value}", lambda _line: None)
+    measured = rounds.rates(scenario, names, work)
+    for name, why in work.absent.items():
+        print(f"scaling: {name}: {why}", file=sys.stderr, flush=True)
+        if options.check:
+            raise ServerError(f"{name} was not measured")
+    return {name: report.summary(each, measured.memory.get(name)) for name, each in measured.rounds.items()}
 
 
 def run(options: argparse.Namespace, place: Path) -> None:
@@ -139,14 +143,14 @@ def run(options: argparse.Namespace, place: Path) -> None:
     most = compare.allow_connections(10_000)
     setting = Setting(
         daemun=options.daemun.resolve(),
-        venv=compare.venv(options.venv),
+        venv=packages.venv(options.venv),
         files=place / "files",
         scripts=place,
         certificate=place / "certificate",
         loops=options.loops,
         most=most + 500,
     )
-    done: dict[str, Any] = {"machine": compare.machine(setting), "sweeps": {}}
+    done: dict[str, Any] = {"machine": packages.machine(setting), "sweeps": {}}
     for name in compare.words(options.sweep, list(SWEEPS), "sweep") or SWEEPS:
         sweep = SWEEPS[name]
         values = [value for value in sweep.values if value <= most or sweep.member != "connections"]
@@ -179,7 +183,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, compare.terminated)
     if options.draw:
         options.json = None
-        write(options, json.loads(options.draw.read_text("utf-8")))
+        for file in options.draw:
+            write(options, json.loads(file.read_text("utf-8")))
     elif not options.daemun.exists():
         raise compare.UsageError(f"{options.daemun} is not there; run:  cargo build --release")
     else:
@@ -190,9 +195,9 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except compare.UsageError as error:
+    except (compare.UsageError, packages.VenvError) as error:
         print(f"scaling: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except (WrongAnswerError, ServerError, LoadError) as error:
+    except rounds.FAULTS as error:
         print(f"scaling: {error}", file=sys.stderr)
         raise SystemExit(1) from None

@@ -71,6 +71,8 @@ def run(url: str, lua: Path, *, seconds: float, connections: int, threads: int =
         except subprocess.TimeoutExpired:
             wrk.send_signal(signal.SIGINT)
             output, _ = wrk.communicate(timeout=END_DEADLINE)
+    except subprocess.TimeoutExpired as error:
+        raise LoadError(f"wrk did not end within {END_DEADLINE:.0f} s of its interrupt") from error
     finally:
         wrk.kill()
         wrk.wait()

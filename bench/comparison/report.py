@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .collecting import Cost
-from .rounds import BARE, Held, Round
+from .rounds import BARE, IMPORT, Round
+from .scenarios import RESTS
+from .servers import Absent
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Table:
         return "\n".join([one(self.head), rule, *map(one, self.rows)])
 
 
-def summary(rounds: Sequence[Round]) -> dict[str, Any]:
+def summary(rounds: Sequence[Round], memory: int | None = None) -> dict[str, Any]:
     """Give the medians of one server's rounds; errors are summed."""
 
     def median(values: Sequence[float | None]) -> float | None:
@@ -59,14 +60,16 @@ def summary(rounds: Sequence[Round]) -> dict[str, Any]:
         "rate": median([one.rate for one in rounds]),
         "p50_ms": median([one.p50 for one in rounds]),
         "p99_ms": median([one.p99 for one in rounds]),
+        "pss_kib": memory,
         "errors": sum(one.errors for one in rounds),
         "requests": sum(one.requests for one in rounds),
         "rounds": [asdict(one) for one in rounds],
     }
 
 
-def _ratio(own: float | None, other: float | None) -> str:
-    return f"{own / other:.2f}" if other and own is not None else "-"
+def ratio(own: float | None, other: float | None) -> str:
+    """Give one figure's part of another; what is less than nothing, as a start that beats the import, has none."""
+    return f"{own / other:.2f}" if own is not None and own >= 0 and other and other > 0 else "-"
 
 
 def _told(value: float | None, digits: int = 1) -> str:
@@ -89,6 +92,7 @@ def rates(figures: dict[str, dict[str, Any]], peer: str) -> Table:
         other,
         "p50 ms",
         "p99 ms",
+        "PSS MiB",
         "errors",
     ]
     if bare is not None:
@@ -98,14 +102,15 @@ def rates(figures: dict[str, dict[str, Any]], peer: str) -> Table:
         row = [
             name,
             _told(one["cpu_us"]),
-            _ratio(one["cpu_us"], to.get("cpu_us")),
+            ratio(one["cpu_us"], to.get("cpu_us")),
             f"{_told(one['cpu_us_min'])}..{_told(one['cpu_us_max'])}",
             f"{_told(one['user_us'])}+{_told(one['system_us'])}",
             _told(one["sleeps"], 2),
             f"{one['rate']:.0f}",
-            _ratio(one["rate"], to.get("rate")),
+            ratio(one["rate"], to.get("rate")),
             _told(one["p50_ms"], 2),
             _told(one["p99_ms"], 2),
+            _told(one["pss_kib"] and one["pss_kib"] / 1024),
             str(one["errors"]),
         ]
         if bare is not None:
@@ -134,7 +139,7 @@ def idle(figures: dict[str, dict[str, list[int]]], peer: str) -> Table:
                 " + ".join(f"{role} {kib}" for role, kib in rest.items()),
                 " + ".join(map(str, workers)) or "-",
                 str(base[name]),
-                _ratio(base[name], base.get(peer)),
+                ratio(base[name], base.get(peer)),
             ]
         )
     return Table(["server", "without workers KiB", "of it", "workers KiB", "all KiB", f"/{peer}"], rows)
@@ -145,44 +150,64 @@ def starts(figures: dict[str, list[float]], peer: str) -> Table:
     middle = {name: statistics.median(times) for name, times in figures.items()}
     rows = [
         [
-            "(import alone)" if name == "import" else name,
+            "(import alone)" if name == IMPORT else name,
             f"{middle[name]:.1f}",
             f"{min(times):.1f}..{max(times):.1f}",
-            "-" if name == "import" else _ratio(middle[name], middle.get(peer)),
+            "-" if name == IMPORT else ratio(middle[name], middle.get(peer)),
         ]
         for name, times in figures.items()
     ]
     return Table(["server", "ms", "min..max", f"/{peer}"], rows)
 
 
-def held(figures: dict[str, Held], peer: str) -> Table:
+def held(figures: dict[str, dict[str, int]], peer: str) -> Table:
     """Print what an idle connection adds; a server that has ended some of them holds fewer."""
-
-    def each(one: Held) -> float | None:
-        return (one.after - one.before) * 1024 / one.kept if one.kept else None
-
-    other = each(figures[peer]) if peer in figures else None
+    other = per_connection(figures[peer]) if peer in figures else None
     rows = [
         [
             name,
-            _told(each(one), 0),
-            _ratio(each(one), other),
-            str(one.before),
-            str(one.after),
-            f"{one.kept} of {one.asked}",
+            _told(per_connection(one), 0),
+            ratio(per_connection(one), other),
+            str(one["before"]),
+            str(one["after"]),
+            f"{one['kept']} of {one['asked']}",
         ]
         for name, one in figures.items()
     ]
     return Table(["server", "bytes each", f"/{peer}", "KiB without", "KiB with them", "kept"], rows)
 
 
-def collect(figures: dict[str, dict[str, list[Cost]]], peer: str) -> Table:
+def per_connection(one: dict[str, int]) -> float | None:
+    """Give the bytes that a kept connection adds; a server that has given back more than that has no figure."""
+    more = one["after"] - one["before"]
+    return more * 1024 / one["kept"] if one["kept"] and more >= 0 else None
+
+
+def collect(figures: dict[str, dict[str, list[dict[str, float]]]], peer: str) -> Table:
     """Print what each build costs, and its ratio to the peer's same build of the same storage."""
     rows = []
     for storage, by_build in figures.items():
-        cpu = {build: statistics.median(cost.cpu for cost in costs) for build, costs in by_build.items()}
+        cpu = {build: statistics.median(cost["cpu"] for cost in costs) for build, costs in by_build.items()}
         for build, costs in by_build.items():
-            wall = statistics.median(cost.wall for cost in costs)
+            wall = statistics.median(cost["wall"] for cost in costs)
             other = cpu.get(f"{peer}, {build.partition(', ')[2]}")
-            rows.append([f"{storage}: {build}", f"{cpu[build]:.2f}", _ratio(cpu[build], other), f"{wall:.2f}"])
+            rows.append([f"{storage}: {build}", f"{cpu[build]:.2f}", ratio(cpu[build], other), f"{wall:.2f}"])
     return Table(["storage and build", "cpu s", f"/{peer}", "wall s"], rows)
+
+
+def table(name: str, figures: Any, peer: str) -> Table:
+    """Print any scenario's figures, as they are in the file."""
+    own: dict[str, Callable[[Any, str], Table]]
+    own = {"idle": idle, "start": starts, "held": held, "held-tls": held, "collect": collect}
+    return own[name](figures, peer) if name in RESTS else rates(figures, peer)
+
+
+def lacking(absent: Absent) -> str:
+    """Say who is not in a table, and why: the first and the last line of what was said."""
+    by_reason: dict[str, list[str]] = {}
+    for name, said in absent.items():
+        lines = [line.strip() for line in said.splitlines() if line.strip()] or ["?"]
+        first = lines[0].removeprefix(f"{name}: ")
+        reason = first if len(lines) == 1 else f"{first}: {lines[-1]}"
+        by_reason.setdefault(reason.replace("\n", " ")[:300], []).append(name)
+    return "; ".join(f"not measured: {', '.join(names)} ({reason})" for reason, names in by_reason.items())

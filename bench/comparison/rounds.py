@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from . import crowd, load, processes
+from .crowd import CrowdError
+from .load import LoadError
 from .peers import APPLICATIONS, Setting
 from .scenarios import SCENARIOS, WSGI_SERVERS, Scenario, WrongAnswerError
-from .servers import START_DEADLINE, Server, ServerError, environment, running
+from .servers import START_DEADLINE, Absent, Server, ServerError, environment, running
 
 # The application alone, beside the servers.
 BARE = "bare"
+# Its import alone, beside the starts.
+IMPORT = "import"
 STARTS = 7
 # Connections from which a server may need to be told that they come.
 CROWDED = 100
@@ -30,6 +35,8 @@ POLL = 0.001
 # Seconds after which a round without an answer is the server's fault.
 PATIENCE = 30.0
 Tell = Callable[[str], None]
+# What costs a server its row, not the run.
+FAULTS = (ServerError, WrongAnswerError, LoadError, CrowdError, subprocess.TimeoutExpired)
 
 
 @dataclass(frozen=True)
@@ -74,28 +81,72 @@ class Held:
     kept: int
 
 
-def rates(
-    scenario: Scenario, names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tell
-) -> dict[str, list[Round]]:
+@dataclass(frozen=True)
+class Work:
+    """What one measure is given, and whom it could not measure."""
+
+    setting: Setting
+    plan: Plan
+    folder: Path
+    tell: Tell
+    absent: Absent = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The rounds of each server, and the memory of all its processes in KiB (PSS) after the last of them."""
+
+    rounds: dict[str, list[Round]]
+    memory: dict[str, int | None]
+
+
+def rates(scenario: Scenario, names: list[str], work: Work) -> Rates:
     """Start all servers, then go round them; what disturbs the machine disturbs each of them alike."""
+    plan, folder, absent = work.plan, work.folder, work.absent
     figures: dict[str, list[Round]] = {name: [] for name in names}
-    setting = replace(setting, crowded=is_crowded(scenario, plan))
-    with running([name for name in names if name != BARE], setting, scenario, folder) as servers:
+    memory: dict[str, int | None] = {}
+    setting = replace(work.setting, crowded=is_crowded(scenario, plan))
+
+    def took(name: str, number: int, one: Round) -> None:
+        figures[name].append(one)
+        said = "no answer" if one.cpu is None else f"{one.cpu:.1f} us"
+        work.tell(f"{scenario.name} {number}/{plan.rounds} {name} {said}")
+
+    with running([name for name in names if name != BARE], setting, scenario, folder, absent) as servers:
         load.script(scenario.request, folder, refused=scenario.status != 200)
         if plan.warm:
-            for server in servers:
-                _load(server, scenario, folder, plan.warm, plan.connections)
+            for server in _present(servers, absent):
+                with _left_out(server.name, absent):
+                    _load(server, scenario, folder, plan.warm, plan.connections)
         for number in range(1, plan.rounds + 1):
-            for server in servers:
-                one = _beside(server, scenario, folder, plan)
-                figures[server.name].append(one)
-                said = "no answer" if one.cpu is None else f"{one.cpu:.1f} us"
-                tell(f"{scenario.name} {number}/{plan.rounds} {server.name} {said}")
-            if BARE in names:
-                figures[BARE].append(_bare(scenario, setting, plan.seconds))
-        for server in servers:
-            scenario.check(server.port)
-    return figures
+            for server in _present(servers, absent):
+                with _left_out(server.name, absent):
+                    took(server.name, number, _beside(server, scenario, folder, plan))
+            if BARE in names and BARE not in absent:
+                with _left_out(BARE, absent):
+                    took(BARE, number, _bare(scenario, setting, plan.seconds))
+        for server in _present(servers, absent):
+            with _left_out(server.name, absent):
+                memory[server.name] = _memory(server) if os.geteuid() == 0 else None
+                scenario.check(server.port)
+    return Rates({name: rounds for name, rounds in figures.items() if name not in absent}, memory)
+
+
+def _present(servers: list[Server], absent: Absent) -> Iterator[Server]:
+    """Give those that can still be measured; one that failed is ended, so that it disturbs nobody."""
+    for server in servers:
+        if server.name in absent:
+            server.end()
+        else:
+            yield server
+
+
+@contextlib.contextmanager
+def _left_out(name: str, absent: Absent) -> Iterator[None]:
+    try:
+        yield
+    except FAULTS as error:
+        absent[name] = str(error)
 
 
 def is_crowded(scenario: Scenario, plan: Plan) -> bool:
@@ -195,47 +246,60 @@ def _bare(scenario: Scenario, setting: Setting, seconds: float) -> Round:
     )
 
 
-def idle(names: list[str], setting: Setting, folder: Path, tell: Tell) -> dict[str, dict[str, list[int]]]:
+def idle(names: list[str], work: Work) -> dict[str, dict[str, list[int]]]:
     """Give the PSS in KiB of each server's processes by role.
 
     One server at a time: pages that two of them map would count half for each.
     """
-    scenario = SCENARIOS["hello"]
     figures: dict[str, dict[str, list[int]]] = {}
     for name in names:
-        with running([name], setting, scenario, folder / "idle") as servers:
-            for _ in range(4):
-                scenario.check(servers[0].port)
-            time.sleep(SETTLE)
-            tree = servers[0].tree()
-            named = processes.roles(tree)
-            by_role: dict[str, list[int]] = {}
-            for process in tree:
-                kib = processes.proportional_kib(process.pid)
-                if kib is None:
-                    raise ServerError(f"{name}: the memory of {process.pid} may not be read; run as root")
-                by_role.setdefault(named[process.pid], []).append(kib)
-            figures[name] = by_role
-            tell(f"idle {name} {by_role}")
+        with _left_out(name, work.absent):
+            figures[name] = _idle(name, work.setting, work.folder / "idle")
+            work.tell(f"idle {name} {figures[name]}")
     return figures
 
 
-def starts(names: list[str], setting: Setting, folder: Path, tell: Tell, times: int = STARTS) -> dict[str, list[float]]:
+def _idle(name: str, setting: Setting, folder: Path) -> dict[str, list[int]]:
+    scenario = SCENARIOS["hello"]
+    with running([name], setting, scenario, folder) as servers:
+        for _ in range(4):
+            scenario.check(servers[0].port)
+        time.sleep(SETTLE)
+        tree = servers[0].tree()
+        named = processes.roles(tree)
+        by_role: dict[str, list[int]] = {}
+        for process in tree:
+            kib = processes.proportional_kib(process.pid)
+            if kib is None:
+                raise ServerError(f"{name}: the memory of {process.pid} may not be read; run as root")
+            by_role.setdefault(named[process.pid], []).append(kib)
+        return by_role
+
+
+def starts(names: list[str], work: Work, times: int = STARTS) -> dict[str, list[float]]:
     """Give the milliseconds from exec to the first right answer, less what Python and the import alone take."""
     scenario = SCENARIOS["hello"]
-    imports = [_import_time(setting, scenario) for _ in range(times)]
+    absent = work.absent
+    imports = [_import_time(work.setting, scenario) for _ in range(times)]
     own = statistics.median(imports)
-    tell(f"start: python and the import alone {own:.1f} ms")
-    figures: dict[str, list[float]] = {"import": imports, **{name: [] for name in names}}
+    work.tell(f"start: python and the import alone {own:.1f} ms")
+    figures: dict[str, list[float]] = {IMPORT: imports, **{name: [] for name in names}}
     for number in range(times):
         for name in names:
-            server = Server(name, setting, scenario, folder / f"start-{number}-{name}")
-            try:
-                figures[name].append((_first_answer(server, scenario) - server.began) * 1e3 - own)
-            finally:
-                server.end()
-            tell(f"start {number + 1}/{times} {name} {figures[name][-1]:.1f} ms")
-    return figures
+            if name not in absent:
+                with _left_out(name, absent):
+                    figures[name].append(_start(name, work.setting, work.folder / f"start-{number}-{name}") - own)
+                    work.tell(f"start {number + 1}/{times} {name} {figures[name][-1]:.1f} ms")
+    return {name: times for name, times in figures.items() if name not in absent}
+
+
+def _start(name: str, setting: Setting, folder: Path) -> float:
+    scenario = SCENARIOS["hello"]
+    server = Server(name, setting, scenario, folder)
+    try:
+        return (_first_answer(server, scenario) - server.began) * 1e3
+    finally:
+        server.end()
 
 
 def _import_time(setting: Setting, scenario: Scenario) -> float:
@@ -264,29 +328,35 @@ def _first_answer(server: Server, scenario: Scenario) -> float:
         time.sleep(POLL)
 
 
-def held(names: list[str], setting: Setting, plan: Plan, folder: Path, tell: Tell, *, secure: bool) -> dict[str, Held]:
+def held(names: list[str], work: Work, *, secure: bool) -> dict[str, Held]:
     """Give the memory that idle connections add to each server, one server at a time.
 
     What the kernel holds for a socket is the same for all and in nobody's sum.
     """
     figures: dict[str, Held] = {}
     for name in names:
-        scenario = SCENARIOS["hello" if name in WSGI_SERVERS and not secure else "static1k"]
-        scenario, setting = replace(scenario, secure=secure), replace(setting, crowded=True)
-        words = [scenario.request.path, *(["tls"] if secure else [])]
-        with running([name], setting, scenario, folder / f"held{'-tls' if secure else ''}") as servers:
-            time.sleep(SETTLE)
-            before = _memory(servers[0])
-            try:
-                with crowd.beside("held", str(servers[0].port), str(plan.held), *words) as idlers:
-                    time.sleep(SETTLE)
-                    after = _memory(servers[0])
-                    idlers.end()
-            except crowd.CrowdError as error:
-                raise ServerError(f"{name}: {error}\n{servers[0].said}") from error
-        figures[name] = Held(before, after, plan.held, idlers.became.get("held", 0))
-        tell(f"held {name} {figures[name]}")
+        with _left_out(name, work.absent):
+            figures[name] = _held(name, work, secure=secure)
+            work.tell(f"held {name} {figures[name]}")
     return figures
+
+
+def _held(name: str, work: Work, *, secure: bool) -> Held:
+    scenario = SCENARIOS["hello" if name in WSGI_SERVERS and not secure else "static1k"]
+    scenario, setting = replace(scenario, secure=secure), replace(work.setting, crowded=True)
+    words = [scenario.request.path, *(["tls"] if secure else [])]
+    wanted = work.plan.held
+    with running([name], setting, scenario, work.folder / f"held{'-tls' if secure else ''}") as servers:
+        time.sleep(SETTLE)
+        before = _memory(servers[0])
+        try:
+            with crowd.beside("held", str(servers[0].port), str(wanted), *words) as idlers:
+                time.sleep(SETTLE)
+                after = _memory(servers[0])
+                idlers.end()
+        except CrowdError as error:
+            raise ServerError(f"{name}: {error}\n{servers[0].said}") from error
+    return Held(before, after, wanted, idlers.became.get("held", 0))
 
 
 def _memory(server: Server) -> int:

@@ -24,6 +24,8 @@ BROWSER = {
 }
 BODY = b"0123456789" * 10_000
 WSGI_SERVERS = ("daemun", "granian", "gunicorn", "uwsgi", "bjoern", "fastpysgi", "waitress")
+# Those that have an access log.
+LOGGING_SERVERS = ("daemun", "granian", "gunicorn", "uwsgi")
 # Those that can wait for several things at a time in one process.
 THREADED_SERVERS = ("daemun", "granian", "gunicorn", "uwsgi", "waitress")
 STATIC_SERVERS = ("daemun", "nginx", "lighttpd", "h2o", "apache", "caddy", "whitenoise")
@@ -79,6 +81,8 @@ class Scenario:
     crowd: int = 0
     # Threads of each worker, where more are needed than was asked for.
     threads: int = 1
+    # Whether access logs are written, each to a file.
+    logs: bool = False
     # The right status; the body of a refusal is its server's own.
     status: int = 200
 
@@ -177,6 +181,15 @@ SCENARIOS = {
             Request(headers=BROWSER),
         ),
         Scenario(
+            "hello-log",
+            "the same with access logs, each to a file; not of servers that have none",
+            Request(headers=BROWSER),
+            LOGGING_SERVERS,
+            application="plain:hello",
+            body=b"Hello, World!",
+            logs=True,
+        ),
+        Scenario(
             "django",
             "one Django page with a template, a new project's middleware, no database",
             Request(),
@@ -221,6 +234,15 @@ SCENARIOS = {
         ),
         _wsgi("stream1m", "1 MiB from WSGI in 16 chunks, no length", "plain:stream", b"0123456789abcdef" * 65536),
         _static("static1k", "a file of 1 KiB", "1k.txt"),
+        Scenario(
+            "static1k-log",
+            "the same with access logs, each to a file",
+            Request(path="/1k.txt"),
+            ("daemun", "nginx", "lighttpd", "h2o", "apache", "caddy"),
+            body=file_of(FILES["1k.txt"]),
+            peer="nginx",
+            logs=True,
+        ),
         _static("static100k", "a file of 100 KiB", "100k.txt"),
         _static("static10m", "a file of 10 MB", "10m.txt"),
         Scenario(
@@ -301,6 +323,11 @@ SCENARIOS = {
 # keeps none, Apache no more than it has threads for.
 HELD_SERVERS = ("daemun", "granian", "uwsgi", "bjoern", "fastpysgi", "waitress", "nginx", "h2o", "lighttpd", "caddy")
 SECURE_HELD_SERVERS = tuple(name for name in SECURE_SERVERS if name != "apache")
+# What can be asked for with one word: parts of a whole run.
+GROUPS = {
+    "wsgi": [name for name, one in SCENARIOS.items() if one.application],
+    "web": [name for name, one in SCENARIOS.items() if not one.application],
+}
 # Not rates: these have their own measure.
 RESTS = {
     "idle": "memory at rest with the hello application, after ten requests: PSS in KiB",
@@ -309,5 +336,19 @@ RESTS = {
     "held-tls": "the same over TLS",
     "collect": "static files of Django, Wagtail and REST framework collected, into an empty folder and once more",
 }
+GROUPS["rest"] = [*RESTS]
 # Whom a measure compares with.
 REST_PEERS = {"idle": "granian", "start": "granian", "held": "nginx", "held-tls": "nginx", "collect": "collectstatic"}
+
+
+def usual_peer(name: str) -> str:
+    """Whom a scenario compares with where nobody else was asked for."""
+    if name in REST_PEERS:
+        return REST_PEERS[name]
+    scenario = SCENARIOS[name]
+    return scenario.peer or ("apache" if scenario.script else "granian")
+
+
+def says(name: str) -> str:
+    """What a scenario asks."""
+    return RESTS.get(name) or SCENARIOS[name].says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,10 @@ START_DEADLINE = 30.0
 # What has not ended by itself then is killed.
 END_DEADLINE = 10.0
 POLL = 0.002
+# Below what the system gives to clients and to whoever binds port 0: a server takes seconds until it binds its own.
+PORTS = range(10_240, 32_768)
+# What could not be measured, and why.
+Absent = dict[str, str]
 
 
 class ServerError(Exception):
@@ -106,11 +111,17 @@ class Server(Program):
         port = free_port()
         # Programs that nobody waits for are in nobody's sum: their time is known to a group alone.
         self.group = processes.Group.new(f"{os.getpid()}-{port}") if scenario.script else None
-        setting = replace(setting, threads=max(setting.threads, scenario.threads))
+        threads, logs = max(setting.threads, scenario.threads), setting.logs or scenario.logs
+        setting = replace(setting, threads=threads, logs=logs)
         command = COMMANDS[name](setting, Place(scenario, port, folder))
         if self.group:
             command = self.group.entering(command)
-        super().__init__(name, port, command, folder, {"BENCH_FILES": str(setting.files)})
+        try:
+            super().__init__(name, port, command, folder, {"BENCH_FILES": str(setting.files)})
+        except ServerError:
+            if self.group:
+                self.group.remove()
+            raise
 
     def end(self) -> None:
         """End its processes, then its group."""
@@ -120,16 +131,22 @@ class Server(Program):
 
 
 def free_port() -> int:
-    """Give a loopback port that nobody holds at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Give a loopback port that nobody holds at this moment, and that nobody is given who does not name it."""
+    for port in random.sample(PORTS, 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise ServerError("of a hundred ports none is free")
 
 
 @contextlib.contextmanager
-def running(names: list[str], setting: Setting, scenario: Scenario, folder: Path) -> Iterator[list[Server]]:
-    """Start the servers, all listening and answering rightly; end them all, whatever happens."""
+def running(
+    names: list[str], setting: Setting, scenario: Scenario, folder: Path, absent: Absent | None = None
+) -> Iterator[list[Server]]:
+    """Start the servers, all listening and answering rightly; end them all, whatever happens.
+
+    One that does not start or answers wrongly is put among the absent where these are wanted, else it is a fault.
+    """
     programs: list[Program] = []
     try:
         if scenario.hop:
@@ -139,17 +156,38 @@ def running(names: list[str], setting: Setting, scenario: Scenario, folder: Path
             programs.append(Program("upstream", port, nginx_upstream(port, place), place, {}))
             programs[0].wait_listening()
             setting = replace(setting, upstream=port)
-        servers = []
+        servers: dict[str, Server] = {}
         for name in names:
-            servers.append(Server(name, setting, scenario, folder / f"{scenario.name}-{name}"))
-            programs.append(servers[-1])
-        for server in servers:
-            server.wait_listening()
-            try:
-                scenario.check(server.port)
-            except WrongAnswerError as error:
-                raise WrongAnswerError(f"{server.name}: {error}\n{server.said}") from error
-        yield servers
+            with _absent_or_raised(name, absent):
+                servers[name] = Server(name, setting, scenario, folder / f"{scenario.name}-{name}")
+                programs.append(servers[name])
+        for name, server in servers.items():
+            with _absent_or_raised(name, absent):
+                _wait_right(server, scenario)
+        yield [server for name, server in servers.items() if not absent or name not in absent]
     finally:
         for program in reversed(programs):
             program.end()
+
+
+def _wait_right(server: Server, scenario: Scenario) -> None:
+    try:
+        server.wait_listening()
+        scenario.check(server.port)
+    except WrongAnswerError as error:
+        said = server.said
+        server.end()
+        raise WrongAnswerError(f"{server.name}: {error}\n{said}") from error
+    except ServerError:
+        server.end()
+        raise
+
+
+@contextlib.contextmanager
+def _absent_or_raised(name: str, absent: Absent | None) -> Iterator[None]:
+    try:
+        yield
+    except (ServerError, WrongAnswerError) as error:
+        if absent is None:
+            raise
+        absent[name] = str(error)

@@ -274,6 +274,28 @@ def test_a_slow_import_says_where_it_is(start):
     assert log.index("still running") < log.index("in wait_for_the_database")
 
 
+def test_a_slow_import_is_looked_at_only_while_it_stands_still(start):
+    """Faulthandler's watchdog reads frames that are being freed: an import that computes would crash."""
+    supervisor = start(
+        """
+import os
+def deep(more):
+    return more and deep(more - 1)
+def compute():
+    log = os.fstat(2)
+    while os.fstat(2).st_size == log.st_size:
+        deep(800)
+compute()
+"""
+        + HELLO,
+        import_warning=0.1,
+    )
+    supervisor.ready()
+    log = supervisor.log()
+    assert log.index("still running") < log.index("in compute")
+    assert "Timeout (" not in log
+
+
 def test_a_crash_in_c_names_the_python_line(serve):
     lane = serve(
         """

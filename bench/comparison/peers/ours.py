@@ -21,6 +21,8 @@ def daemun(setting: Setting, place: Place) -> list[str]:
         f"event_loops = {setting.loops}",
         f"max_connections = {max(10_000, setting.most)}",
         f"access_log = {log}",
+        # Its default closes a connection that is idle for 75 seconds.
+        'keep_alive = "300s"',
         *_tls(setting, place),
         *_handler(setting, place),
     ]

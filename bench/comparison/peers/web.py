@@ -24,8 +24,9 @@ http {{
     sendfile on;
     open_file_cache max=1000 inactive=60s;
     open_file_cache_valid 60s;
-    # Its default closes a connection after 1000 requests.
+    # Its default closes a connection after 1000 requests, and one that is idle for 75 seconds.
     keepalive_requests 1000000000;
+    keepalive_timeout 300s;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -237,6 +238,8 @@ MaxKeepAliveRequests 0
 {handler}
 {log}
 """
+# Its "combined".
+APACHE_LOG = r"""CustomLog {folder}/access.log "%h %l %u %t \"%r\" %>s %b \"%{{Referer}}i\" \"%{{User-Agent}}i\"""" '"'
 APACHE_MODULES = ["mpm_event", "authz_core", "unixd"]
 APACHE_SCRIPTS = """
 ScriptSock {folder}/cgid
@@ -283,7 +286,7 @@ def apache(setting: Setting, place: Place) -> list[str]:
         modules="\n".join(modules),
         user="User daemon\nGroup daemon" if is_root() else "",
         handler=handler,
-        log=f"CustomLog {place.folder}/access.log %h" if setting.logs else "",
+        log=APACHE_LOG.format(folder=place.folder) if setting.logs else "",
     )
     file = place.write("apache.conf", text.splitlines())
     return [program("apache2"), "-DFOREGROUND", "-f", str(file)]

@@ -67,9 +67,11 @@ def _script(setting: Setting, place: Place, name: str) -> list[str]:
 
 def waitress(setting: Setting, place: Place) -> list[str]:
     """One process of threads; more connections than its select() can watch need poll()."""
-    crowd = ["--connection-limit", str(setting.most), "--asyncore-use-poll"] if setting.crowded else []
+    # Its default closes a connection that is idle for 120 seconds.
+    crowd = ["--connection-limit", str(setting.most), "--asyncore-use-poll", "--channel-timeout", "300"]
     return [
         f"{setting.venv}/bin/waitress-serve",
-        *("--listen", f"127.0.0.1:{place.port}", "--threads", str(setting.threads), *crowd),
+        *("--listen", f"127.0.0.1:{place.port}", "--threads", str(setting.threads)),
+        *(crowd if setting.crowded else ()),
         place.scenario.application,
     ]

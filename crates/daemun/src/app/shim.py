@@ -103,6 +103,10 @@ RECONNECT = 30.0
 # After the last answer `atexit` functions and the application's own threads get this long, in seconds.
 LEAVE = 5.0
 
+# A thread that wants its turn at the interpreter has it after some milliseconds, on a machine that is out of breath
+# after a second or two; one that has not after this long waits for a call in C.
+TURN = 5.0
+
 SHIM_FILE = __file__
 
 # Files whose frames are no part of an application's traceback.
@@ -230,18 +234,22 @@ class Zygote:
         seconds = self.orders.get("import_warning") or 10
         done = threading.Lock()
         done.acquire()
+        importer = get_ident()
 
         def warn():
             if not done.acquire(timeout=seconds):
+                faulthandler.cancel_dump_traceback_later()
                 who, module = f"{self.orders['name']} {os.getpid()}", target.partition(":")[0]
                 mend = "a server of its own, as by app.run(), belongs below `if __name__ == '__main__':`"
                 long = f"the import of {module} is still running after {seconds:g} s"
-                write_log(f"daemun: [{who}] {long}; {mend}; it is here:\n")
+                here = frames_of(sys._current_frames()[importer])
+                write_log(f"daemun: [{who}] {long}; {mend}; it is here:\n{here}")
 
         # Not a `threading.Thread`: the application may count threads, or patch that class while it is imported.
-        # The stack itself comes from faulthandler, which needs no turn at the interpreter.
         start_new_thread(warn, ())
-        faulthandler.dump_traceback_later(seconds + 0.1, repeat=False, file=2)
+        # Where a call in C keeps the turn at the interpreter, faulthandler shows the stack without one. Never while
+        # Python code runs: it would follow frames that are being freed, and the interpreter would crash.
+        faulthandler.dump_traceback_later(seconds + TURN, repeat=False, file=2)
         try:
             return load(target)
         finally:
@@ -1012,8 +1020,7 @@ class Worker:
         parts = []
         for ident, frame_ in sys._current_frames().items():
             parts.append(f"Thread {ident:#x} (most recent call first):\n")
-            for entry in reversed(traceback.extract_stack(frame_)):
-                parts.append(f'  File "{entry.filename}", line {entry.lineno} in {entry.name}\n')
+            parts.append(frames_of(frame_))
         write_to(self.stacks, "".join(parts))
 
     def tell_thread(self, number):
@@ -1030,6 +1037,12 @@ class Worker:
     def end_forked_child(self):
         write_log(f"daemun: [{self.name} {os.getpid()}] ended a forked child that came back from the application\n")
         leave(0)
+
+
+def frames_of(frame_):
+    """A stack as faulthandler writes it: the most recent call first."""
+    steps = [(step.f_code, line) for step, line in traceback.walk_stack(frame_)]
+    return "".join(f'  File "{code.co_filename}", line {line} in {code.co_name}\n' for code, line in steps)
 
 
 def join_barriers(number):
