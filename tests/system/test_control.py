@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -111,6 +112,39 @@ def test_nonsense_on_the_socket_is_refused_and_harms_nobody(flask: Path) -> None
                     # What is too long is not read to its end.
                     assert len(bytes_) > 65536
         assert status(flask)["phase"] == "serving"
+
+
+DEEP = """\
+import os, threading
+
+def deep(left):
+    return deep(left - 1) if left else 0
+
+def application(environ, start_response):
+    for _ in range(300):
+        for depth in range(20):
+            deep(200 + 20 * depth)
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [b"%d" % os.getpid()]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may send signals to another's processes")
+def test_stacks_are_shown_of_threads_that_run_and_harm_none(tmp_path: Path) -> None:
+    (tmp_path / "deep.py").write_text(DEEP)
+    with (
+        Server("deep:application", "--workers", "1", "--threads", "3", cwd=tmp_path) as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        pid = server.get("/").text
+        asked = [pool.submit(server.get, "/") for _ in range(6)]
+        while not all(one.done() for one in asked):
+            # As the supervisor does, only more often.
+            os.kill(int(pid), 40)
+            time.sleep(0.004)
+        assert [one.result().text for one in asked] == [pid] * 6
+        assert run("stacks", cwd=tmp_path).returncode == 0
+        assert server.get("/").text == pid
 
 
 def test_stacks_name_the_function_that_a_view_waits_in(flask: Path, gate: Gate) -> None:

@@ -1008,15 +1008,29 @@ class Worker:
         sys.exit(0 if served else 1)
 
     def offer_stacks(self):
-        """Has the stacks of all threads written when the signal comes, also while one of them holds the interpreter."""
+        """Has the stacks of all threads written when the signal comes, by a thread that waits for it.
+
+        It needs its turn at the interpreter. Where a call in C keeps that, the signal behind it has faulthandler write
+        them without one; never where Python code may run, for it would follow frames that are being freed, and crash.
+        """
         if not self.stack_signal:
             return
+        # For a thread that was there before, which the signal may reach too: then the main thread writes, in its turn.
+        signal.signal(self.stack_signal, self.write_stacks)
         try:
-            faulthandler.register(self.stack_signal, file=self.stacks, all_threads=True)
+            faulthandler.register(self.stack_signal + 1, file=self.stacks, all_threads=True)
+            signal.pthread_sigmask(signal.SIG_BLOCK, [self.stack_signal])
         except (AttributeError, NotImplementedError, RuntimeError):
-            signal.signal(self.stack_signal, self.write_stacks)  # PyPy: when the main thread has its turn.
+            signal.signal(self.stack_signal + 1, signal.SIG_IGN)  # PyPy
+            return
+        start_new_thread(self.write_stacks_when_asked, ())
 
-    def write_stacks(self, _number, _frame):
+    def write_stacks_when_asked(self):
+        while True:
+            signal.sigwait([self.stack_signal])
+            self.write_stacks()
+
+    def write_stacks(self, *_):
         parts = []
         for ident, frame_ in sys._current_frames().items():
             parts.append(f"Thread {ident:#x} (most recent call first):\n")

@@ -1,8 +1,9 @@
 //! What the threads of a worker are doing: their Python stacks, also while one of them holds the interpreter.
 //!
-//! A worker has registered a real-time signal with `faulthandler`, which needs no turn at the interpreter and writes to a
-//! pipe that all workers of an application share. One worker is asked at a time. Each of its threads has said on the same
-//! pipe which one it is.
+//! A thread of a worker waits for a real-time signal, and writes the stacks of all of them to a pipe that the workers of an
+//! application share, once it has its turn at the interpreter. Where that does not come, a call in C has it: then another
+//! signal lets `faulthandler` write them without. That one alone would do, but follows frames of threads that run, and
+//! crashes with them. One worker is asked at a time. Each of its threads has said on the same pipe which one it is.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,7 +19,10 @@ use crate::app::STACK_SIGNAL;
 use crate::process::Account;
 use crate::sys;
 
-/// How long a worker may take to begin: one whose interpreter is in a system call answers as fast as others.
+/// How long a worker may take to begin before a call in C is blamed. Python passes the turn on every 5 ms.
+const TURN: Duration = Duration::from_millis(500);
+
+/// How long it may take to begin where it needs no turn.
 const FIRST: Duration = Duration::from_secs(2);
 
 /// What is silent for this long has said everything.
@@ -108,8 +112,10 @@ async fn read(mut pipe: Receiver, mut asks: mpsc::Receiver<Ask>) {
             ask = asks.recv() => {
                 let Some(Ask { pid, answer }) = ask else { return };
                 buffer.clear();
-                if pid > 0 && sys::signal_number(pid, STACK_SIGNAL).is_ok() {
-                    gather(&mut pipe, &mut buffer).await;
+                for (signal, first) in [(STACK_SIGNAL, TURN), (STACK_SIGNAL + 1, FIRST)] {
+                    if pid > 0 && buffer.is_empty() && sys::signal_number(pid, signal).is_ok() {
+                        gather(&mut pipe, &mut buffer, first).await;
+                    }
                 }
                 note(&String::from_utf8_lossy(&buffer), &mut threads);
                 // Whoever asked may have given up.
@@ -129,9 +135,9 @@ async fn read(mut pipe: Receiver, mut asks: mpsc::Receiver<Ask>) {
     }
 }
 
-async fn gather(pipe: &mut Receiver, buffer: &mut Vec<u8>) {
+async fn gather(pipe: &mut Receiver, buffer: &mut Vec<u8>, first: Duration) {
     while buffer.len() < MOST {
-        let patience = if buffer.is_empty() { FIRST } else { QUIET };
+        let patience = if buffer.is_empty() { first } else { QUIET };
         match tokio::time::timeout(patience, pipe.read_buf(buffer)).await {
             Ok(Ok(read)) if read > 0 => {}
             _ => return,
@@ -158,7 +164,7 @@ fn note(text: &str, threads: &mut HashMap<(i32, u64), u16>) {
     }
 }
 
-/// Reads what `faulthandler` wrote: `Thread 0x… (most recent call first):`, then frames. Ours are left out.
+/// Reads what was written, in the form of `faulthandler`: `Thread 0x… (most recent call first):`, then frames. Ours are left out.
 fn parse(text: &str, pid: i32, threads: &HashMap<(i32, u64), u16>) -> WorkerStacks {
     let mut stacks = WorkerStacks::default();
     let mut own = None;
