@@ -18,6 +18,9 @@ use crate::upstream::{Connection, Place, UpstreamSettings};
 /// Bytes that are read at a time.
 const READ: usize = 16 * 1024;
 
+/// Bytes of a request that are gathered before they are written.
+const GATHERED: usize = 16 * 1024;
+
 /// Caps of a trailer section.
 const LIMITS: HeadLimits = HeadLimits { max_head: 64 * 1024, max_request_line: 0, max_fields: 256 };
 
@@ -87,6 +90,11 @@ impl Flow {
             return Ok(());
         }
         loop {
+            // What is at hand goes in one write with what is before it.
+            let mut next = Poll::Ready(true);
+            while next == Poll::Ready(true) && self.out.len() < GATHERED {
+                next = self.upload.poll_next(context, &mut self.out)?;
+            }
             match self.poll_write(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -98,13 +106,12 @@ impl Flow {
                     return Ok(());
                 }
             }
-            match self.upload.poll_next(context, &mut self.out) {
-                Poll::Ready(Ok(true)) => {}
-                Poll::Ready(Ok(false)) => {
+            match next {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
                     self.sending = Sending::Done;
                     return Ok(());
                 }
-                Poll::Ready(Err(error)) => return Err(error),
                 Poll::Pending => {
                     self.sending = Sending::Starved;
                     return Ok(());
