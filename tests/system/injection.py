@@ -26,6 +26,8 @@ NEVER = 60_000
 SEED = int(os.environ.get("DAEMUN_INJECT_SEED", "1"))
 # `all`, or a part of all: `2/5` is the second of five.
 EACH = os.environ.get("DAEMUN_INJECT", "")
+# Seconds in which strace lets go of whom it traces.
+LETTING_GO = 5
 # How many calls of a kind fail where not each of them does.
 SAMPLE = 2
 
@@ -211,7 +213,12 @@ def failing(pids: Sequence[int], fault: Fault, number: int, log: Path, *told: st
         yield
     finally:
         tracer.terminate()
-        tracer.communicate(timeout=DEADLINE)
+        try:
+            tracer.communicate(timeout=LETTING_GO)
+        except subprocess.TimeoutExpired:
+            # It waits for the first thread of a process that ended meanwhile, which the kernel keeps for the others.
+            tracer.kill()
+            tracer.communicate(timeout=DEADLINE)
 
 
 @contextmanager
