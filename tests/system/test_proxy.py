@@ -7,7 +7,7 @@ import socket
 import threading
 from pathlib import Path
 
-from server import DEADLINE, Server, exchange, run
+from server import DEADLINE, Server, eventually, exchange, run
 from upstreams import Peer, Upstream, answer, unused_port
 from wire import wire
 
@@ -242,6 +242,35 @@ def test_a_request_waits_for_a_place_and_no_longer_than_it_may(tmp_path: Path) -
                 pass
             assert server.get("/waits").status == 503
             server.wait_for("every server stayed at `max_connections`")
+
+
+def test_who_waits_for_a_place_is_not_passed_by_who_comes_later(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def hold(upstream: Upstream, peer: Peer) -> None:
+        while (asked := peer.request()) is not None:
+            upstream.asked.append(asked)
+            assert go.wait(DEADLINE)
+            peer.send(answer(b"done"))
+
+    with Upstream(behaviour=hold) as upstream:
+        configure(tmp_path, upstream.url, more="max_connections = 1")
+        with (tmp_path / "daemun.toml").open("a") as file:
+            file.write('[[route]]\npath = "/here"\nrespond = { status = 204 }\n[server]\nevent_loops = 1\n')
+        with Server(cwd=tmp_path) as server, wire(server.port) as greedy, wire(server.port) as patient:
+            # One after the other, each as soon as the last one has its answer.
+            greedy.send(b"GET /greedy HTTP/1.1\r\nHost: a\r\n\r\n" * 20)
+            eventually(lambda: len(upstream.asked) == 1, "the first is with the server")
+            patient.send(b"GET /patient HTTP/1.1\r\nHost: a\r\n\r\n")
+            # The one event loop has come to what was there before this.
+            assert server.get("/here").status == 204
+            go.set()
+            for client, count in ((patient, 1), (greedy, 20)):
+                for _ in range(count):
+                    reply = client.reply()
+                    assert reply is not None
+                    assert reply.body == b"done"
+        assert "/patient" in upstream.asked[1].line, [asked.line for asked in upstream.asked]
 
 
 def test_a_server_that_is_not_well_gets_nothing_until_it_is(tmp_path: Path) -> None:

@@ -38,6 +38,8 @@ pub struct Group {
     draws: AtomicU64,
     pub(super) freed: Notify,
     pub(super) waiting: AtomicUsize,
+    /// Held by the one of those that wait who has come first.
+    line: tokio::sync::Mutex<()>,
     /// Parts of retries that requests have paid.
     budget: AtomicI64,
     /// What cookies are signed with where the settings have no key.
@@ -126,6 +128,7 @@ impl Group {
             draws: AtomicU64::new(0),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
+            line: tokio::sync::Mutex::default(),
             budget: AtomicI64::new(FREE_RETRIES * RETRY),
             key,
             tell,
@@ -195,20 +198,25 @@ impl Group {
         lock(&self.gathered).clear();
     }
 
-    /// A server for a request, waited for where all are at their limit.
+    /// A server for a request, waited for where all are at their limit: whoever comes first is served first, unless
+    /// requests belong to one server each, and one of them would wait for another's.
     pub async fn place(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
-        match self.choose(wanted, &[]) {
-            Choice::Found(place) => return Ok(place),
-            Choice::None => return Err(NoServer::None),
-            Choice::Later => {}
-        }
         let settings = self.serving();
+        let is_keyed = Self::is_keyed(&settings);
+        if is_keyed || self.waiting.load(Ordering::Relaxed) == 0 {
+            match self.choose(wanted, &[]) {
+                Choice::Found(place) => return Ok(place),
+                Choice::None => return Err(NoServer::None),
+                Choice::Later => {}
+            }
+        }
         let settings = &settings.settings;
         let _one = Waiting::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
             return Err(NoServer::QueueFull);
         }
         let found = async {
+            let _first = if is_keyed { None } else { Some(self.line.lock().await) };
             loop {
                 let mut notified = std::pin::pin!(self.freed.notified());
                 // Before looking, so that a place that is freed meanwhile is not missed.
