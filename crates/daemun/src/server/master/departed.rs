@@ -21,6 +21,8 @@ pub(super) struct Departed {
     pub(super) worker: Worker,
     ended: Ended,
     at: Instant,
+    /// Whether the kernel ended it because memory had run out, as far as could be told at once: others may follow.
+    by_oom: bool,
     /// What was done about it, once that was decided.
     sequel: Option<Sequel>,
 }
@@ -50,7 +52,9 @@ impl Master {
             return;
         }
         let knows_all = worker.last_words.is_some();
-        let departed = Departed { worker, ended, at: Instant::now(), sequel: None };
+        // Only a SIGKILL that was not ours can be the kernel's.
+        let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();
+        let departed = Departed { worker, ended, at: Instant::now(), by_oom, sequel: None };
         if knows_all {
             return self.mourn(name, serial, departed);
         }
@@ -81,8 +85,9 @@ impl Master {
         }
     }
 
-    /// Writes the certificates for which nobody will say anything any more.
+    /// Writes the certificates for which nobody will say anything any more: the server is at its end, and replaces nobody.
     pub(super) fn mourn_all(&mut self) {
+        self.phase = Phase::Draining;
         let departed = |(name, app): (&String, &mut super::App)| {
             let all = std::mem::take(&mut app.departed);
             all.into_iter().map(|(serial, departed)| (name.clone(), serial, departed)).collect::<Vec<_>>()
@@ -128,10 +133,8 @@ impl Master {
     /// Writes the certificate of a worker, and has it replaced where that was not done yet.
     fn mourn(&mut self, name: &str, serial: u32, mut departed: Departed) {
         let sequel = departed.sequel.take().unwrap_or_else(|| self.succeed(name, &departed));
-        let Departed { worker, ended, at, .. } = departed;
+        let Departed { worker, ended, at, by_oom, .. } = departed;
         let Some(app) = self.apps.get(name) else { return };
-        // Only a SIGKILL that was not ours can be the kernel's.
-        let by_oom = ended.signal == Some(Signal::KILL.as_raw()) && self.oom_kills.more();
         let age = at.saturating_duration_since(worker.started);
         let python = &*app.python;
         let text = Certificate { name, serial, ended, worker: &worker, age, python, by_oom }.to_string();
