@@ -1,18 +1,20 @@
 //! A file made ready to be sent: read or kept open, with every field of its answers computed once.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::coding::{Accepted, Coding};
 use super::conditional::{self, Validators};
 use super::dress::Dress;
 use super::range::Part;
+use super::tree::Patience;
 use crate::http::{Fields, FileBody, FileVersion, ResponseBody, date};
 use crate::sys;
 
@@ -141,21 +143,21 @@ enum Content {
 impl Entry {
     /// Makes an open file and its variants ready. `None` where it changed while it was read, twice in a row.
     pub(super) fn load(
-        name: &[u8],
-        mut plain: Opened,
+        (name, mut plain): (&[u8], Opened),
         siblings: Vec<(Coding, Opened)>,
         dress: &Dress,
         keeping: Keeping,
+        patience: Patience,
     ) -> io::Result<Option<Self>> {
-        let Some(content) = read_until_still(&mut plain)? else { return Ok(None) };
         let now = SystemTime::now();
+        let Some(content) = read_until_still(&mut plain, now, patience)? else { return Ok(None) };
         let touched = plain.metadata.modified().unwrap_or(UNIX_EPOCH);
         let modified = conditional::last_modified(touched, now);
         let mut variants = Vec::new();
         let mut is_settled = is_settled(touched, now);
         for (coding, mut sibling) in siblings {
             // One that is being written now is passed over; a second later it is looked at again.
-            let Some(content) = read_until_still(&mut sibling)? else {
+            let Some(content) = read_until_still(&mut sibling, now, patience)? else {
                 is_settled = false;
                 continue;
             };
@@ -345,14 +347,17 @@ impl FieldsOf<'_> {
 }
 
 /// The content of an open file: in memory where it is small. `None` where it changed while it was read, twice in a row.
-fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
+///
+/// What was touched a moment ago is read again a second later: it gets no memory of the kernel's.
+fn read_until_still(opened: &mut Opened, now: SystemTime, patience: Patience) -> io::Result<Option<Content>> {
     for _ in 0..2 {
         if opened.metadata.size() > SMALL {
             return Ok(Some(Content::Open(Arc::new(OwnedFd::from(opened.file.try_clone()?)))));
         }
-        if let Some(bytes) = read_as(&opened.file, &opened.metadata)? {
-            let frozen =
-                (bytes.len() as u64 >= SENT_BY_KERNEL).then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
+        if let Some(bytes) = read_as(&opened.file, &opened.metadata, patience)? {
+            let lasts = opened.metadata.modified().is_ok_and(|touched| is_settled(touched, now));
+            let is_frozen = lasts && bytes.len() as u64 >= SENT_BY_KERNEL;
+            let frozen = is_frozen.then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
             return Ok(Some(
                 frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(Arc::new(bytes), file)),
             ));
@@ -364,9 +369,13 @@ fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
 
 /// The content that belongs to `metadata`; `None` where it turns out shorter, or where the file is another one
 /// afterwards: then the bytes may be half of one and half of the other.
-fn read_as(file: &File, metadata: &Metadata) -> io::Result<Option<Bytes>> {
+fn read_as(file: &File, metadata: &Metadata, patience: Patience) -> io::Result<Option<Bytes>> {
     let mut bytes = vec![0; metadata.size() as usize];
-    match file.read_exact_at(&mut bytes, 0) {
+    let read = match patience {
+        Patience::Waits => file.read_exact_at(&mut bytes, 0),
+        Patience::AtHand => read_at_hand(file, &mut bytes),
+    };
+    match read {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
@@ -374,6 +383,18 @@ fn read_as(file: &File, metadata: &Metadata) -> io::Result<Option<Bytes>> {
     let after = file.metadata()?;
     let is_same = after.size() == metadata.size() && after.modified()? == metadata.modified()?;
     Ok(is_same.then(|| Bytes::from(bytes)))
+}
+
+/// The first bytes of a file, if they are in memory; `EAGAIN` where some are not, or the file is shorter.
+fn read_at_hand(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    let length = bytes.len();
+    if length == 0 {
+        return Ok(());
+    }
+    match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], 0, ReadWriteFlags::NOWAIT)? {
+        read if read == length => Ok(()),
+        _ => Err(Errno::AGAIN.into()),
+    }
 }
 
 #[cfg(test)]
@@ -396,21 +417,27 @@ mod tests {
     fn a_file_that_shrinks_or_changes_while_it_is_read_is_not_taken() {
         let file = file_of(b"0123456789");
         let before = file.metadata().unwrap();
-        assert_eq!(read_as(&file, &before).unwrap().as_deref(), Some(&b"0123456789"[..]));
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap().as_deref(), Some(&b"0123456789"[..]));
         file.set_len(4).unwrap();
-        assert_eq!(read_as(&file, &before).unwrap(), None, "shorter");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "shorter");
         file.set_len(12).unwrap();
         set_modified(&file, before.modified().unwrap());
-        assert_eq!(read_as(&file, &before).unwrap(), None, "longer, with its time set back");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "longer, with its time set back");
         file.set_len(10).unwrap();
         set_modified(&file, UNIX_EPOCH + Duration::from_secs(1_000_000_000));
-        assert_eq!(read_as(&file, &before).unwrap(), None, "touched");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "touched");
     }
 
     fn load(file: File, metadata: Metadata) -> Entry {
-        Entry::load(b"a.txt", Opened { file, metadata }, Vec::new(), &Dress::default(), Keeping::Unsaid)
-            .unwrap()
-            .unwrap()
+        Entry::load(
+            (b"a.txt", Opened { file, metadata }),
+            Vec::new(),
+            &Dress::default(),
+            Keeping::Unsaid,
+            Patience::Waits,
+        )
+        .unwrap()
+        .unwrap()
     }
 
     #[test]
@@ -436,6 +463,29 @@ mod tests {
         assert!(!entry.is_still(&opened(&file), &[], Keeping::Immutable), "a new manifest changes the fields");
         let sibling = (Coding::Gzip, opened(&file));
         assert!(!entry.is_still(&opened(&file), &[sibling], Keeping::Unsaid), "a variant has come");
+    }
+
+    #[test]
+    fn what_was_just_written_gets_no_memory_of_the_kernels() {
+        let file = file_of(&vec![b'x'; SENT_BY_KERNEL as usize]);
+        let fresh = load(file.try_clone().unwrap(), file.metadata().unwrap());
+        assert_eq!((fresh.descriptors(), fresh.held()), (0, SENT_BY_KERNEL as usize));
+        set_modified(&file, SystemTime::now() - Duration::from_secs(60));
+        let settled = load(file.try_clone().unwrap(), file.metadata().unwrap());
+        assert_eq!((settled.descriptors(), settled.held()), (1, SENT_BY_KERNEL as usize));
+    }
+
+    #[test]
+    fn what_is_in_memory_is_read_at_once_and_never_in_half() {
+        let file = file_of(b"0123456789");
+        let before = file.metadata().unwrap();
+        assert_eq!(read_as(&file, &before, Patience::AtHand).unwrap().as_deref(), Some(&b"0123456789"[..]));
+        file.set_len(4).unwrap();
+        let shorter = read_as(&file, &before, Patience::AtHand).unwrap_err();
+        assert_eq!(shorter.raw_os_error(), Some(Errno::AGAIN.raw_os_error()), "whoever may wait finds out");
+        file.set_len(0).unwrap();
+        let empty = read_as(&file, &file.metadata().unwrap(), Patience::AtHand).unwrap();
+        assert_eq!(empty.as_deref(), Some(&b""[..]));
     }
 
     #[test]
