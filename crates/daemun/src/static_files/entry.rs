@@ -110,7 +110,7 @@ pub(super) struct Opened {
 }
 
 /// A file, ready to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     keeping: Keeping,
     is_settled: bool,
@@ -119,7 +119,7 @@ pub(super) struct Entry {
 }
 
 /// The file as it is, or compressed beforehand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Representation {
     coding: Option<Coding>,
     identity: Identity,
@@ -130,10 +130,10 @@ pub(super) struct Representation {
     unchanged: Fields,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Content {
     Memory(Bytes),
-    /// The same bytes behind a descriptor.
+    /// The same bytes behind a descriptor, where they were asked for in more than one second.
     Frozen(Arc<Bytes>, Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
 }
@@ -149,15 +149,15 @@ impl Entry {
         keeping: Keeping,
         patience: Patience,
     ) -> io::Result<Option<Self>> {
+        let Some(content) = read_until_still(&mut plain, patience)? else { return Ok(None) };
         let now = SystemTime::now();
-        let Some(content) = read_until_still(&mut plain, now, patience)? else { return Ok(None) };
         let touched = plain.metadata.modified().unwrap_or(UNIX_EPOCH);
         let modified = conditional::last_modified(touched, now);
         let mut variants = Vec::new();
         let mut is_settled = is_settled(touched, now);
         for (coding, mut sibling) in siblings {
             // One that is being written now is passed over; a second later it is looked at again.
-            let Some(content) = read_until_still(&mut sibling, now, patience)? else {
+            let Some(content) = read_until_still(&mut sibling, patience)? else {
                 is_settled = false;
                 continue;
             };
@@ -188,6 +188,29 @@ impl Entry {
                 .iter()
                 .zip(siblings)
                 .all(|(variant, (coding, sibling))| variant.coding == Some(*coding) && is_same(variant, sibling))
+    }
+
+    /// The same with what the kernel may send put where it can, if there is any that is not there yet. Not at first sight:
+    /// pages of its own cost more than sending a file a few times.
+    pub(super) fn frozen(&self) -> Option<Self> {
+        let can_freeze = |one: &Representation| match &one.content {
+            Content::Memory(bytes) => bytes.len() as u64 >= SENT_BY_KERNEL,
+            Content::Frozen(..) | Content::Open(_) => false,
+        };
+        if !can_freeze(&self.plain) && !self.variants.iter().any(can_freeze) {
+            return None;
+        }
+        let mut entry = self.clone();
+        for one in std::iter::once(&mut entry.plain).chain(&mut entry.variants) {
+            if can_freeze(one)
+                && let Content::Memory(bytes) = &one.content
+            {
+                // Without memory for it, or descriptors, it goes on as it is.
+                let (bytes, file) = sys::freeze("daemun-file", bytes).ok()?;
+                one.content = Content::Frozen(Arc::new(bytes), file);
+            }
+        }
+        Some(entry)
     }
 
     /// Whether there is anything to choose between.
@@ -347,20 +370,13 @@ impl FieldsOf<'_> {
 }
 
 /// The content of an open file: in memory where it is small. `None` where it changed while it was read, twice in a row.
-///
-/// What was touched a moment ago is read again a second later: it gets no memory of the kernel's.
-fn read_until_still(opened: &mut Opened, now: SystemTime, patience: Patience) -> io::Result<Option<Content>> {
+fn read_until_still(opened: &mut Opened, patience: Patience) -> io::Result<Option<Content>> {
     for _ in 0..2 {
         if opened.metadata.size() > SMALL {
             return Ok(Some(Content::Open(Arc::new(OwnedFd::from(opened.file.try_clone()?)))));
         }
         if let Some(bytes) = read_as(&opened.file, &opened.metadata, patience)? {
-            let lasts = opened.metadata.modified().is_ok_and(|touched| is_settled(touched, now));
-            let is_frozen = lasts && bytes.len() as u64 >= SENT_BY_KERNEL;
-            let frozen = is_frozen.then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
-            return Ok(Some(
-                frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(Arc::new(bytes), file)),
-            ));
+            return Ok(Some(Content::Memory(bytes)));
         }
         opened.metadata = opened.file.metadata()?;
     }
@@ -466,13 +482,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_just_written_gets_no_memory_of_the_kernels() {
-        let file = file_of(&vec![b'x'; SENT_BY_KERNEL as usize]);
-        let fresh = load(file.try_clone().unwrap(), file.metadata().unwrap());
-        assert_eq!((fresh.descriptors(), fresh.held()), (0, SENT_BY_KERNEL as usize));
-        set_modified(&file, SystemTime::now() - Duration::from_secs(60));
-        let settled = load(file.try_clone().unwrap(), file.metadata().unwrap());
-        assert_eq!((settled.descriptors(), settled.held()), (1, SENT_BY_KERNEL as usize));
+    fn what_is_asked_for_again_gets_memory_that_the_kernel_sends() {
+        let of = |length: u64| {
+            let file = file_of(&vec![b'x'; length as usize]);
+            let metadata = file.metadata().unwrap();
+            load(file, metadata)
+        };
+        let entry = of(SENT_BY_KERNEL);
+        assert_eq!((entry.descriptors(), entry.held()), (0, SENT_BY_KERNEL as usize));
+        let frozen = entry.frozen().unwrap();
+        assert_eq!((frozen.descriptors(), frozen.held()), (1, SENT_BY_KERNEL as usize));
+        let whole = Part { first: 0, length: SENT_BY_KERNEL };
+        assert!(matches!(entry.plain().part(whole), ResponseBody::Full(bytes) if bytes.len() as u64 == SENT_BY_KERNEL));
+        assert!(matches!(frozen.plain().part(whole), ResponseBody::File(file) if file.length == SENT_BY_KERNEL));
+        assert!(frozen.frozen().is_none(), "once");
+        assert!(of(SENT_BY_KERNEL - 1).frozen().is_none(), "a plain write is cheaper");
     }
 
     #[test]
