@@ -161,8 +161,8 @@ def act(name, lane):
         time.sleep(3600)
     elif name == "hellos":
         path, serial, threads = lane.worker.path, lane.worker.serial, lane.worker.threads
-        ways = [(1, 0, threads, serial), (1, 1, threads, serial), (1, 0, 65535, serial), (1, 9, threads, serial)]
-        ways += [(9, 0, threads, serial), (1, 0, threads, serial + 1), (1, 65535, 65535, 0xFFFFFFFF)]
+        ways = [(2, 0, threads, serial), (2, 1, threads, serial), (2, 0, 65535, serial), (2, 9, threads, serial)]
+        ways += [(9, 0, threads, serial), (2, 0, threads, serial + 1), (2, 65535, 65535, 0xFFFFFFFF)]
         found = [refused_hello(path, *way) for way in ways]
         return ",".join(found).encode()
     elif name == "connections":
