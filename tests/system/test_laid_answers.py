@@ -65,7 +65,7 @@ def endless():
 def lying(lane):
     # How many blocks of this lane's shelf are taken.
     first = lane.page_start + 128
-    return 64 - lane.page[first : first + 64].count(0)
+    return 128 - lane.page[first : first + 128].count(0)
 
 def application(environ, start_response):
     kind, size, piece = (environ["PATH_INFO"].strip("/").split("/")[-3:] + ["0", "0"])[:3]

@@ -10,8 +10,8 @@
 //! generation, so a frame for a request that is gone is recognised and dropped.
 //!
 //! # The page
-//! Each worker shares one small memory page with the front, a memfd sealed against resizing. Lane `k` owns the 192
-//! bytes from `192 * k`: first `started[slot]`, then `revoked[slot]`, then `laid[block]` (see below). The worker stores 1
+//! Each worker shares one small memory page with the front, a memfd sealed against resizing. Lane `k` owns the 256
+//! bytes from `256 * k`: first `started[slot]`, then `revoked[slot]`, then `laid[block]` (see below). The worker stores 1
 //! in `started` just before it
 //! calls the application; only the front clears it. To take a request back the front stores 1 in `revoked` before it
 //! reads `started`; the worker reads `revoked` after it stored `started` and, where it is set, answers
@@ -47,9 +47,10 @@ pub const LANE_PAGE: usize = 2 * SLOTS + SHELF_BLOCKS;
 pub const SHELF_BLOCK: usize = 4096;
 
 /// Blocks of a shelf.
-pub const SHELF_BLOCKS: usize = 64;
+pub const SHELF_BLOCKS: usize = 128;
 
-/// Bytes of one lane's shelf: as many as a worker has credit for.
+/// Bytes of one lane's shelf: twice what a worker has credit for, since it begins an answer while the client has yet to
+/// take the end of the last one.
 pub const SHELF: usize = SHELF_BLOCK * SHELF_BLOCKS;
 
 /// Largest payload that either side may send: 1 MiB. Bodies beyond it come in several frames or as a descriptor.

@@ -74,6 +74,10 @@ impl Shelf {
         let place = Arc::new(Mutex::new(Place::Shelf(blocks, begin..begin + length)));
         let mut lying = lock(&self.lying);
         lying.retain(|(_, place)| place.strong_count() > 0);
+        // Each has a block of its own.
+        if lying.len() >= SHELF_BLOCKS {
+            return Err(LaneError::Beside);
+        }
         lying.push((request, Arc::downgrade(&place)));
         Ok(Laid { place, length })
     }
@@ -174,4 +178,102 @@ impl Place {
 /// A panic while the lock was held left plain data behind: it can be used.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    const FLAGS: usize = LANE_PAGE + 2 * SLOTS;
+
+    /// The shelf of the second of two lanes, with its page and the memory of both.
+    fn shelf() -> (Arc<Shelf>, Arc<SharedMemory>, Arc<SharedMemory>) {
+        let page = Arc::new(SharedMemory::new("test", 4096, false).unwrap());
+        let memory = Arc::new(SharedMemory::new("test", 2 * SHELF, false).unwrap());
+        (Shelf::new(&page, &memory, 1), page, memory)
+    }
+
+    /// Does what a worker does.
+    fn lay(page: &SharedMemory, memory: &SharedMemory, block: usize, bytes: &[u8]) -> Vec<u8> {
+        for index in block..block + bytes.len().div_ceil(SHELF_BLOCK) {
+            page.byte(FLAGS + index).unwrap().store(1, Ordering::SeqCst);
+        }
+        memory.write(SHELF + block * SHELF_BLOCK, bytes);
+        said(block * SHELF_BLOCK, bytes.len())
+    }
+
+    fn said(offset: usize, length: usize) -> Vec<u8> {
+        [(offset as u32).to_le_bytes(), (length as u32).to_le_bytes()].concat()
+    }
+
+    fn taken(page: &SharedMemory) -> Vec<usize> {
+        let is_taken = |&index: &usize| page.byte(FLAGS + index).unwrap().load(Ordering::SeqCst) != 0;
+        (0..SHELF_BLOCKS).filter(is_taken).collect()
+    }
+
+    #[test]
+    fn a_piece_keeps_its_blocks_until_it_is_dropped() {
+        let (shelf, page, memory) = shelf();
+        let first = shelf.find(1, &lay(&page, &memory, 0, &[1; SHELF_BLOCK + 1])).unwrap();
+        let second = shelf.find(1, &lay(&page, &memory, 2, b"two")).unwrap();
+        assert_eq!(taken(&page), [0, 1, 2]);
+        drop(first);
+        assert_eq!(taken(&page), [2]);
+        assert_eq!(&second.into_bytes().unwrap()[..], b"two");
+        assert_eq!(taken(&page), [0; 0]);
+    }
+
+    #[test]
+    fn what_lies_where_nothing_can_is_refused() {
+        let (shelf, page, memory) = shelf();
+        let wrong = [(1, 1), (SHELF, 1), (0, SHELF + 1), (SHELF - SHELF_BLOCK, SHELF_BLOCK + 1), (0, u32::MAX as usize)];
+        for (offset, length) in wrong {
+            assert!(matches!(shelf.find(1, &said(offset, length)), Err(LaneError::Beside)), "{offset} {length}");
+        }
+        assert!(matches!(shelf.find(1, &[0; 7]), Err(LaneError::Frame(_))), "too short");
+        let whole = shelf.find(1, &lay(&page, &memory, 0, &[1; SHELF])).unwrap();
+        assert_eq!(whole.length(), SHELF);
+        let others: Vec<Laid> = (1..SHELF_BLOCKS).map(|_| shelf.find(1, &said(0, 1)).unwrap()).collect();
+        assert!(matches!(shelf.find(1, &said(0, 1)), Err(LaneError::Beside)), "more pieces than blocks");
+        drop(others);
+        assert!(shelf.find(1, &said(0, 1)).is_ok());
+    }
+
+    #[test]
+    fn a_piece_is_sent_between_what_stands_around_it_and_goes_on_where_it_was_left() {
+        let (shelf, page, memory) = shelf();
+        for is_cleared in [false, true] {
+            let mut piece = shelf.find(1, &lay(&page, &memory, 0, b"0123456789")).unwrap();
+            piece.truncate(8);
+            piece.advance(2);
+            if is_cleared {
+                shelf.clear(2);
+                assert_eq!(taken(&page), [0; 0], "it was copied");
+                memory.write(SHELF, b"----------");
+            }
+            let (ours, theirs) = UnixStream::pair().unwrap();
+            assert_eq!(piece.send(ours.as_fd(), b"<", b">").unwrap(), 8);
+            drop(ours);
+            assert_eq!(std::io::read_to_string(theirs).unwrap(), "<234567>");
+            assert_eq!(&piece.into_bytes().unwrap()[..], b"234567");
+        }
+    }
+
+    #[test]
+    fn what_lies_there_for_others_is_copied_when_room_is_needed_and_what_is_being_sent_is_not() {
+        let (shelf, page, memory) = shelf();
+        let [ours, theirs, busy] = [(0, 1, b"ours "), (1, 2, b"their"), (2, 3, b"busy ")]
+            .map(|(block, request, bytes)| shelf.find(request, &lay(&page, &memory, block, bytes)).unwrap());
+        {
+            let _being_sent = lock(&busy.place);
+            shelf.clear(1);
+        }
+        assert_eq!(taken(&page), [0, 2]);
+        let found = [ours, theirs, busy].map(|piece| piece.into_bytes().unwrap());
+        assert_eq!(found.each_ref().map(|bytes| &bytes[..]), [&b"ours "[..], b"their", b"busy "]);
+        assert_eq!(taken(&page), [0; 0]);
+    }
 }

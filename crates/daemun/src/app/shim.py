@@ -76,7 +76,7 @@ HEAD_START = struct.Struct("<IBII")
 LAID_FRAME = struct.Struct("<IBIII")
 SLOTS = 64
 SHELF_BLOCK = 4096
-SHELF_BLOCKS = 64
+SHELF_BLOCKS = 128
 SHELF = SHELF_BLOCK * SHELF_BLOCKS
 LANE_PAGE = 2 * SLOTS + SHELF_BLOCKS
 MAX_PAYLOAD = 1024 * 1024
@@ -107,6 +107,9 @@ HOLD = 0.0005
 # The same while the front says that many requests wait: they come no sooner for an answer that is written at once.
 HOLD_CROWDED = 0.004
 CROWDED = 0x80
+
+# How often a thread looks, while it streams, whether its client has gone, in seconds: each time is a system call.
+LOOK = 0.0005
 
 # A lane whose front is gone looks for the new one this long, in seconds.
 RECONNECT = 30.0
@@ -1207,6 +1210,8 @@ class Lane:
         self.since = 0.0
         self.slowest = 0.0
         self.held_since = 0.0
+        # When it was last seen in the midst of an answer whether its client has gone.
+        self.looked = 0.0
         self.hold = HOLD
         self.rest = b""
         self.descriptors = collections.deque()
@@ -1572,6 +1577,13 @@ class Lane:
         shelf[place : place + len(piece)] = piece
         return place
 
+    def send_laid(self, request, piece):
+        """Lays a piece on the shelf and says so; False where it has to go another way."""
+        place = self.lay(piece)
+        if place >= 0:
+            self.send(LAID_FRAME.pack(8, LAID, request, place, len(piece)))
+        return place >= 0
+
     def flush_for(self, lane):
         try:
             lane.flush()
@@ -1736,6 +1748,12 @@ class Exchange:
 
     def send_piece(self, piece):
         """Sends part of the body, after the head if that is still to go, as far as the front has given credit."""
+        size = len(piece)
+        if self.started and WORTH_LAYING <= size <= PIECE and size <= self.credit:
+            if self.lane.send_laid(self.request, piece):
+                self.credit -= size
+                self.look()
+                return
         parts = self.take_head()
         rest = memoryview(piece)
         while True:
@@ -1749,13 +1767,24 @@ class Exchange:
                     parts.append(rest[:size])
                 rest = rest[size:]
                 self.credit -= size
-            self.lane.send(b"".join(parts))
-            self.lane.receive(RECEIVE_FLAGS if rest else AT_ONCE)
+            if parts:
+                self.lane.send(b"".join(parts))
+            if not rest:
+                self.look()
+                return
+            self.lane.receive()
             if self.is_cancelled():
                 raise Disconnected("the client is gone")
-            if not rest:
-                return
             parts = []
+
+    def look(self):
+        """Sees whether the client has gone; in a quick succession of pieces not after each of them."""
+        lane, now = self.lane, perf_counter()
+        if now - lane.looked >= LOOK:
+            lane.looked = now
+            lane.receive(AT_ONCE)
+        if self.is_cancelled():
+            raise Disconnected("the client is gone")
 
     def send_file(self, wrapper):
         """Hands a regular file to the front as a descriptor; False where it has to be read instead."""

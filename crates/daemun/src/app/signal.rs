@@ -72,7 +72,7 @@ pub(super) enum LaneError {
     Unexpected(Kind),
     #[error("it sends more of an answer than it was given credit for")]
     Flood,
-    #[error("it says that a piece of an answer lies beside its shelf")]
+    #[error("it says that a piece of an answer lies where none can")]
     Beside,
     #[error("it asks for more of a request body without reading what it was sent")]
     Unread,
