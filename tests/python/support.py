@@ -194,7 +194,7 @@ class Front:
                     os.ftruncate(descriptor, size)
                     setattr(self, name, mmap.mmap(descriptor, size))
                     descriptors.append(descriptor)
-        lane.page, lane.shelves = self.page, self.shelves
+        lane.page, lane.shelves, lane.page_start = self.page, self.shelves, LANE_PAGE * lane.thread
         lane.send(frame(WELCOME, 0, struct.pack("<HBIII", 2, len(descriptors), page, arena, shelves)), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
@@ -273,7 +273,7 @@ class Lane:
         assert offset + length <= SHELF
         start, count = SHELF * self.thread + offset, -(-length // SHELF_BLOCK)
         piece = self.shelves[start : start + length]
-        first = LANE_PAGE * self.thread + 2 * SLOTS + offset // SHELF_BLOCK
+        first = self.page_start + 2 * SLOTS + offset // SHELF_BLOCK
         assert self.page[first : first + count] == b"\1" * count
         self.page[first : first + count] = bytes(count)
         return piece

@@ -220,6 +220,8 @@ def slow(site: Site, path: str) -> Iterator[Callable[[], bytes]]:
         client.settimeout(DEADLINE)
         client.connect(str(site.folder / "gate.sock"))
         client.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        # The answer has begun: whoever asks the same thread from now on comes behind it.
+        assert client.recv(1, socket.MSG_PEEK) == b"H"
 
         def read() -> bytes:
             data = b""
