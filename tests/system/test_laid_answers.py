@@ -1,4 +1,4 @@
-"""Large pieces of answers, which a worker lays on its shelf: whoever asks, and by whatever way, gets them byte for byte.
+"""Large pieces of answers, which a worker lays on its shelf: whoever asks, by whatever way, gets them byte for byte.
 
 Each lane's thread lays its pieces in blocks of memory and finds them free again once the client has them.
 """
@@ -305,10 +305,10 @@ def test_who_reads_slowly_holds_up_no_later_answer_of_the_same_thread(single: Si
 
 def test_several_who_read_slowly_each_get_their_own(single: Site) -> None:
     sizes = [400_000, 410_000, 420_000]
-    with slow(single, f"/whole/{sizes[0]}") as one, slow(single, f"/whole/{sizes[1]}") as two:
-        with slow(single, f"/whole/{sizes[2]}") as three:
-            assert ask(single, "/whole/1000000").body == content(1_000_000)
-            assert [three(), one(), two()] == [content(sizes[2]), content(sizes[0]), content(sizes[1])]
+    paths = [f"/whole/{size}" for size in sizes]
+    with slow(single, paths[0]) as one, slow(single, paths[1]) as two, slow(single, paths[2]) as three:
+        assert ask(single, "/whole/1000000").body == content(1_000_000)
+        assert [three(), one(), two()] == [content(sizes[2]), content(sizes[0]), content(sizes[1])]
     eventually(lambda: single.state()["lying"] == 0, "everything was given back")
 
 

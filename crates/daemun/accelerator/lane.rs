@@ -171,16 +171,12 @@ unsafe extern "C" fn drop_lane(object: Py) {
 
 unsafe extern "C" fn get_page(object: Py, _: *mut c_void) -> Py {
     // SAFETY: our own object; the buffer holds what it is of.
-    unsafe {
-        held(&(*object.cast::<Lane>()).page)
-    }
+    unsafe { held(&(*object.cast::<Lane>()).page) }
 }
 
 unsafe extern "C" fn set_page(object: Py, value: Py, _: *mut c_void) -> c_int {
     // SAFETY: our own object, and one that may have a buffer.
-    unsafe {
-        hold(&mut (*object.cast::<Lane>()).page, value)
-    }
+    unsafe { hold(&mut (*object.cast::<Lane>()).page, value) }
 }
 
 unsafe extern "C" fn get_shelf(object: Py, _: *mut c_void) -> Py {

@@ -94,13 +94,7 @@ impl SharedMemory {
 
     /// Writes `before`, this part of the memory and `after` into `socket`, as far as it takes them now. The kernel alone
     /// reads the part: whatever else has mapped it may write there meanwhile.
-    pub fn send(
-        &self,
-        socket: BorrowedFd<'_>,
-        before: &[u8],
-        part: Range<usize>,
-        after: &[u8],
-    ) -> io::Result<usize> {
+    pub fn send(&self, socket: BorrowedFd<'_>, before: &[u8], part: Range<usize>, after: &[u8]) -> io::Result<usize> {
         if part.start > part.end || part.end > self.length {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -113,9 +107,8 @@ impl SharedMemory {
         (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len() as _);
         // SAFETY: three parts that live until the call is over, and are only read; the middle one was just checked to lie
         // within the mapping, which is sealed against being shortened.
-        let sent = unsafe {
-            libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
-        };
+        let sent =
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 

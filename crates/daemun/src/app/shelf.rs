@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
@@ -149,8 +148,7 @@ impl LaidPiece for Laid {
             }
             Place::Memory(bytes) => {
                 let parts = [IoSlice::new(before), IoSlice::new(&bytes[..self.length]), IoSlice::new(after)];
-                let mut space = [MaybeUninit::uninit(); 0];
-                let mut nothing = SendAncillaryBuffer::new(&mut space);
+                let mut nothing = SendAncillaryBuffer::default();
                 let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
                 Ok(rustix::net::sendmsg(socket, &parts, &mut nothing, flags)?)
             }
@@ -229,12 +227,13 @@ mod tests {
     #[test]
     fn what_lies_where_nothing_can_is_refused() {
         let (shelf, page, memory) = shelf();
-        let wrong = [(1, 1), (SHELF, 1), (0, SHELF + 1), (SHELF - SHELF_BLOCK, SHELF_BLOCK + 1), (0, u32::MAX as usize)];
+        let wrong =
+            [(1, 1), (SHELF, 1), (0, SHELF + 1), (SHELF - SHELF_BLOCK, SHELF_BLOCK + 1), (0, u32::MAX as usize)];
         for (offset, length) in wrong {
             assert!(matches!(shelf.find(1, &said(offset, length)), Err(LaneError::Beside)), "{offset} {length}");
         }
         assert!(matches!(shelf.find(1, &[0; 7]), Err(LaneError::Frame(_))), "too short");
-        let whole = shelf.find(1, &lay(&page, &memory, 0, &[1; SHELF])).unwrap();
+        let whole = shelf.find(1, &lay(&page, &memory, 0, &vec![1; SHELF])).unwrap();
         assert_eq!(whole.length(), SHELF);
         let others: Vec<Laid> = (1..SHELF_BLOCKS).map(|_| shelf.find(1, &said(0, 1)).unwrap()).collect();
         assert!(matches!(shelf.find(1, &said(0, 1)), Err(LaneError::Beside)), "more pieces than blocks");

@@ -1564,7 +1564,7 @@ class Lane:
                 raise Disconnected(str(error))
 
     def lay(self, piece):
-        """Copies a piece to where the front can send it from; gives its place on the shelf, or -1 where there is no room."""
+        """Copies a piece to where the front can send it from; gives its place, or -1 where there is no room."""
         shelf = self.shelf
         if shelf is None:
             return -1

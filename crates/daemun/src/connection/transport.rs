@@ -71,8 +71,8 @@ impl Transport {
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.poll_write_ready(context))?;
-            let send = |socket: BorrowedFd<'_>| piece.send(socket, before, after);
-            let sent = on!(self, socket => socket.try_io(Interest::WRITABLE, || send(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()));
+            let write = |socket: BorrowedFd<'_>| piece.send(socket, before, after);
+            let sent = on!(self, socket => socket.try_io(Interest::WRITABLE, || write(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()));
             match sent {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 sent => return Poll::Ready(sent),

@@ -36,8 +36,9 @@ impl State {
             Kind::Data if payload.is_empty() => return Ok(()),
             Kind::Data => (Event::Data(payload), false),
             Kind::Laid => {
-                let shelf = self.worker(key.serial).and_then(|worker| worker.lanes.get(key.thread as usize)?.shelf.clone());
-                let piece = shelf.ok_or(LaneError::Beside)?.find(request, &payload)?;
+                let place =
+                    self.worker(key.serial).and_then(|worker| worker.lanes.get(key.thread as usize)?.shelf.clone());
+                let piece = place.ok_or(LaneError::Beside)?.find(request, &payload)?;
                 if piece.length() == 0 {
                     return Ok(());
                 }
