@@ -32,11 +32,13 @@ def start(tmp_path, accelerator):
 def serve(start):
     """`serve(source, **orders)` goes on to one worker and returns its lane 0 (`lane.supervisor` has the rest)."""
 
-    def serve_application(source, threads=1, arena=0, page=4096, **orders):
+    def serve_application(source, threads=1, arena=0, page=4096, shelves=None, **orders):
         supervisor = start(source, threads=threads, **orders)
         supervisor.ready()
         supervisor.fork()
-        lanes = [supervisor.front.accept(page=page, arena=arena) for _ in range(threads)]
+        if shelves is None:
+            shelves = support.SHELF * threads
+        lanes = [supervisor.front.accept(page=page, arena=arena, shelves=shelves) for _ in range(threads)]
         lanes[0].supervisor = supervisor
         lanes[0].lanes = {lane.thread: lane for lane in lanes}
         return lanes[0]

@@ -20,10 +20,14 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", SHIM.parents[4] / "target"))
 
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = range(1, 9)
 DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = range(9, 17)
+LAID = 18
 CLEAN, FAILED, INVALID, CUT = range(4)
 HEADER = struct.Struct("<IBI")
 SLOTS = 64
-LANE_PAGE = 2 * SLOTS
+SHELF_BLOCK = 4096
+SHELF_BLOCKS = 128
+SHELF = SHELF_BLOCK * SHELF_BLOCKS
+LANE_PAGE = 2 * SLOTS + SHELF_BLOCKS
 INITIAL_CREDIT = 256 * 1024
 
 # Every wait in these tests ends after this long, with the reason.
@@ -165,9 +169,9 @@ class Front:
         self.listener.bind(str(self.path))
         self.listener.listen(64)
         self.listener.settimeout(DEADLINE)
-        self.page = self.arena = self.monitor = None
+        self.page = self.arena = self.shelves = self.monitor = None
 
-    def accept(self, page=4096, arena=0):
+    def accept(self, page=4096, arena=0, shelves=0):
         """One lane, welcomed; lane 0 gets fresh memory."""
         connection, _ = self.listener.accept()
         # Several workers have a lane of the same number.
@@ -176,22 +180,22 @@ class Front:
         kind, request, payload = lane.read()
         assert (kind, request) == (HELLO, 0)
         version, lane.thread, lane.threads, lane.serial = struct.unpack("<HHHI", payload)
-        assert version == 1
+        assert version == 2
         if lane.thread == lane.threads:
             # The monitor's, which comes whenever its thread gets to run: welcomed in passing.
-            lane.send(frame(WELCOME, 0, struct.pack("<HBII", 1, 0, page, arena)))
+            lane.send(frame(WELCOME, 0, struct.pack("<HBIII", 2, 0, page, arena, shelves)))
             self.monitor = lane
-            return self.accept(page, arena)
+            return self.accept(page, arena, shelves)
         descriptors = []
         if lane.thread == 0:
-            for name, size in (("page", page), ("arena", arena)):
+            for name, size in (("page", page), ("arena", arena), ("shelves", shelves)):
                 if size:
                     descriptor = os.memfd_create(name)
                     os.ftruncate(descriptor, size)
                     setattr(self, name, mmap.mmap(descriptor, size))
                     descriptors.append(descriptor)
-        lane.page = self.page
-        lane.send(frame(WELCOME, 0, struct.pack("<HBII", 1, len(descriptors), page, arena)), descriptors)
+        lane.page, lane.shelves, lane.page_start = self.page, self.shelves, LANE_PAGE * lane.thread
+        lane.send(frame(WELCOME, 0, struct.pack("<HBIII", 2, len(descriptors), page, arena, shelves)), descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
         self.lanes[lane.thread] = lane
@@ -206,7 +210,7 @@ class Front:
             _, _, payload = lane.read()
             _, lane.thread, lane.threads, lane.serial = struct.unpack("<HHHI", payload)
             assert lane.thread == lane.threads
-            lane.send(frame(WELCOME, 0, struct.pack("<HBII", 1, 0, 0, 0)))
+            lane.send(frame(WELCOME, 0, struct.pack("<HBIII", 2, 0, 0, 0, 0)))
             self.monitor = lane
         return self.monitor
 
@@ -262,6 +266,18 @@ class Lane:
             raise Gone
         self.buffer += data
 
+    def take_laid(self, payload):
+        """The piece that a LAID frame tells of, and its blocks free again."""
+        offset, length = struct.unpack("<II", payload)
+        assert offset % SHELF_BLOCK == 0
+        assert offset + length <= SHELF
+        start, count = SHELF * self.thread + offset, -(-length // SHELF_BLOCK)
+        piece = self.shelves[start : start + length]
+        first = self.page_start + 2 * SLOTS + offset // SHELF_BLOCK
+        assert self.page[first : first + count] == b"\1" * count
+        self.page[first : first + count] = bytes(count)
+        return piece
+
     def next_id(self):
         self.generation += 1
         return self.generation << 6 | self.generation % SLOTS
@@ -307,10 +323,10 @@ class Answer:
             elif kind == HEAD:
                 (self.microseconds,) = struct.unpack_from("<I", payload)
                 self.take_head(payload[4:])
-            elif kind == DATA:
-                self.pieces.append(payload)
+            elif kind in (DATA, LAID):
+                self.pieces.append(payload if kind == DATA else lane.take_laid(payload))
                 if credit:
-                    lane.send(frame(CREDIT, request, struct.pack("<I", len(payload))))
+                    lane.send(frame(CREDIT, request, struct.pack("<I", len(self.pieces[-1]))))
             elif kind == FILE:
                 self.file = (*struct.unpack("<QQ", payload), lane.descriptors.pop(0))
             elif kind == DONE:

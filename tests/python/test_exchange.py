@@ -5,7 +5,7 @@ import struct
 
 import pytest
 import support
-from support import ANSWER, CREDIT, DATA, DONE, HEAD, INITIAL_CREDIT
+from support import ANSWER, CREDIT, DATA, DONE, HEAD, INITIAL_CREDIT, LAID, SHELF_BLOCK, SHELF_BLOCKS, SLOTS
 
 ECHO = """
 def application(environ, start_response):
@@ -455,3 +455,67 @@ def test_a_child_that_the_application_forked_never_speaks_on_the_lane(serve):
     assert lane.has_nothing()
     assert (lane.supervisor.directory / "child").exists()
     lane.supervisor.wait_for_log("ended a forked child")
+
+
+STREAM = """
+def application(environ, start_response):
+    size, count = map(int, environ['QUERY_STRING'].split('x'))
+    start_response('200 OK', [])
+    for number in range(count):
+        yield bytes([number]) * size
+"""
+
+
+@pytest.mark.parametrize(("size", "kinds"), [(16383, {DATA}), (16384, {LAID}), (65536, {LAID}), (65537, {LAID, DATA})])
+def test_a_large_piece_lies_on_the_shelf_and_a_small_one_comes_down_the_lane(serve, size, kinds):
+    answer = serve(STREAM).ask(f"/?{size}x40")
+    assert answer.body == b"".join(bytes([number]) * size for number in range(40))
+    assert set(answer.kinds) == {HEAD, DONE, *kinds}
+
+
+def test_each_thread_has_a_shelf_of_its_own(serve):
+    first = serve(STREAM, threads=3)
+    lanes = [first.lanes[thread] for thread in range(3)]
+    requests = [lane.request(f"/?{20_000 + lane.thread}x5") for lane in lanes]
+    for lane, request in zip(lanes, requests, strict=True):
+        answer = lane.answer(request)
+        assert answer.body == b"".join(bytes([number]) * (20_000 + lane.thread) for number in range(5))
+        assert set(answer.kinds) == {HEAD, LAID, DONE}
+
+
+def test_without_a_shelf_every_piece_comes_down_the_lane(serve):
+    answer = serve(STREAM, shelves=0).ask("/?65536x20")
+    assert answer.kinds == [HEAD, *[DATA] * 20, DONE]
+    assert answer.body == b"".join(bytes([number]) * 65536 for number in range(20))
+
+
+def test_a_piece_that_finds_no_room_comes_down_the_lane_and_lies_there_again_when_there_is_some(serve):
+    lane = serve(STREAM)
+    first = lane.page_start + 2 * SLOTS
+    lane.page[first : first + SHELF_BLOCKS] = b"\1" * SHELF_BLOCKS
+    assert lane.ask("/?30000x3").kinds == [HEAD, DATA, DATA, DATA, DONE]
+    # Eight blocks in a row, behind seven that are not enough.
+    lane.page[first + 3 : first + 10] = bytes(7)
+    lane.page[first + 20 : first + 28] = bytes(8)
+    request = lane.request("/?30000x3")
+    laid = [(kind, payload) for kind, _, payload in [lane.read() for _ in range(5)] if kind in (DATA, LAID)]
+    assert [kind for kind, _ in laid] == [LAID, DATA, DATA]
+    assert struct.unpack("<II", laid[0][1]) == (20 * SHELF_BLOCK, 30_000)
+    assert lane.take_laid(laid[0][1]) == bytes(30_000)
+    lane.page[lane.page_start + (request & 63)] = 0
+    lane.page[first : first + SHELF_BLOCKS] = bytes(SHELF_BLOCKS)
+    assert lane.ask("/?30000x3").kinds == [HEAD, LAID, LAID, LAID, DONE]
+
+
+def test_a_piece_that_is_larger_than_the_credit_is_laid_as_far_as_that_goes(serve):
+    lane = serve(STREAM)
+    request = lane.request("/?60000x5")
+    frames = [lane.read() for _ in range(6)]
+    assert [kind for kind, _, _ in frames] == [HEAD, LAID, LAID, LAID, LAID, LAID]
+    sizes = [struct.unpack("<II", payload)[1] for _, _, payload in frames[1:]]
+    assert sizes == [60_000, 60_000, 60_000, 60_000, INITIAL_CREDIT - 240_000]
+    assert lane.has_nothing()
+    for _, _, payload in frames[1:]:
+        lane.take_laid(payload)
+    lane.send(support.frame(CREDIT, request, struct.pack("<I", 60_000)))
+    assert lane.answer(request).body == bytes([4]) * (300_000 - INITIAL_CREDIT)

@@ -76,13 +76,31 @@ def act(name, lane):
         send(struct.pack("<IBI", 1000, 12, id) + b"x" * 10)
         os._exit(0)
     elif name == "short":
-        for kind in (12, 8, 10, 14, 5):
+        for kind in (12, 8, 10, 14, 5, 18):
             send(frame(kind, id, b""))
     elif name == "strangers":
         for stranger in (0, 1, id + 1, id + 64, id ^ 0xFFFFFFC0, 0xFFFFFFFF):
             for kind in (8, 9, 10, 11, 12, 15):
                 send(frame(kind, stranger, struct.pack("<II", 0, 6) + b"200 OK" + b"not yours"))
         return b"fine"
+    elif name == "laid for strangers":
+        for _ in range(200):
+            send(frame(18, id + 64, struct.pack("<II", 0, 65000)) * 1000)
+        return b"fine"
+    elif name.startswith("laid at"):
+        send(frame(18, id, struct.pack("<II", *map(int, name.split()[2:]))))
+    elif name == "laid twice":
+        # Four times the same place, of which nothing was ever written but a word.
+        lane.shelf[:4] = b"word"
+        send(frame(8, id, struct.pack("<I", 5) + b"200 OK") + frame(18, id, struct.pack("<II", 0, 65536)) * 4)
+        send(frame(10, id, b"\\0"))
+        lane.current.ended = lane.current.started = True
+    elif name == "laid without end":
+        send(frame(8, id, struct.pack("<I", 5) + b"200 OK"))
+        flood(lane, frame(18, id, struct.pack("<II", 0, 65536)))
+    elif name == "shelves":
+        shelves = memfd("memfd:daemun-answers")
+        return ",".join(refused(os.ftruncate, shelves, size) for size in (0, 1 << 30)).encode()
     elif name == "twice":
         answer = frame(12, id, struct.pack("<II", 0, 6) + b"200 OK" + b"once")
         send(answer * 3 + frame(9, id, b"more") + frame(10, id, b"\\0"))
@@ -144,7 +162,7 @@ def act(name, lane):
     elif name == "wishes":
         flood(lane, frame(5, id, b"\\xff\\xff\\xff\\xff"))
     elif name == "empty":
-        flood(lane, frame(9, id, b""), frame(7, id, b""))
+        flood(lane, frame(9, id, b""), frame(7, id, b""), frame(18, id, struct.pack("<II", 0, 0)))
     elif name == "strangers without end":
         for _ in range(200):
             send(frame(9, id + 64, b"x" * 65000) * 16)
@@ -161,8 +179,8 @@ def act(name, lane):
         time.sleep(3600)
     elif name == "hellos":
         path, serial, threads = lane.worker.path, lane.worker.serial, lane.worker.threads
-        ways = [(1, 0, threads, serial), (1, 1, threads, serial), (1, 0, 65535, serial), (1, 9, threads, serial)]
-        ways += [(9, 0, threads, serial), (1, 0, threads, serial + 1), (1, 65535, 65535, 0xFFFFFFFF)]
+        ways = [(2, 0, threads, serial), (2, 1, threads, serial), (2, 0, 65535, serial), (2, 9, threads, serial)]
+        ways += [(9, 0, threads, serial), (2, 0, threads, serial + 1), (2, 65535, 65535, 0xFFFFFFFF)]
         found = [refused_hello(path, *way) for way in ways]
         return ",".join(found).encode()
     elif name == "connections":
@@ -313,6 +331,21 @@ def test_frames_for_requests_that_it_was_never_given_reach_nobody(server: Server
     with harmless(server):
         assert act(server, "strangers") == (200, b"fine")
         assert act(server, "strangers_without_end") == (200, b"fine")
+
+
+@pytest.mark.parametrize("place", ["1_10", "524288_1", "0_524289", "520192_4097", "4294963200_4096", "0_4294967295"])
+def test_what_is_said_to_lie_where_nothing_can_ends_the_lane_and_its_client_is_told(server: Server, place: str) -> None:
+    with harmless(server):
+        assert act(server, f"laid_at_{place}")[0] == 502
+
+
+def test_lies_about_what_lies_on_its_shelf_spoil_its_own_answers_alone(server: Server) -> None:
+    with harmless(server):
+        status, body = act(server, "laid_twice")
+        assert (status, len(body), body[:4], body[65536:65540]) == (200, 4 * 65536, b"word", b"word")
+        assert act(server, "laid_without_end")[0] == 0
+        assert act(server, "laid_for_strangers") == (200, b"fine")
+        assert act(server, "shelves") == (200, b"PermissionError,PermissionError")
 
 
 def test_a_second_answer_reaches_nobody(server: Server) -> None:

@@ -100,11 +100,11 @@ WAYS = {
 }
 
 def reach(path):
-    # The hello of a worker: version 1, thread 0 of 1, number 1.
+    # The hello of a worker: version 2, thread 0 of 1, number 1.
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(20)
         client.connect(path)
-        payload = struct.pack("<HHHI", 1, 0, 1, 1)
+        payload = struct.pack("<HHHI", 2, 0, 1, 1)
         client.sendall(struct.pack("<IBI", len(payload), 1, 0) + payload)
         return len(client.recv(100))
 
@@ -263,7 +263,7 @@ def test_a_process_that_is_no_worker_is_refused_on_the_workers_socket(shared: Pa
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(30)
             client.connect(path)
-            # The hello of a worker: version 1, thread 0 of 1, number 1.
+            # The hello of a worker: version 2, thread 0 of 1, number 1.
             client.sendall(bytes.fromhex("0a000000010000000001000000010001000000"))
             assert client.recv(100) == b"", "a stranger was welcomed"
         server.wait_for(r"(?i)refused|no worker")

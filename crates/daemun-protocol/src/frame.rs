@@ -10,11 +10,19 @@
 //! generation, so a frame for a request that is gone is recognised and dropped.
 //!
 //! # The page
-//! Each worker shares one small memory page with the front, a memfd sealed against resizing. Lane `k` owns the 128
-//! bytes from `128 * k`: first `started[slot]`, then `revoked[slot]`. The worker stores 1 in `started` just before it
+//! Each worker shares one small memory page with the front, a memfd sealed against resizing. Lane `k` owns the 256
+//! bytes from `256 * k`: first `started[slot]`, then `revoked[slot]`, then `laid[block]` (see below). The worker stores 1
+//! in `started` just before it
 //! calls the application; only the front clears it. To take a request back the front stores 1 in `revoked` before it
 //! reads `started`; the worker reads `revoked` after it stored `started` and, where it is set, answers
 //! [`Kind::Skipped`] without calling the application. Both sides read zero or non-zero, never an index.
+//!
+//! # Shelves
+//! Where there is a page, each lane has a *shelf* beside it: [`SHELF`] bytes in blocks of [`SHELF_BLOCK`], in a second
+//! memfd, that of lane `k` from `SHELF * k`. The worker takes blocks in a row of which it reads `laid` as 0, stores 1 in
+//! each, copies a piece of an answer's body there and says so ([`Kind::Laid`]); the front stores 0 again once the client
+//! has the piece, or nobody wants it. What lies there the worker can change at any time, and spoils its own answers by
+//! it: the front has the kernel send it or copy it, and looks at no byte of it before.
 //!
 //! # Heads
 //! The head of a request is its CGI environment (RFC 3875, section 4.1): names and values, each ended by a NUL. The
@@ -24,7 +32,7 @@
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// Version of this protocol; a worker that says another one is refused.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Bytes of a frame's header.
 pub const HEADER_LENGTH: usize = 9;
@@ -32,8 +40,18 @@ pub const HEADER_LENGTH: usize = 9;
 /// Requests that can be in flight on one lane.
 pub const SLOTS: usize = 64;
 
-/// Bytes of the shared page that one lane owns: `started` and `revoked` for each slot.
-pub const LANE_PAGE: usize = 2 * SLOTS;
+/// Bytes of the shared page that one lane owns: `started` and `revoked` for each slot, `laid` for each block.
+pub const LANE_PAGE: usize = 2 * SLOTS + SHELF_BLOCKS;
+
+/// Bytes of one block of a shelf: a page of memory, so that what is not used costs nothing.
+pub const SHELF_BLOCK: usize = 4096;
+
+/// Blocks of a shelf.
+pub const SHELF_BLOCKS: usize = 128;
+
+/// Bytes of one lane's shelf: twice what a worker has credit for, since it begins an answer while the client has yet to
+/// take the end of the last one.
+pub const SHELF: usize = SHELF_BLOCK * SHELF_BLOCKS;
 
 /// Largest payload that either side may send: 1 MiB. Bodies beyond it come in several frames or as a descriptor.
 pub const MAX_PAYLOAD: u32 = 1024 * 1024;
@@ -81,6 +99,9 @@ pub enum Kind {
     /// Front to worker, on its monitor's lane: `u16` thread; the request of this id has been answered 504, and whatever
     /// that thread still does for it should end.
     Interrupt = 17,
+    /// Worker to front: a piece of the answer's body that lies on the lane's shelf: `u32` offset, the beginning of a block,
+    /// and `u32` length. It uses up credit as [`Kind::Data`] does.
+    Laid = 18,
 }
 
 impl Kind {
@@ -104,6 +125,7 @@ impl Kind {
             15 => Self::Inform,
             16 => Self::Flush,
             17 => Self::Interrupt,
+            18 => Self::Laid,
             _ => return None,
         })
     }
@@ -290,7 +312,8 @@ impl Hello {
 }
 
 /// What the front answers: `u16` version, `u8` descriptors that come along, `u32` bytes of the page, `u32` bytes of
-/// the arena. Lane 0 gets both descriptors (page, then arena, each only where its size is not 0), the others none.
+/// the arena, `u32` bytes of all shelves. Lane 0 gets the descriptors (page, arena, shelves, each only where its size is not
+/// 0), the others none.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Welcome {
     /// Descriptors that come along with this frame.
@@ -299,16 +322,19 @@ pub struct Welcome {
     pub page: u32,
     /// Bytes of the arena for request bodies; 0 where there is none.
     pub arena: u32,
+    /// Bytes of the shelves of all lanes; 0 where there are none.
+    pub shelves: u32,
 }
 
 impl Welcome {
     /// Appends the whole frame.
     pub fn put(&self, out: &mut Vec<u8>) {
-        put_header(out, Kind::Welcome, 0, 11);
+        put_header(out, Kind::Welcome, 0, 15);
         out.put_u16_le(VERSION);
         out.put_u8(self.descriptors);
         out.put_u32_le(self.page);
         out.put_u32_le(self.arena);
+        out.put_u32_le(self.shelves);
     }
 }
 
@@ -362,6 +388,14 @@ pub fn file_range(mut payload: &[u8]) -> Result<(u64, u64), FrameError> {
         return Err(FrameError::Short(Kind::File));
     }
     Ok((payload.get_u64_le(), payload.get_u64_le()))
+}
+
+/// Reads offset and length of a [`Kind::Laid`].
+pub fn laid(mut payload: &[u8]) -> Result<(u32, u32), FrameError> {
+    if payload.len() < 8 {
+        return Err(FrameError::Short(Kind::Laid));
+    }
+    Ok((payload.get_u32_le(), payload.get_u32_le()))
 }
 
 #[cfg(test)]

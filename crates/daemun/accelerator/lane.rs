@@ -11,7 +11,7 @@ use crate::environ::Maker;
 use crate::flags::Flags;
 use crate::python::{self as py, GetSetDef, MemberDef, MethodDef, Own, Py, Raised, Result, Slot, done};
 use crate::start::Start;
-use crate::{give, names, none, raise, wire};
+use crate::{give, names, none, raise, shelf, wire};
 
 // As in `daemun-protocol/src/frame.rs`.
 pub const HEADER: usize = 9;
@@ -39,7 +39,7 @@ pub struct Lane {
     pub poller: Py,
     pub writing: Py,
     pub rest: Py,
-    page_start: isize,
+    pub page_start: isize,
     pub since: f64,
     pub slowest: f64,
     held_since: f64,
@@ -54,6 +54,7 @@ pub struct Lane {
     pub called: isize,
     pub interrupted: isize,
     pub page: Option<Box<py::Buffer>>,
+    pub shelf: Option<Box<py::Buffer>>,
     /// Zeroed memory is `None` here, as it is above.
     pub maker: Option<Box<Maker>>,
     /// What is read from the front.
@@ -106,7 +107,7 @@ pub fn make_type() -> Py {
     unsafe { py::PyType_FromSpec(&raw const spec) }
 }
 
-static mut METHODS: [MethodDef; 4] = [
+static mut METHODS: [MethodDef; 5] = [
     MethodDef {
         name: c"answer".as_ptr(),
         function: answer as py::FastCall as *const c_void,
@@ -125,10 +126,16 @@ static mut METHODS: [MethodDef; 4] = [
         flags: py::METH_O,
         doc: c"Takes in all whole frames; gives where the rest begins.".as_ptr(),
     },
+    MethodDef {
+        name: c"send_laid".as_ptr(),
+        function: shelf::send_laid as py::FastCall as *const c_void,
+        flags: py::METH_FASTCALL | py::METH_KEYWORDS,
+        doc: c"Lays a piece of an answer where the front can send it from, and says so.".as_ptr(),
+    },
     MethodDef::END,
 ];
 
-static mut GETSET: [GetSetDef; 3] = [
+static mut GETSET: [GetSetDef; 4] = [
     GetSetDef { name: c"page".as_ptr(), get: get_page, set: set_page, doc: core::ptr::null(), closure: null_mut() },
     GetSetDef {
         name: c"current".as_ptr(),
@@ -137,6 +144,7 @@ static mut GETSET: [GetSetDef; 3] = [
         doc: core::ptr::null(),
         closure: null_mut(),
     },
+    GetSetDef { name: c"shelf".as_ptr(), get: get_shelf, set: set_shelf, doc: core::ptr::null(), closure: null_mut() },
     GetSetDef { name: core::ptr::null(), get: get_page, set: set_page, doc: core::ptr::null(), closure: null_mut() },
 ];
 
@@ -151,7 +159,8 @@ unsafe extern "C" fn drop_lane(object: Py) {
         for reference in fields.into_iter().chain(others) {
             py::Py_DecRef(reference);
         }
-        (*lane).release_page();
+        release(&mut (*lane).page);
+        release(&mut (*lane).shelf);
         (*lane).maker = None;
         (*lane).buffer = None;
         let free: unsafe extern "C" fn(Py) = core::mem::transmute(py::PyType_GetSlot(kind, py::PY_TP_FREE));
@@ -162,26 +171,54 @@ unsafe extern "C" fn drop_lane(object: Py) {
 
 unsafe extern "C" fn get_page(object: Py, _: *mut c_void) -> Py {
     // SAFETY: our own object; the buffer holds what it is of.
-    unsafe {
-        let lane = &*object.cast::<Lane>();
-        lane.page.as_ref().map_or_else(none, |page| Own::share(page.object).give())
-    }
+    unsafe { held(&(*object.cast::<Lane>()).page) }
 }
 
 unsafe extern "C" fn set_page(object: Py, value: Py, _: *mut c_void) -> c_int {
     // SAFETY: our own object, and one that may have a buffer.
+    unsafe { hold(&mut (*object.cast::<Lane>()).page, value) }
+}
+
+unsafe extern "C" fn get_shelf(object: Py, _: *mut c_void) -> Py {
+    // SAFETY: our own object; the buffer holds what it is of.
+    unsafe { held(&(*object.cast::<Lane>()).shelf) }
+}
+
+unsafe extern "C" fn set_shelf(object: Py, value: Py, _: *mut c_void) -> c_int {
+    // SAFETY: our own object, and one that may have a buffer.
+    unsafe { hold(&mut (*object.cast::<Lane>()).shelf, value) }
+}
+
+/// What a buffer is of, or `None`.
+fn held(buffer: &Option<Box<py::Buffer>>) -> Py {
+    // SAFETY: the buffer holds what it is of.
+    buffer.as_ref().map_or_else(none, |buffer| unsafe { Own::share(buffer.object) }.give())
+}
+
+/// Puts a buffer of `value` in the place of the one that is there; -1 where it has none.
+///
+/// # Safety
+/// `value` is alive, or NULL.
+unsafe fn hold(buffer: &mut Option<Box<py::Buffer>>, value: Py) -> c_int {
+    release(buffer);
+    // SAFETY: as promised by the caller; the interpreter fills what is zeroed.
     unsafe {
-        let lane = &mut *object.cast::<Lane>();
-        lane.release_page();
         if value.is_null() || value == &raw mut py::_Py_NoneStruct {
             return 0;
         }
-        let mut buffer = Box::new(core::mem::zeroed::<py::Buffer>());
-        if py::PyObject_GetBuffer(value, &raw mut *buffer, py::WRITABLE) < 0 {
+        let mut fresh = Box::new(core::mem::zeroed::<py::Buffer>());
+        if py::PyObject_GetBuffer(value, &raw mut *fresh, py::WRITABLE) < 0 {
             return -1;
         }
-        lane.page = Some(buffer);
-        0
+        *buffer = Some(fresh);
+    }
+    0
+}
+
+fn release(buffer: &mut Option<Box<py::Buffer>>) {
+    if let Some(mut buffer) = buffer.take() {
+        // SAFETY: filled by the interpreter; what a null pointer is the beginning of is never touched.
+        unsafe { py::PyBuffer_Release(&raw mut *buffer) }
     }
 }
 
@@ -247,13 +284,6 @@ unsafe extern "C" fn answer(object: Py, arguments: *const Py, count: isize, keyw
 }
 
 impl Lane {
-    fn release_page(&mut self) {
-        if let Some(mut page) = self.page.take() {
-            // SAFETY: filled by the interpreter; what a null pointer is the beginning of is never touched.
-            unsafe { py::PyBuffer_Release(&raw mut *page) }
-        }
-    }
-
     /// Remembers the shim's `Exchange`, or forgets the last one.
     pub fn set_current(&mut self, exchange: Py) {
         // SAFETY: an object that is alive, or NULL. The old one goes last: its end may run code.

@@ -8,8 +8,9 @@
 //! 2. [`call`]: one call of the application, and its answer as a frame.
 //! 3. [`environ`]: the environment dictionary.
 //! 4. [`start`]: `start_response`, and [`head`] what was given to it.
-//! 5. [`flags`]: whether a request has begun, the same lines as in the front.
-//! 6. [`python`]: the C API.
+//! 5. [`shelf`]: pieces of an answer that is no whole one, where the front can send them from.
+//! 6. [`flags`]: whether a request has begun, the same lines as in the front.
+//! 7. [`python`]: the C API.
 //!
 //! Needs nothing but the interpreter that loads it and the C library that the interpreter has: no `std`, no header,
 //! no C compiler. Everything here runs with the interpreter locked; nothing here waits.
@@ -26,6 +27,7 @@ mod flags;
 mod head;
 mod lane;
 mod python;
+mod shelf;
 mod start;
 mod wire;
 

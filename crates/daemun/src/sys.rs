@@ -11,6 +11,7 @@ mod reading;
 mod xslt;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
@@ -89,6 +90,41 @@ impl SharedMemory {
         assert!(offset.checked_add(bytes.len()).is_some_and(|end| end <= self.length), "a write within the memory");
         // SAFETY: the range was just checked, the source cannot overlap a mapping that no reference points into.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.address.as_ptr().add(offset), bytes.len()) }
+    }
+
+    /// Writes `before`, this part of the memory and `after` into `socket`, as far as it takes them now. The kernel alone
+    /// reads the part: whatever else has mapped it may write there meanwhile.
+    pub fn send(&self, socket: BorrowedFd<'_>, before: &[u8], part: Range<usize>, after: &[u8]) -> io::Result<usize> {
+        if part.start > part.end || part.end > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let vector = |address: *const u8, length| libc::iovec { iov_base: address.cast_mut().cast(), iov_len: length };
+        let address = self.address.as_ptr().wrapping_add(part.start);
+        let mut parts =
+            [vector(before.as_ptr(), before.len()), vector(address, part.len()), vector(after.as_ptr(), after.len())];
+        // SAFETY: a `msghdr` of zeros names nobody and brings nothing along.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len() as _);
+        // SAFETY: three parts that live until the call is over, and are only read; the middle one was just checked to lie
+        // within the mapping, which is sealed against being shortened.
+        let sent =
+            unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// A copy of this part, by the kernel too.
+    pub fn read(&self, part: Range<usize>) -> io::Result<Bytes> {
+        let mut bytes = Vec::with_capacity(part.len());
+        while bytes.len() < part.len() {
+            let offset = part.start + bytes.len();
+            match rustix::io::pread(&self.descriptor, rustix::buffer::spare_capacity(&mut bytes), offset as u64) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        bytes.truncate(part.len());
+        Ok(bytes.into())
     }
 
     /// The byte at `index`, which whoever else has mapped it may change at any time; `None` beyond the end.

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 
+use super::shelf::Laid;
 use super::sleeper::Sleeper;
 use super::spool::Payload;
-use crate::http::{Method, Request};
+use crate::http::{LaidPiece, Method, Request};
 
 /// What comes back for a request.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub(super) enum Event {
     Wants(u32),
     /// A piece of the body.
     Data(Bytes),
+    /// The same, on the lane's shelf.
+    Laid(Laid),
     /// The body is a part of this file.
     File {
         /// Checked to be a regular file.
@@ -111,8 +114,20 @@ impl Event {
         match self {
             Self::Answer(_) | Self::Done(_) | Self::Failed(_) => 0,
             Self::Data(bytes) => bytes.len(),
+            Self::Laid(piece) => size_of::<Self>() + piece.length(),
             Self::Inform(bytes) | Self::Head(_, bytes) => size_of::<Self>() + bytes.len(),
             Self::Wants(_) | Self::File { .. } => size_of::<Self>(),
+        }
+    }
+}
+
+impl Event {
+    /// Bytes of the body that it brings.
+    pub(super) fn brings(&self) -> usize {
+        match self {
+            Self::Data(bytes) => bytes.len(),
+            Self::Laid(piece) => piece.length(),
+            _ => 0,
         }
     }
 }

@@ -11,6 +11,7 @@ use daemun_protocol::frame::{Answer, Ending, INITIAL_CREDIT};
 use super::answer::{AnswerError, AnswerHead};
 use super::exchange::{Event, Exchange, Failure};
 use super::pool::Pool;
+use super::shelf::Laid;
 use super::sleeper;
 use super::spool::{self, Payload};
 use crate::crowd::Waiting;
@@ -18,8 +19,8 @@ use crate::gateway::{Spool, TrustedProxies, write_wsgi};
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::trace::Trace;
 use crate::http::{
-    BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, Method, Request, RequestBody, Response,
-    ResponseBody, Status, Timing,
+    BodyError, BodyStream, Endpoint, FileBody, FileVersion, Interim, LaidPiece, Method, Piece, Request, RequestBody,
+    Response, ResponseBody, Status, Timing,
 };
 
 /// Bytes that the environment of a browser's request takes.
@@ -96,7 +97,12 @@ impl Application {
                 Box::pin(self.streamed(ticket, head, timing)).await
             }
             Event::Failed(failure) => Err(self.failed(failure, &ticket.exchange)),
-            Event::Done(_) | Event::Data(_) | Event::File { .. } | Event::Inform(_) | Event::Wants(_) => {
+            Event::Done(_)
+            | Event::Data(_)
+            | Event::Laid(_)
+            | Event::File { .. }
+            | Event::Inform(_)
+            | Event::Wants(_) => {
                 let message =
                     format!("{}: {} failed; its traceback stands above", self.pool.name(), ticket.exchange.what());
                 Err(HandlerError::new(Status::INTERNAL_SERVER_ERROR, Fault::Worker, message))
@@ -167,7 +173,7 @@ impl Application {
             event => event,
         };
         let length = head.content_length;
-        let body = AnswerBody { ticket, first: Some(first), length, consumed: 0 };
+        let body = AnswerBody { ticket, first: Some(first), length, consumed: 0, lying: 0 };
         Ok(response(head, ResponseBody::Stream(Box::pin(body)), timing))
     }
 
@@ -337,22 +343,41 @@ struct AnswerBody {
     first: Option<Event>,
     length: Option<u64>,
     consumed: u32,
+    /// Bytes that were handed out on the worker's shelf: whoever asks for more has given their place back.
+    lying: u32,
 }
 
-impl BodyStream for AnswerBody {
-    fn poll_chunk(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+/// What an answer's body brings.
+enum Taken {
+    Bytes(Bytes),
+    Laid(Laid),
+}
+
+impl AnswerBody {
+    /// Bytes were taken: the worker may send as many more, and is told so a good part at a time.
+    fn consume(&mut self, bytes: u32) {
+        self.consumed += bytes;
+        if self.consumed >= INITIAL_CREDIT / 4 {
+            self.ticket.pool.credit(&self.ticket.exchange, self.consumed);
+            self.consumed = 0;
+        }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Taken, BodyError>>> {
+        let lying = std::mem::take(&mut self.lying);
+        self.consume(lying);
         let event = match self.first.take() {
             Some(event) => event,
             None => std::task::ready!(self.ticket.poll(context)),
         };
         Poll::Ready(match event {
             Event::Data(bytes) => {
-                self.consumed += bytes.len() as u32;
-                if self.consumed >= INITIAL_CREDIT / 4 {
-                    self.ticket.pool.credit(&self.ticket.exchange, self.consumed);
-                    self.consumed = 0;
-                }
-                Some(Ok(bytes))
+                self.consume(bytes.len() as u32);
+                Some(Ok(Taken::Bytes(bytes)))
+            }
+            Event::Laid(piece) => {
+                self.lying = piece.length() as u32;
+                Some(Ok(Taken::Laid(piece)))
             }
             Event::Done(Ending::Clean) => None,
             Event::Done(_) => Some(Err(BodyError::Failed(format!("{} failed midway", self.ticket.exchange.what())))),
@@ -363,6 +388,28 @@ impl BodyStream for AnswerBody {
                 Some(Err(BodyError::Failed(String::from("the worker broke the protocol"))))
             }
         })
+    }
+}
+
+impl BodyStream for AnswerBody {
+    fn poll_chunk(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let next = std::task::ready!(self.poll(context));
+        Poll::Ready(next.map(|taken| match taken? {
+            Taken::Bytes(bytes) => Ok(bytes),
+            Taken::Laid(piece) => piece.into_bytes().map_err(|error| {
+                BodyError::Failed(format!("{} was cut: its bytes cannot be read: {error}", self.ticket.exchange.what()))
+            }),
+        }))
+    }
+
+    fn poll_piece(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        let next = std::task::ready!(self.poll(context));
+        Poll::Ready(next.map(|taken| {
+            Ok(match taken? {
+                Taken::Bytes(bytes) => Piece::Bytes(bytes),
+                Taken::Laid(piece) => Piece::Laid(Box::new(piece)),
+            })
+        }))
     }
 
     fn length(&self) -> Option<u64> {

@@ -20,6 +20,7 @@ use tokio::net::UnixStream;
 
 use super::pool::Pool;
 use super::report::Parting;
+use super::shelf::{Shelf, WORTH_LAYING};
 use super::signal::{HELLO_DEADLINE, LaneError, LaneKey, Signal, TurnedAway};
 use super::worker::Outgoing;
 use crate::crowd::Expected;
@@ -50,8 +51,8 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
         }
     };
     let mut out = Outgoing::default();
-    Welcome { descriptors: welcome.descriptors.len() as u8, page: welcome.page, arena: welcome.arena }
-        .put(&mut out.bytes);
+    let (descriptors, page) = (welcome.descriptors.len() as u8, welcome.page);
+    Welcome { descriptors, page, arena: welcome.arena, shelves: welcome.shelves }.put(&mut out.bytes);
     out.descriptors = welcome.descriptors.into_iter().map(|descriptor| (0, descriptor)).collect();
     let stream = stream.into_std().ok()?;
     let pool = Arc::clone(pool);
@@ -62,6 +63,7 @@ pub async fn welcome(pool: &Arc<Pool>, stream: UnixStream) -> Option<(usize, imp
             expected: None,
             key,
             signal: welcome.signal,
+            shelf: welcome.shelf,
             out,
             written: 0,
             incoming: BytesMut::new(),
@@ -101,6 +103,7 @@ struct Lane {
     expected: Option<Expected>,
     key: LaneKey,
     signal: Arc<Signal>,
+    shelf: Option<Arc<Shelf>>,
     out: Outgoing,
     written: usize,
     incoming: BytesMut,
@@ -163,6 +166,12 @@ impl Lane {
     fn take_frames(&mut self, pool: &Pool) -> Result<(), LaneError> {
         let mut frames: Vec<Frame> = Vec::with_capacity(16);
         while let Some(frame) = frame::take(&mut self.incoming)? {
+            if frame.kind == Kind::Data
+                && frame.payload.len() >= WORTH_LAYING
+                && let Some(shelf) = &self.shelf
+            {
+                shelf.clear(frame.request);
+            }
             frames.push(frame);
         }
         if frames.is_empty() {

@@ -24,6 +24,7 @@ mod pace;
 mod pool;
 mod report;
 mod settings;
+mod shelf;
 mod signal;
 mod sleeper;
 mod spool;

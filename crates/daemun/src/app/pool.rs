@@ -15,7 +15,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use daemun_protocol::frame::{self, Frame, Hello, Kind, LANE_PAGE};
+use daemun_protocol::frame::{self, Frame, Hello, Kind, LANE_PAGE, SHELF};
 use tokio::sync::Notify;
 
 use super::broken::Broken;
@@ -24,6 +24,7 @@ use super::handover::SlotState;
 use super::pace::Pace;
 use super::report::{Admission, Counts, Parting, Reports, WorkerReport};
 use super::settings::AppSettings;
+use super::shelf::Shelf;
 use super::signal::{LaneError, LaneKey, Signal, TurnedAway};
 use super::sleeper::{Sleeper, wake};
 use super::spool::Arena;
@@ -38,6 +39,8 @@ pub(super) struct Admitted {
     pub(super) descriptors: Vec<OwnedFd>,
     pub(super) page: u32,
     pub(super) arena: u32,
+    pub(super) shelves: u32,
+    pub(super) shelf: Option<Arc<Shelf>>,
     pub(super) signal: Arc<Signal>,
 }
 
@@ -230,7 +233,8 @@ impl Pool {
         let admission = *state.admissions.get(&pid).ok_or("it is no worker of this application")?;
         let serial = admission.serial;
         let key = LaneKey { serial, thread: hello.thread };
-        let mut admitted = Admitted { descriptors: Vec::new(), page: 0, arena: 0, signal: Arc::default() };
+        let mut admitted =
+            Admitted { descriptors: Vec::new(), page: 0, arena: 0, shelves: 0, shelf: None, signal: Arc::default() };
         if hello.threads != admission.threads {
             return Err(format!("it has {} threads, not {}", hello.threads, admission.threads).into());
         }
@@ -247,6 +251,10 @@ impl Pool {
                 admitted.arena = arena.length();
                 admitted.descriptors.push(duplicate(arena.as_fd()).map_err(|error| error.to_string())?);
             }
+            if let Some(shelves) = &worker.shelves {
+                admitted.shelves = shelves.length() as u32;
+                admitted.descriptors.push(duplicate(shelves.as_fd()).map_err(|error| error.to_string())?);
+            }
             state.workers.push(worker);
         }
         let home = serial as usize % self.event_loops;
@@ -255,6 +263,7 @@ impl Pool {
         let lane = lane.ok_or_else(|| format!("it has no lane {} to connect", hello.thread))?;
         lane.connected = true;
         admitted.signal = Arc::clone(&lane.signal);
+        admitted.shelf.clone_from(&lane.shelf);
         let complete = worker.lanes.iter().all(|lane| lane.connected);
         let mut sleepers = Vec::new();
         worker.retire_idle_lanes(&mut sleepers);
@@ -269,14 +278,22 @@ impl Pool {
 
     fn new_worker(&self, state: &State, by: Admission, hello: Hello, now: Instant) -> Result<Worker, String> {
         let length = (hello.threads.max(1) as usize * LANE_PAGE).next_multiple_of(4096);
-        let page = SharedMemory::new("daemun-worker", length, false).map_err(|error| error.to_string())?;
+        let page = Arc::new(SharedMemory::new("daemun-worker", length, false).map_err(|error| error.to_string())?);
+        let threads = hello.threads.max(1);
+        // Without shelves answers go the longer way.
+        let shelves = SharedMemory::new("daemun-answers", threads as usize * SHELF, false).ok().map(Arc::new);
+        // One more than threads: the monitor's.
+        let mut lanes: Vec<Lane> = (0..=threads).map(|_| Lane::new(now)).collect();
+        for (thread, lane) in lanes.iter_mut().enumerate().take(threads as usize) {
+            lane.shelf = shelves.as_ref().map(|memory| Shelf::new(&page, memory, thread));
+        }
         Ok(Worker {
             serial: by.serial,
             generation: by.generation,
             home: by.serial as usize % self.event_loops,
-            // One more than threads: the monitor's.
-            lanes: (0..=hello.threads.max(1)).map(|_| Lane::new(now)).collect(),
-            page: Arc::new(page),
+            lanes,
+            page,
+            shelves,
             retiring: false,
             is_reserved: false,
             served: 0,

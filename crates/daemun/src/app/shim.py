@@ -58,10 +58,10 @@ import warnings
 from _thread import get_ident, start_new_thread
 from time import perf_counter
 
-VERSION = 1
+VERSION = 2
 HELLO, WELCOME, REQUEST, BODY, CREDIT, CANCEL, STARTED, HEAD = 1, 2, 3, 4, 5, 6, 7, 8
 DATA, DONE, SKIPPED, ANSWER, RETIRE, FILE, INFORM, FLUSH = 9, 10, 11, 12, 13, 14, 15, 16
-INTERRUPT = 17
+INTERRUPT, LAID = 17, 18
 
 # How an answer ended, the payload of DONE.
 CLEAN, FAILED, INVALID, CUT = b"\0", b"\1", b"\2", b"\3"
@@ -73,14 +73,25 @@ HEADER = struct.Struct("<IBI")
 REQUEST_START = struct.Struct("<BI")
 ANSWER_START = struct.Struct("<IBIII")
 HEAD_START = struct.Struct("<IBII")
-LANE_PAGE = 128
+LAID_FRAME = struct.Struct("<IBIII")
 SLOTS = 64
+SHELF_BLOCK = 4096
+SHELF_BLOCKS = 128
+SHELF = SHELF_BLOCK * SHELF_BLOCKS
+LANE_PAGE = 2 * SLOTS + SHELF_BLOCKS
 MAX_PAYLOAD = 1024 * 1024
 INITIAL_CREDIT = 256 * 1024
 
 # A whole answer up to this size goes as one frame, and a stream goes in pieces of it: the front copies it once, and
 # no other request on its event loop waits behind more than that.
 PIECE = 64 * 1024
+
+# From this size on a piece goes by the shelf: below, to join it to its header costs less than to look for room.
+WORTH_LAYING = 16 * 1024
+
+# What as many free blocks look like.
+FREE = [bytes(count) for count in range(PIECE // SHELF_BLOCK + 1)]
+TAKEN = [b"\1" * count for count in range(PIECE // SHELF_BLOCK + 1)]
 
 # 64 KiB holds some 150 heads of a browser's size; above 128 KiB the allocator would map fresh pages for every call.
 RECEIVE = 64 * 1024
@@ -96,6 +107,9 @@ HOLD = 0.0005
 # The same while the front says that many requests wait: they come no sooner for an answer that is written at once.
 HOLD_CROWDED = 0.004
 CROWDED = 0x80
+
+# How often a thread looks, while it streams, whether its client has gone, in seconds: each time is a system call.
+LOOK = 0.0005
 
 # A lane whose front is gone looks for the new one this long, in seconds.
 RECONNECT = 30.0
@@ -951,6 +965,7 @@ class Worker:
         self.lifeline = lifeline
         self.page = None
         self.arena = None
+        self.shelves = None
         # Where stacks are written, at which signal, and the functions of `hooks`.
         self.stacks = 2
         self.stack_signal = orders.get("stack_signal")
@@ -1186,6 +1201,7 @@ class Lane:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.poller = select.poll()
         self.page = None
+        self.shelf = None
         self.epoch = 0
         self.welcomed = False
         self.retired = False
@@ -1194,6 +1210,8 @@ class Lane:
         self.since = 0.0
         self.slowest = 0.0
         self.held_since = 0.0
+        # When it was last seen in the midst of an answer whether its client has gone.
+        self.looked = 0.0
         self.hold = HOLD
         self.rest = b""
         self.descriptors = collections.deque()
@@ -1398,17 +1416,21 @@ class Lane:
             raise RuntimeError(f"frame of kind {kind} from the front")
 
     def welcome(self, payload):
-        version, _, page, arena = struct.unpack("<HBII", payload)
+        version, _, page, arena, shelves = struct.unpack("<HBIII", payload)
         if version != VERSION:
             raise RuntimeError(f"the front speaks version {version} of the protocol, not {VERSION}")
         worker = self.worker
         if self.number == 0:
             worker.page = map_descriptor(self.descriptors.popleft(), page, mmap.ACCESS_WRITE) if page else None
             worker.arena = map_descriptor(self.descriptors.popleft(), arena, mmap.ACCESS_READ) if arena else None
+            worker.shelves = map_descriptor(self.descriptors.popleft(), shelves, mmap.ACCESS_WRITE) if shelves else None
             if page and page < LANE_PAGE * worker.threads:
                 raise RuntimeError(f"a page of {page} bytes is too small for {worker.threads} threads")
             worker.epoch += 1
         self.page = worker.page
+        # The monitor's lane has none.
+        place, is_one = SHELF * self.number, self.page is not None and self.number < worker.threads
+        self.shelf = memoryview(worker.shelves)[place : place + SHELF] if worker.shelves and is_one else None
         self.epoch = worker.epoch
         self.welcomed = True
 
@@ -1540,6 +1562,27 @@ class Lane:
                     self.socket.sendall(data)
             except OSError as error:
                 raise Disconnected(str(error))
+
+    def lay(self, piece):
+        """Copies a piece to where the front can send it from; gives its place, or -1 where there is no room."""
+        shelf = self.shelf
+        if shelf is None:
+            return -1
+        first, count = self.page_start + 2 * SLOTS, -(-len(piece) // SHELF_BLOCK)
+        place = self.page.find(FREE[count], first, first + SHELF_BLOCKS)
+        if place < 0:
+            return -1
+        self.page[place : place + count] = TAKEN[count]
+        place = (place - first) * SHELF_BLOCK
+        shelf[place : place + len(piece)] = piece
+        return place
+
+    def send_laid(self, request, piece):
+        """Lays a piece on the shelf and says so; False where it has to go another way."""
+        place = self.lay(piece)
+        if place >= 0:
+            self.send(LAID_FRAME.pack(8, LAID, request, place, len(piece)))
+        return place >= 0
 
     def flush_for(self, lane):
         try:
@@ -1705,22 +1748,43 @@ class Exchange:
 
     def send_piece(self, piece):
         """Sends part of the body, after the head if that is still to go, as far as the front has given credit."""
+        size = len(piece)
+        if self.started and WORTH_LAYING <= size <= PIECE and size <= self.credit:
+            if self.lane.send_laid(self.request, piece):
+                self.credit -= size
+                self.look()
+                return
         parts = self.take_head()
         rest = memoryview(piece)
         while True:
             while rest and self.credit > 0:
                 size = min(len(rest), PIECE, self.credit)
-                parts.append(HEADER.pack(size, DATA, self.request))
-                parts.append(rest[:size])
+                place = self.lane.lay(rest[:size]) if size >= WORTH_LAYING else -1
+                if place >= 0:
+                    parts.append(LAID_FRAME.pack(8, LAID, self.request, place, size))
+                else:
+                    parts.append(HEADER.pack(size, DATA, self.request))
+                    parts.append(rest[:size])
                 rest = rest[size:]
                 self.credit -= size
-            self.lane.send(b"".join(parts))
-            self.lane.receive(RECEIVE_FLAGS if rest else AT_ONCE)
+            if parts:
+                self.lane.send(b"".join(parts))
+            if not rest:
+                self.look()
+                return
+            self.lane.receive()
             if self.is_cancelled():
                 raise Disconnected("the client is gone")
-            if not rest:
-                return
             parts = []
+
+    def look(self):
+        """Sees whether the client has gone; in a quick succession of pieces not after each of them."""
+        lane, now = self.lane, perf_counter()
+        if now - lane.looked >= LOOK:
+            lane.looked = now
+            lane.receive(AT_ONCE)
+        if self.is_cancelled():
+            raise Disconnected("the client is gone")
 
     def send_file(self, wrapper):
         """Hands a regular file to the front as a descriptor; False where it has to be read instead."""

@@ -72,6 +72,8 @@ pub(super) enum LaneError {
     Unexpected(Kind),
     #[error("it sends more of an answer than it was given credit for")]
     Flood,
+    #[error("it says that a piece of an answer lies where none can")]
+    Beside,
     #[error("it asks for more of a request body without reading what it was sent")]
     Unread,
     #[error("no hello within {} s", HELLO_DEADLINE.as_secs())]

@@ -11,6 +11,7 @@ use super::exchange::{Exchange, Place};
 use super::handover::flags::Flags;
 use super::handover::{Progress, SlotState, progress};
 use super::pace::Pace;
+use super::shelf::Shelf;
 use super::signal::Signal;
 use super::sleeper::Sleeper;
 use super::spool::Payload;
@@ -32,6 +33,8 @@ pub(super) struct Worker {
     pub(super) home: usize,
     pub(super) lanes: Vec<Lane>,
     pub(super) page: Arc<SharedMemory>,
+    /// What the shelves of its lanes are made of.
+    pub(super) shelves: Option<Arc<SharedMemory>>,
     /// Gets no new requests; each lane is told to end when it is empty.
     pub(super) retiring: bool,
     /// Kept free of others for a request that may have killed a worker.
@@ -57,6 +60,8 @@ pub(super) struct Lane {
     flush_after: Duration,
     /// Whether its thread has connected: threads come in any order.
     pub(super) connected: bool,
+    /// Where its thread lays pieces of answers, if it has such a place.
+    pub(super) shelf: Option<Arc<Shelf>>,
 }
 
 /// Frames that wait to be written, and the descriptors that go with them.
@@ -255,6 +260,7 @@ impl Lane {
             told_to_retire: false,
             flush_after: Duration::ZERO,
             connected: false,
+            shelf: None,
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::{Pin, pin};
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::secure::Secure;
+use crate::http::LaidPiece;
 
 /// The socket under a connection.
 pub enum Transport {
@@ -56,6 +57,25 @@ impl Transport {
             both => {
                 let slices = both.map(IoSlice::new);
                 on!(self, socket => Pin::new(socket).poll_write_vectored(context, &slices), secure => secure.poll_write(context, &slices))
+            }
+        }
+    }
+
+    /// Writes the beginning of `before`, `piece` and `after`, where the kernel can do that by itself.
+    pub(super) fn poll_send_laid(
+        &self,
+        context: &mut Context<'_>,
+        before: &[u8],
+        piece: &dyn LaidPiece,
+        after: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(context))?;
+            let write = |socket: BorrowedFd<'_>| piece.send(socket, before, after);
+            let sent = on!(self, socket => socket.try_io(Interest::WRITABLE, || write(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()));
+            match sent {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                sent => return Poll::Ready(sent),
             }
         }
     }

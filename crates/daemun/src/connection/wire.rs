@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::buffers;
 use super::transport::Transport;
 use crate::alarm::Alarm;
+use crate::http::LaidPiece;
 
 /// How long a client may take nothing of a response before the connection is cut. As nginx's `send_timeout`: a phone
 /// in a tunnel comes back within a minute, and what is held for it is bounded.
@@ -167,6 +168,37 @@ impl Wire {
         self.output.clear();
         self.written = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes `output`, `piece` and `after`, all to their end, as [`poll_send`](Self::poll_send) does.
+    pub(super) fn poll_send_laid(
+        &mut self,
+        context: &mut Context<'_>,
+        piece: &mut dyn LaidPiece,
+        after: &[u8],
+    ) -> Poll<io::Result<()>> {
+        while piece.length() > 0 {
+            let head = &self.output[self.written..];
+            let head_length = head.len();
+            match self.transport.poll_send_laid(context, head, piece, after) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(written)) => {
+                    self.stalled_until = None;
+                    let of_head = written.min(head_length);
+                    let of_piece = (written - of_head).min(piece.length());
+                    self.written += of_head;
+                    piece.advance(of_piece);
+                    if piece.length() == 0 {
+                        self.output.clear();
+                        self.written = 0;
+                        self.output.extend_from_slice(&after[written - of_head - of_piece..]);
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.poll_stalled(context).map(Err),
+            }
+        }
+        self.poll_send(context, &mut Bytes::new())
     }
 
     /// Writes the beginning of `parts`, past the output. Ends with `TimedOut` if the client takes nothing for too long.

@@ -42,6 +42,6 @@ pub use path::{CanonicalPath, PathError};
 pub use proxies::TrustedProxies;
 pub(crate) use proxies::within;
 pub use request::{Endpoint, Notes, Peer, Request, Scheme};
-pub use response::{BodyStream, Response, ResponseBody, Timing, Tunnel};
+pub use response::{BodyStream, LaidPiece, Piece, Response, ResponseBody, Timing, Tunnel};
 pub use session::{ClientCertificate, ShownCertificate, TlsSession};
 pub use status::Status;

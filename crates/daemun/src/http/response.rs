@@ -1,6 +1,8 @@
 //! A response as handlers make it.
 
 use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -91,6 +93,11 @@ pub trait BodyStream: Send {
     /// The next bytes, `None` at the end. An error cuts the connection: a broken body never looks whole.
     fn poll_chunk(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
 
+    /// The same for whoever can send what lies elsewhere.
+    fn poll_piece(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Piece, BodyError>>> {
+        self.poll_chunk(context).map(|next| next.map(|chunk| chunk.map(Piece::Bytes)))
+    }
+
     /// The length of all of it, where it is known before the first chunk.
     fn length(&self) -> Option<u64> {
         None
@@ -105,6 +112,29 @@ pub trait BodyStream: Send {
     fn take_trailers(self: Pin<&mut Self>) -> Option<Fields> {
         None
     }
+}
+
+/// A piece of a body that is still coming.
+pub enum Piece {
+    /// At hand.
+    Bytes(Bytes),
+    /// Elsewhere.
+    Laid(Box<dyn LaidPiece>),
+}
+
+/// Bytes in memory that somebody else may change: the kernel can read them, and nobody here. Dropping it gives the place back.
+pub trait LaidPiece: Send {
+    /// Bytes that are left of it.
+    fn length(&self) -> usize;
+
+    /// Leaves out what is behind so many bytes.
+    fn truncate(&mut self, length: usize);
+
+    /// Leaves out so many bytes at its beginning.
+    fn advance(&mut self, bytes: usize);
+
+    /// Writes `before`, the piece and `after` into `socket`, as far as it takes them now; how many bytes that was.
+    fn send(&self, socket: BorrowedFd<'_>, before: &[u8], after: &[u8]) -> io::Result<usize>;
 }
 
 /// The far end of a connection that has left HTTP (`Upgrade`, RFC 9110, section 7.8).

@@ -10,6 +10,7 @@ use super::{Sleeper, State, WorkerReport};
 use crate::app::exchange::Event;
 use crate::app::handover::Skipped;
 use crate::app::signal::{LaneError, LaneKey};
+use crate::http::LaidPiece;
 
 impl State {
     pub(super) fn take_frame(
@@ -34,6 +35,15 @@ impl State {
             // No piece at all; each would still take a place.
             Kind::Data if payload.is_empty() => return Ok(()),
             Kind::Data => (Event::Data(payload), false),
+            Kind::Laid => {
+                let place =
+                    self.worker(key.serial).and_then(|worker| worker.lanes.get(key.thread as usize)?.shelf.clone());
+                let piece = place.ok_or(LaneError::Beside)?.find(request, &payload)?;
+                if piece.length() == 0 {
+                    return Ok(());
+                }
+                (Event::Laid(piece), false)
+            }
             Kind::Done => {
                 let number = *payload.first().ok_or(FrameError::Short(kind))?;
                 (Event::Done(Ending::from_number(number)), true)
@@ -72,9 +82,9 @@ impl State {
         let bounded = self.settings.stream_idle.is_some();
         let Some(worker) = self.worker(key.serial) else { return Ok(()) };
         let Some(slot) = worker.slot(key.thread, id) else { return Ok(()) };
-        if bounded && let Event::Data(bytes) = &event {
+        if bounded && event.brings() > 0 {
             slot.brought = Instant::now();
-            slot.untaken = slot.untaken.saturating_add(bytes.len() as u32);
+            slot.untaken = slot.untaken.saturating_add(event.brings() as u32);
         }
         if slot.state.answered() && !slot.exchange.post(event, sleepers) {
             return Err(LaneError::Flood);
