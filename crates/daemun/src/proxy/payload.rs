@@ -127,6 +127,11 @@ impl Payload {
         !matches!(self, Self::Stream(None))
     }
 
+    /// Whether it can be sent as often as it is wanted.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Stream(_))
+    }
+
     /// The same body once more, where it is at hand as often as it is wanted.
     pub(super) fn again(&self) -> Option<Self> {
         match self {
