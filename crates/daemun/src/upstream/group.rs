@@ -216,10 +216,13 @@ impl Group {
         if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
             return Err(NoServer::QueueFull);
         }
-        let found = async { if is_keyed { self.at_its_own(wanted).await } else { self.in_turn(wanted).await } };
-        tokio::time::timeout(settings.queue_timeout, found).await.unwrap_or_else(|_| {
-            Err(if self.serving.load().is_unsettled { NoServer::Unresolved } else { NoServer::QueueTimeout })
-        })
+        let found = if is_keyed {
+            Box::pin(tokio::time::timeout(settings.queue_timeout, self.at_its_own(wanted))).await.ok()
+        } else {
+            self.in_turn(wanted, settings.queue_timeout).await
+        };
+        let is_unsettled = || self.serving.load().is_unsettled;
+        found.unwrap_or_else(|| Err(if is_unsettled() { NoServer::Unresolved } else { NoServer::QueueTimeout }))
     }
 
     /// A place where only some servers will do: who waits for one looks whenever any has room.
@@ -234,12 +237,6 @@ impl Group {
                 Choice::Later => notified.await,
             }
         }
-    }
-
-    /// Whether one more would find a place, as far as limits go.
-    pub(super) fn has_room(&self) -> bool {
-        let serving = self.serving.load();
-        serving.servers.iter().any(|server| !server.state.is_drained.load(Ordering::Relaxed) && server.has_room())
     }
 
     /// Another server for a request that `tried` could not answer; none where that would cost too much. Nobody waits for

@@ -1,9 +1,15 @@
 //! The requests that wait for a place, in the order in which they came.
+//!
+//! A page costs them one wake-up each, when there is a place. Nobody has a timer: one task looks after all of them, and is
+//! there while anybody waits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::group::{Choice, Group, NoServer, Wanted};
 use super::place::Place;
@@ -20,14 +26,28 @@ pub(super) struct Line {
 #[derive(Default)]
 struct Stands {
     next: u64,
+    /// Whether somebody sees to it that nobody waits too long.
+    is_watched: bool,
     /// By their numbers.
     queue: VecDeque<Stand>,
 }
 
 struct Stand {
     number: u64,
+    /// When it has waited long enough.
+    due: Instant,
     is_called: bool,
+    is_late: bool,
     waker: Option<Waker>,
+}
+
+/// What ends a wait.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Word {
+    /// There may be a place.
+    Look,
+    /// It has taken too long.
+    Late,
 }
 
 /// A request's stand in the line; dropping it leaves the line.
@@ -58,13 +78,40 @@ impl Line {
         }
     }
 
-    fn join(&self) -> Turn<'_> {
+    fn join(&self, due: Instant) -> Turn<'_> {
         let mut stands = lock(&self.stands);
         let number = stands.next;
         stands.next += 1;
-        stands.queue.push_back(Stand { number, is_called: false, waker: None });
+        stands.queue.push_back(Stand { number, due, is_called: false, is_late: false, waker: None });
         self.length.store(stands.queue.len(), Ordering::SeqCst);
         Turn { line: self, number }
+    }
+
+    /// Whether nobody looks after the line; from now on the caller does.
+    fn takes_watch(&self) -> bool {
+        !std::mem::replace(&mut lock(&self.stands).is_watched, true)
+    }
+
+    /// When the next of them has waited long enough; `None` ends the watch.
+    fn next_due(&self) -> Option<Instant> {
+        let mut stands = lock(&self.stands);
+        let due = stands.queue.iter().filter(|stand| !stand.is_late).map(|stand| stand.due).min();
+        stands.is_watched = due.is_some();
+        due
+    }
+
+    /// Sends away who has waited long enough.
+    fn send_away(&self, now: Instant) {
+        let mut stands = lock(&self.stands);
+        let late = stands.queue.iter_mut().filter(|stand| stand.due <= now && !stand.is_late);
+        let wakers: Vec<_> = late
+            .filter_map(|stand| {
+                stand.is_late = true;
+                stand.waker.take()
+            })
+            .collect();
+        drop(stands);
+        wakers.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -75,13 +122,16 @@ impl Turn<'_> {
         lock(&self.line.stands).queue.front().is_some_and(|stand| stand.number == self.number)
     }
 
-    /// Waits until it was called.
-    async fn called(&self) {
+    /// Waits until it was called, or has waited long enough.
+    async fn word(&self) -> Word {
         std::future::poll_fn(|context| {
             let mut stands = lock(&self.line.stands);
-            let Some(stand) = stands.stand(self.number) else { return Poll::Ready(()) };
+            let Some(stand) = stands.stand(self.number) else { return Poll::Ready(Word::Late) };
             if std::mem::take(&mut stand.is_called) {
-                return Poll::Ready(());
+                return Poll::Ready(Word::Look);
+            }
+            if stand.is_late {
+                return Poll::Ready(Word::Late);
             }
             match &mut stand.waker {
                 Some(waker) => waker.clone_from(context.waker()),
@@ -89,7 +139,7 @@ impl Turn<'_> {
             }
             Poll::Pending
         })
-        .await;
+        .await
     }
 }
 
@@ -118,9 +168,16 @@ impl Stands {
 // === impl Group ===
 
 impl Group {
-    /// A place, once those who came before have theirs.
-    pub(super) async fn in_turn(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
-        let turn = self.line.join();
+    /// A place, once those who came before have theirs; `None` where that takes too long.
+    pub(super) async fn in_turn(
+        self: &Arc<Self>,
+        wanted: &Wanted<'_>,
+        patience: Duration,
+    ) -> Option<Result<Place, NoServer>> {
+        let turn = self.line.join(Instant::now() + patience);
+        if self.line.takes_watch() {
+            tokio::spawn(Arc::clone(self).watch_line());
+        }
         // What was freed before anybody stood here called nobody.
         let mut may_look = turn.is_first();
         loop {
@@ -128,11 +185,13 @@ impl Group {
             let found = match choice {
                 Choice::Found(place) => Ok(place),
                 Choice::None => Err(NoServer::None),
-                Choice::Later => {
-                    turn.called().await;
-                    may_look = true;
-                    continue;
-                }
+                Choice::Later => match turn.word().await {
+                    Word::Look => {
+                        may_look = true;
+                        continue;
+                    }
+                    Word::Late => return None,
+                },
             };
             drop(turn);
             // There may be more room than the one place that was freed: a server came back, a limit has risen. And where
@@ -140,8 +199,21 @@ impl Group {
             if found.is_err() || self.has_room() {
                 self.line.call();
             }
-            return found;
+            return Some(found);
         }
+    }
+
+    async fn watch_line(self: Arc<Self>) {
+        while let Some(due) = self.line.next_due() {
+            tokio::time::sleep_until(due).await;
+            self.line.send_away(Instant::now());
+        }
+    }
+
+    /// Whether one more would find a place, as far as limits go.
+    fn has_room(&self) -> bool {
+        let serving = self.serving();
+        serving.servers.iter().any(|server| !server.state.is_drained.load(Ordering::Relaxed) && server.has_room())
     }
 
     /// Something has changed that those who wait may be helped by.
@@ -177,8 +249,10 @@ mod tests {
     #[test]
     fn whoever_came_first_is_called_first_and_who_leaves_passes_it_on() {
         let line = Line::default();
-        let (first, second, third) = (line.join(), line.join(), line.join());
-        let is_called = |turn: &Turn<'_>| pin!(turn.called()).poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        let due = Instant::now();
+        let (first, second, third) = (line.join(due), line.join(due), line.join(due));
+        let said = |turn: &Turn<'_>| pin!(turn.word()).poll(&mut Context::from_waker(Waker::noop()));
+        let is_called = |turn: &Turn<'_>| said(turn) == Poll::Ready(Word::Look);
         assert!(first.is_first() && !second.is_first());
         assert!(!is_called(&first) && !is_called(&second));
         line.call();
@@ -194,5 +268,23 @@ mod tests {
         drop(third);
         assert_eq!(line.length(), 0);
         line.call();
+    }
+
+    #[test]
+    fn who_has_waited_long_enough_is_sent_away_and_a_place_that_came_just_then_is_not_lost() {
+        let (line, now) = (Line::default(), Instant::now());
+        assert!(line.takes_watch() && !line.takes_watch());
+        let (first, second) = (line.join(now), line.join(now + Duration::from_secs(1)));
+        let said = |turn: &Turn<'_>| pin!(turn.word()).poll(&mut Context::from_waker(Waker::noop()));
+        assert!(said(&first).is_pending() && said(&second).is_pending());
+        assert_eq!(line.next_due(), Some(now));
+        line.send_away(now);
+        assert_eq!((said(&first), said(&second)), (Poll::Ready(Word::Late), Poll::Pending));
+        assert_eq!(line.next_due(), Some(now + Duration::from_secs(1)));
+        line.call();
+        drop(first);
+        assert_eq!(said(&second), Poll::Ready(Word::Look));
+        drop(second);
+        assert_eq!((line.next_due(), line.takes_watch()), (None, true));
     }
 }
