@@ -83,7 +83,7 @@ pub(super) async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -
     };
     let flow = Flow::new(connection, place, out, upload);
     let complaints = Complaints::Unwritten(outbound.errors.clone(), request.notes.id.clone());
-    let mut talk = Talk::new(flow, (scheme, id), complaints);
+    let mut talk = Box::new(Talk::new(flow, (scheme, id), complaints));
     if scheme == Scheme::Fastcgi && !is_reused {
         talk.hunger = Some((Instant::now() + HUNGER, None));
     }
@@ -299,7 +299,7 @@ async fn read_head(talk: &mut Talk, outbound: &Outbound<'_>) -> Result<Head, Bro
 }
 
 /// The answer as the client gets it.
-fn respond(talk: Talk, head: Head, request: &Request) -> Answer {
+fn respond(mut talk: Box<Talk>, head: Head, request: &Request) -> Answer {
     let document = match head {
         Head::Document(document) => document,
         Head::Local { path, query } => {
@@ -316,7 +316,6 @@ fn respond(talk: Talk, head: Head, request: &Request) -> Answer {
             None => ResponseBody::Stream(Box::pin(Untold)),
         }
     } else if talk.is_over && !is_chunked && content_length.is_none_or(|length| length == talk.text.len() as u64) {
-        let mut talk = talk;
         let bytes: Bytes = talk.text.split().freeze();
         talk.finish();
         ResponseBody::Full(bytes)

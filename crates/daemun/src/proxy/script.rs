@@ -74,11 +74,19 @@ impl Chooser {
         if let Some(aimed) = self.known.recall(scripts, at, request.received) {
             return Choice::Ask(Aim::Script(aimed));
         }
+        // Apart, so that a page that is known has no room for the search.
+        Box::pin(self.search(request, scripts)).await
+    }
+
+    /// Looks below the root for what is to be done.
+    async fn search(&self, request: &Request, scripts: &Arc<Scripts>) -> Choice {
+        let path = request.path.as_bytes();
+        let rest = path.strip_prefix(b"/").unwrap_or(path);
         match find(scripts, rest).await {
             Ok(found) if self.is_script(&found.path) => {
                 let choice = self.run(request, &found);
                 if let Choice::Ask(Aim::Script(aimed)) = &choice {
-                    self.known.remember(at, &found, aimed, request.received);
+                    self.known.remember((&request.notes.script_name, rest), &found, aimed, request.received);
                 }
                 return choice;
             }
