@@ -109,10 +109,11 @@ impl Cache {
         }
     }
 
-    /// Keeps what this name leads to, as it was found for a request that came at `now`.
-    pub(super) fn remember(&self, name: &[u8], sought: &Sought, now: Instant) {
+    /// Keeps what this name leads to, as it was found for a request that came at `now`. Gives back what had to go for it:
+    /// to drop that closes files, and may wait for a network file system.
+    pub(super) fn remember(&self, name: &[u8], sought: &Sought, now: Instant) -> Evicted {
         if name.len() > LONGEST_NAME {
-            return;
+            return Evicted::default();
         }
         let slot = Arc::new(Slot {
             name: Bytes::copy_from_slice(name),
@@ -120,9 +121,7 @@ impl Cache {
             checked: AtomicU64::new(self.millis(now)),
             used: AtomicBool::new(false),
         });
-        let evicted = self.shelves.write().unwrap_or_else(PoisonError::into_inner).insert(slot);
-        // Files are closed here, outside the lock: closing may wait for a network file system.
-        drop(evicted);
+        Evicted(self.shelves.write().unwrap_or_else(PoisonError::into_inner).insert(slot))
     }
 
     /// Forgets this name: looking at the disk failed.
@@ -133,6 +132,18 @@ impl Cache {
 
     fn millis(&self, now: Instant) -> u64 {
         now.saturating_duration_since(self.started).as_millis() as u64
+    }
+}
+
+/// What is no longer remembered.
+#[derive(Debug, Default)]
+#[must_use = "where it is dropped matters"]
+pub(super) struct Evicted(Vec<Arc<Slot>>);
+
+impl Evicted {
+    /// Whether dropping it may close a file.
+    pub(super) fn closes(&self) -> bool {
+        self.0.iter().any(|slot| slot.sought.class().0 == 1)
     }
 }
 
@@ -219,7 +230,7 @@ mod tests {
     fn what_was_found_is_used_for_a_second_and_then_one_looks_again() {
         let cache = Cache::new();
         let now = Instant::now();
-        cache.remember(b"a", &Sought::Folder, now);
+        let _ = cache.remember(b"a", &Sought::Folder, now);
         assert!(cache.recall(b"a", now + Duration::from_millis(900)).is_some());
         let later = now + Duration::from_millis(1100);
         assert!(cache.recall(b"a", later).is_none(), "the first one looks");
@@ -232,7 +243,7 @@ mod tests {
     fn what_is_not_there_is_looked_for_again_in_a_moment() {
         let cache = Cache::new();
         let now = Instant::now();
-        cache.remember(b"a", &Sought::Absent, now);
+        let _ = cache.remember(b"a", &Sought::Absent, now);
         assert!(cache.recall(b"a", now + Duration::from_millis(90)).is_some());
         assert!(cache.recall(b"a", now + Duration::from_millis(110)).is_none());
     }
@@ -241,9 +252,9 @@ mod tests {
     fn a_flood_of_unknown_names_stays_bounded() {
         let cache = Cache::new();
         for number in 0..3 * VERDICTS {
-            cache.remember(format!("{number}").as_bytes(), &Sought::Absent, Instant::now());
+            let _ = cache.remember(format!("{number}").as_bytes(), &Sought::Absent, Instant::now());
         }
-        cache.remember(&vec![b'x'; LONGEST_NAME + 1], &Sought::Absent, Instant::now());
+        let _ = cache.remember(&vec![b'x'; LONGEST_NAME + 1], &Sought::Absent, Instant::now());
         let shelves = cache.shelves.read().unwrap();
         assert_eq!((shelves.slots.len(), shelves.rings[2].slots.len()), (VERDICTS, VERDICTS));
     }

@@ -1,18 +1,20 @@
 //! A file made ready to be sent: read or kept open, with every field of its answers computed once.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use rustix::io::{Errno, ReadWriteFlags};
 
 use super::coding::{Accepted, Coding};
 use super::conditional::{self, Validators};
 use super::dress::Dress;
 use super::range::Part;
+use super::tree::Patience;
 use crate::http::{Fields, FileBody, FileVersion, ResponseBody, date};
 use crate::sys;
 
@@ -108,7 +110,7 @@ pub(super) struct Opened {
 }
 
 /// A file, ready to be sent.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Entry {
     keeping: Keeping,
     is_settled: bool,
@@ -117,7 +119,7 @@ pub(super) struct Entry {
 }
 
 /// The file as it is, or compressed beforehand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Representation {
     coding: Option<Coding>,
     identity: Identity,
@@ -128,10 +130,10 @@ pub(super) struct Representation {
     unchanged: Fields,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Content {
     Memory(Bytes),
-    /// The same bytes behind a descriptor.
+    /// The same bytes behind a descriptor, where they were asked for in more than one second.
     Frozen(Arc<Bytes>, Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
 }
@@ -141,13 +143,13 @@ enum Content {
 impl Entry {
     /// Makes an open file and its variants ready. `None` where it changed while it was read, twice in a row.
     pub(super) fn load(
-        name: &[u8],
-        mut plain: Opened,
+        (name, mut plain): (&[u8], Opened),
         siblings: Vec<(Coding, Opened)>,
         dress: &Dress,
         keeping: Keeping,
+        patience: Patience,
     ) -> io::Result<Option<Self>> {
-        let Some(content) = read_until_still(&mut plain)? else { return Ok(None) };
+        let Some(content) = read_until_still(&mut plain, patience)? else { return Ok(None) };
         let now = SystemTime::now();
         let touched = plain.metadata.modified().unwrap_or(UNIX_EPOCH);
         let modified = conditional::last_modified(touched, now);
@@ -155,7 +157,7 @@ impl Entry {
         let mut is_settled = is_settled(touched, now);
         for (coding, mut sibling) in siblings {
             // One that is being written now is passed over; a second later it is looked at again.
-            let Some(content) = read_until_still(&mut sibling)? else {
+            let Some(content) = read_until_still(&mut sibling, patience)? else {
                 is_settled = false;
                 continue;
             };
@@ -186,6 +188,29 @@ impl Entry {
                 .iter()
                 .zip(siblings)
                 .all(|(variant, (coding, sibling))| variant.coding == Some(*coding) && is_same(variant, sibling))
+    }
+
+    /// The same with what the kernel may send put where it can, if there is any that is not there yet. Not at first sight:
+    /// pages of its own cost more than sending a file a few times.
+    pub(super) fn frozen(&self) -> Option<Self> {
+        let can_freeze = |one: &Representation| match &one.content {
+            Content::Memory(bytes) => bytes.len() as u64 >= SENT_BY_KERNEL,
+            Content::Frozen(..) | Content::Open(_) => false,
+        };
+        if !can_freeze(&self.plain) && !self.variants.iter().any(can_freeze) {
+            return None;
+        }
+        let mut entry = self.clone();
+        for one in std::iter::once(&mut entry.plain).chain(&mut entry.variants) {
+            if can_freeze(one)
+                && let Content::Memory(bytes) = &one.content
+            {
+                // Without memory for it, or descriptors, it goes on as it is.
+                let (bytes, file) = sys::freeze("daemun-file", bytes).ok()?;
+                one.content = Content::Frozen(Arc::new(bytes), file);
+            }
+        }
+        Some(entry)
     }
 
     /// Whether there is anything to choose between.
@@ -345,17 +370,13 @@ impl FieldsOf<'_> {
 }
 
 /// The content of an open file: in memory where it is small. `None` where it changed while it was read, twice in a row.
-fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
+fn read_until_still(opened: &mut Opened, patience: Patience) -> io::Result<Option<Content>> {
     for _ in 0..2 {
         if opened.metadata.size() > SMALL {
             return Ok(Some(Content::Open(Arc::new(OwnedFd::from(opened.file.try_clone()?)))));
         }
-        if let Some(bytes) = read_as(&opened.file, &opened.metadata)? {
-            let frozen =
-                (bytes.len() as u64 >= SENT_BY_KERNEL).then(|| sys::freeze("daemun-file", &bytes).ok()).flatten();
-            return Ok(Some(
-                frozen.map_or(Content::Memory(bytes), |(bytes, file)| Content::Frozen(Arc::new(bytes), file)),
-            ));
+        if let Some(bytes) = read_as(&opened.file, &opened.metadata, patience)? {
+            return Ok(Some(Content::Memory(bytes)));
         }
         opened.metadata = opened.file.metadata()?;
     }
@@ -364,9 +385,13 @@ fn read_until_still(opened: &mut Opened) -> io::Result<Option<Content>> {
 
 /// The content that belongs to `metadata`; `None` where it turns out shorter, or where the file is another one
 /// afterwards: then the bytes may be half of one and half of the other.
-fn read_as(file: &File, metadata: &Metadata) -> io::Result<Option<Bytes>> {
+fn read_as(file: &File, metadata: &Metadata, patience: Patience) -> io::Result<Option<Bytes>> {
     let mut bytes = vec![0; metadata.size() as usize];
-    match file.read_exact_at(&mut bytes, 0) {
+    let read = match patience {
+        Patience::Waits => file.read_exact_at(&mut bytes, 0),
+        Patience::AtHand => read_at_hand(file, &mut bytes),
+    };
+    match read {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(error),
@@ -374,6 +399,18 @@ fn read_as(file: &File, metadata: &Metadata) -> io::Result<Option<Bytes>> {
     let after = file.metadata()?;
     let is_same = after.size() == metadata.size() && after.modified()? == metadata.modified()?;
     Ok(is_same.then(|| Bytes::from(bytes)))
+}
+
+/// The first bytes of a file, if they are in memory; `EAGAIN` where some are not, or the file is shorter.
+fn read_at_hand(file: &File, bytes: &mut [u8]) -> io::Result<()> {
+    let length = bytes.len();
+    if length == 0 {
+        return Ok(());
+    }
+    match rustix::io::preadv2(file, &mut [IoSliceMut::new(bytes)], 0, ReadWriteFlags::NOWAIT)? {
+        read if read == length => Ok(()),
+        _ => Err(Errno::AGAIN.into()),
+    }
 }
 
 #[cfg(test)]
@@ -396,21 +433,27 @@ mod tests {
     fn a_file_that_shrinks_or_changes_while_it_is_read_is_not_taken() {
         let file = file_of(b"0123456789");
         let before = file.metadata().unwrap();
-        assert_eq!(read_as(&file, &before).unwrap().as_deref(), Some(&b"0123456789"[..]));
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap().as_deref(), Some(&b"0123456789"[..]));
         file.set_len(4).unwrap();
-        assert_eq!(read_as(&file, &before).unwrap(), None, "shorter");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "shorter");
         file.set_len(12).unwrap();
         set_modified(&file, before.modified().unwrap());
-        assert_eq!(read_as(&file, &before).unwrap(), None, "longer, with its time set back");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "longer, with its time set back");
         file.set_len(10).unwrap();
         set_modified(&file, UNIX_EPOCH + Duration::from_secs(1_000_000_000));
-        assert_eq!(read_as(&file, &before).unwrap(), None, "touched");
+        assert_eq!(read_as(&file, &before, Patience::Waits).unwrap(), None, "touched");
     }
 
     fn load(file: File, metadata: Metadata) -> Entry {
-        Entry::load(b"a.txt", Opened { file, metadata }, Vec::new(), &Dress::default(), Keeping::Unsaid)
-            .unwrap()
-            .unwrap()
+        Entry::load(
+            (b"a.txt", Opened { file, metadata }),
+            Vec::new(),
+            &Dress::default(),
+            Keeping::Unsaid,
+            Patience::Waits,
+        )
+        .unwrap()
+        .unwrap()
     }
 
     #[test]
@@ -436,6 +479,37 @@ mod tests {
         assert!(!entry.is_still(&opened(&file), &[], Keeping::Immutable), "a new manifest changes the fields");
         let sibling = (Coding::Gzip, opened(&file));
         assert!(!entry.is_still(&opened(&file), &[sibling], Keeping::Unsaid), "a variant has come");
+    }
+
+    #[test]
+    fn what_is_asked_for_again_gets_memory_that_the_kernel_sends() {
+        let of = |length: u64| {
+            let file = file_of(&vec![b'x'; length as usize]);
+            let metadata = file.metadata().unwrap();
+            load(file, metadata)
+        };
+        let entry = of(SENT_BY_KERNEL);
+        assert_eq!((entry.descriptors(), entry.held()), (0, SENT_BY_KERNEL as usize));
+        let frozen = entry.frozen().unwrap();
+        assert_eq!((frozen.descriptors(), frozen.held()), (1, SENT_BY_KERNEL as usize));
+        let whole = Part { first: 0, length: SENT_BY_KERNEL };
+        assert!(matches!(entry.plain().part(whole), ResponseBody::Full(bytes) if bytes.len() as u64 == SENT_BY_KERNEL));
+        assert!(matches!(frozen.plain().part(whole), ResponseBody::File(file) if file.length == SENT_BY_KERNEL));
+        assert!(frozen.frozen().is_none(), "once");
+        assert!(of(SENT_BY_KERNEL - 1).frozen().is_none(), "a plain write is cheaper");
+    }
+
+    #[test]
+    fn what_is_in_memory_is_read_at_once_and_never_in_half() {
+        let file = file_of(b"0123456789");
+        let before = file.metadata().unwrap();
+        assert_eq!(read_as(&file, &before, Patience::AtHand).unwrap().as_deref(), Some(&b"0123456789"[..]));
+        file.set_len(4).unwrap();
+        let shorter = read_as(&file, &before, Patience::AtHand).unwrap_err();
+        assert_eq!(shorter.raw_os_error(), Some(Errno::AGAIN.raw_os_error()), "whoever may wait finds out");
+        file.set_len(0).unwrap();
+        let empty = read_as(&file, &file.metadata().unwrap(), Patience::AtHand).unwrap();
+        assert_eq!(empty.as_deref(), Some(&b""[..]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From a name to what may be sent for it: the roots in their order, index names, what is refused, the manifest.
 //!
-//! Everything here waits for the disk, and so runs on the blocking pool only.
+//! What waits for the disk runs on the blocking pool. An event loop looks with [`Patience::AtHand`], and goes there with what fails.
 
 use std::fs::Metadata;
 use std::io::{self, Read};
@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use super::cache::Sought;
 use super::coding::Coding;
 use super::dress::Dress;
@@ -19,7 +21,7 @@ use super::listing;
 use super::manifest::{self, Manifest, ManifestError};
 use super::name;
 use super::settings::{Barred, Missing, StaticSettings};
-use super::tree::{Below, Listing, Tree};
+use super::tree::{Below, Listing, Patience, Tree};
 
 /// How often the manifest is looked at: the same second after which a file is.
 const MANIFEST_CHECK: Duration = Duration::from_secs(1);
@@ -57,6 +59,8 @@ pub(super) struct Known<'a> {
     pub(super) last: Option<&'a Arc<Entry>>,
     /// When the request came.
     pub(super) now: Instant,
+    /// Whether the disk may be waited for.
+    pub(super) patience: Patience,
 }
 
 /// The roots of a static route.
@@ -137,7 +141,7 @@ impl Lookup {
 
     /// What is wrong with the manifest, as far as it was looked at.
     pub(super) fn manifest_fault(&self) -> Option<ManifestError> {
-        self.current_manifest(Instant::now());
+        let _ = self.current_manifest(Instant::now(), Patience::Waits);
         self.manifest.as_ref().and_then(|watched| lock(watched).fault.clone())
     }
 
@@ -167,7 +171,7 @@ impl Lookup {
     /// Every root that is asked, in order, with the path that the name has in it and what stands there; the last is the
     /// one that decides.
     pub(super) fn trace(&self, own: &[u8], now: Instant) -> Vec<(PathBuf, PathBuf, Result<Sought, LookupError>)> {
-        let known = Known { last: None, now };
+        let known = Known { last: None, now, patience: Patience::Waits };
         let mut steps = Vec::new();
         for root in &self.roots {
             let result = match self.in_root(root, own, known) {
@@ -177,7 +181,8 @@ impl Lookup {
             };
             let name = root.below(own).unwrap_or_default();
             let index = self.index.iter().map(|index| [name, index.as_bytes()].concat()).find(|whole| {
-                (own.is_empty() || own.ends_with(b"/")) && matches!(root.tree.open(whole), Ok(Below::File(..)))
+                (own.is_empty() || own.ends_with(b"/"))
+                    && matches!(root.tree.open(whole, Patience::Waits), Ok(Below::File(..)))
             });
             let name = index.unwrap_or_else(|| name.to_vec());
             let path = root.path.join(std::ffi::OsStr::from_bytes(&name));
@@ -192,7 +197,9 @@ impl Lookup {
 
     /// The plain name of one that the manifest hashes. Reads the manifest: for questions, not for requests.
     pub(super) fn plain_name(&self, hashed: &[u8]) -> Option<Vec<u8>> {
-        let Ok(Below::File(file, _)) = self.roots.first()?.tree.open(manifest::NAME.as_bytes()) else { return None };
+        let Ok(Below::File(file, _)) = self.roots.first()?.tree.open(manifest::NAME.as_bytes(), Patience::Waits) else {
+            return None;
+        };
         let mut bytes = Vec::new();
         file.take(manifest::LONGEST).read_to_end(&mut bytes).ok()?;
         manifest::plain_name(&bytes, hashed)
@@ -231,7 +238,7 @@ impl Lookup {
         }
         let trimmed = folder.strip_suffix(b"/").unwrap_or(folder);
         if self.listing && !name::is_denied(own, &self.allow_names, false) && !self.is_script(root, trimmed) {
-            let below = if trimmed.is_empty() { Ok(Below::Folder) } else { root.tree.open(trimmed) };
+            let below = if trimmed.is_empty() { Ok(Below::Folder) } else { root.tree.open(trimmed, known.patience) };
             if let Below::Folder = below.map_err(|errno| root.failed(folder, errno))? {
                 return Ok(Sought::Listing);
             }
@@ -268,7 +275,11 @@ impl Lookup {
 
     /// What stands under `name` in this root, which is `own` in the route.
     fn named(&self, root: &RootTree, own: &[u8], name: &[u8], known: Known<'_>) -> Result<Sought, LookupError> {
-        let below = root.tree.open(name).map_err(|errno| root.failed(name, errno));
+        let below = root.tree.open(name, known.patience).map_err(|errno| root.failed(name, errno));
+        let below = match below {
+            Err(error) if known.patience == Patience::AtHand => return Err(error),
+            other => other,
+        };
         let is_denied = name::is_denied(own, &self.allow_names, self.refuse_sources);
         if is_denied || self.is_script(root, name) {
             // Even what cannot be opened: nothing tells a hidden file from one that is only unreadable.
@@ -283,12 +294,14 @@ impl Lookup {
             Below::Other => Ok(Sought::Refused),
             Below::Folder => Ok(Sought::Folder),
             Below::File(file, metadata) => {
-                let (keeping, opened) = (self.keeping(own, known.now), Opened { file, metadata });
-                let siblings = self.siblings(root, name, &opened, keeping);
+                let keeping = self.keeping(own, known).map_err(|errno| root.failed(name, errno))?;
+                let opened = Opened { file, metadata };
+                let siblings = self.siblings(root, name, (&opened, keeping), known.patience);
+                let siblings = siblings.map_err(|errno| root.failed(name, errno))?;
                 if let Some(last) = known.last.filter(|last| last.is_still(&opened, &siblings, keeping)) {
-                    return Ok(Sought::File(Arc::clone(last)));
+                    return Ok(Sought::File(last.frozen().map_or_else(|| Arc::clone(last), Arc::new)));
                 }
-                let loaded = Entry::load(name, opened, siblings, &self.dress, keeping);
+                let loaded = Entry::load((name, opened), siblings, &self.dress, keeping, known.patience);
                 match loaded.map_err(|source| root.failed(name, source))? {
                     Some(entry) => Ok(Sought::File(Arc::new(entry))),
                     None => Err(LookupError::Changing { name: text(name), root: root.path.display().to_string() }),
@@ -299,44 +312,66 @@ impl Lookup {
 
     /// The variants of a file that were compressed beforehand and can stand for it: smaller, and not older, unless the
     /// name says that the content never changes. What cannot be opened is no variant.
-    fn siblings(&self, root: &RootTree, name: &[u8], plain: &Opened, keeping: Keeping) -> Vec<(Coding, Opened)> {
+    fn siblings(
+        &self,
+        root: &RootTree,
+        name: &[u8],
+        (plain, keeping): (&Opened, Keeping),
+        patience: Patience,
+    ) -> Result<Vec<(Coding, Opened)>, Errno> {
         if !self.precompressed || Coding::ALL.iter().any(|coding| name.ends_with(coding.suffix().as_bytes())) {
-            return Vec::new();
+            return Ok(Vec::new());
         }
-        let open = |coding: Coding| match root.tree.open(&[name, coding.suffix().as_bytes()].concat()) {
-            Ok(Below::File(file, metadata)) => Some((coding, Opened { file, metadata })),
-            _ => None,
-        };
         let modified = |metadata: &Metadata| (metadata.mtime(), metadata.mtime_nsec());
         let stands = |(_, sibling): &(Coding, Opened)| {
             sibling.metadata.size() < plain.metadata.size()
                 && (keeping == Keeping::Immutable || modified(&sibling.metadata) >= modified(&plain.metadata))
         };
-        Coding::ALL.into_iter().filter_map(open).filter(stands).collect()
+        let mut found = Vec::new();
+        for coding in Coding::ALL {
+            match root.tree.open(&[name, coding.suffix().as_bytes()].concat(), patience) {
+                Ok(Below::File(file, metadata)) => found.push((coding, Opened { file, metadata })),
+                Err(error) if patience == Patience::AtHand => return Err(error),
+                _ => {}
+            }
+        }
+        found.retain(stands);
+        Ok(found)
     }
 
-    fn keeping(&self, own: &[u8], now: Instant) -> Keeping {
+    fn keeping(&self, own: &[u8], known: Known<'_>) -> Result<Keeping, Errno> {
         if self.is_edited {
-            return Keeping::Ask;
+            return Ok(Keeping::Ask);
         }
-        match self.current_manifest(now) {
+        Ok(match self.current_manifest(known.now, known.patience)? {
             Some(manifest) if manifest.is_hashed(own) => Keeping::Immutable,
             manifest => match self.max_age {
                 Some(seconds) => Keeping::Seconds(seconds),
                 None if manifest.is_some() && !self.age_unsaid => Keeping::Seconds(BESIDE_HASHED),
                 None => Keeping::Unsaid,
             },
-        }
+        })
     }
 
-    /// The manifest, read again if it is another one than a second ago. `None` where the route has none.
-    fn current_manifest(&self, now: Instant) -> Option<Arc<Manifest>> {
-        let mut watched = lock(self.manifest.as_ref()?);
+    /// The manifest, read again if it is another one than a second ago. `None` where the route has none. On an event loop
+    /// it is neither read nor waited for.
+    fn current_manifest(&self, now: Instant, patience: Patience) -> Result<Option<Arc<Manifest>>, Errno> {
+        let Some(watched) = &self.manifest else { return Ok(None) };
+        let mut watched = match patience {
+            Patience::Waits => lock(watched),
+            Patience::AtHand => watched.try_lock().map_err(|_| Errno::AGAIN)?,
+        };
         if watched.checked.is_none_or(|checked| now.saturating_duration_since(checked) >= MANIFEST_CHECK) {
+            let tree = self.roots.first().map(|root| &root.tree);
+            if patience == Patience::AtHand && !watched.is_same(tree) {
+                return Err(Errno::AGAIN);
+            }
             watched.checked = Some(now);
-            watched.refresh(self.roots.first().map(|root| &root.tree));
+            if patience == Patience::Waits {
+                watched.refresh(tree);
+            }
         }
-        Some(Arc::clone(&watched.manifest))
+        Ok(Some(Arc::clone(&watched.manifest)))
     }
 }
 
@@ -357,8 +392,14 @@ impl RootTree {
 }
 
 impl Watched {
+    /// Whether it is seen, without waiting, to be the file that was read.
+    fn is_same(&self, root: Option<&Tree>) -> bool {
+        let found = root.map(|tree| tree.open(manifest::NAME.as_bytes(), Patience::AtHand));
+        matches!(found, Some(Ok(Below::File(_, metadata))) if self.identity == Some(Identity::of(&metadata)))
+    }
+
     fn refresh(&mut self, root: Option<&Tree>) {
-        let (identity, result) = match root.map(|tree| tree.open(manifest::NAME.as_bytes())) {
+        let (identity, result) = match root.map(|tree| tree.open(manifest::NAME.as_bytes(), Patience::Waits)) {
             Some(Ok(Below::File(file, metadata))) => {
                 let identity = Identity::of(&metadata);
                 if self.identity == Some(identity) {

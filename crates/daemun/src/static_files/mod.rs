@@ -6,8 +6,8 @@
 //! 1. *Method* (`answer`): without a next route that may take it, a method that files do not have ends here.
 //! 2. *Name* (`name`): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
 //! 3. *Memory* (`cache`): what the name led to within the last second, ready to be sent, without a system call.
-//! 4. *Disk* (`lookup`), on the blocking pool: the first root that has the name, opened beneath it (`tree`), an
-//!    index for a folder; made ready (`entry`) with its type (`content_type`), with what lies beside it compressed,
+//! 4. *Disk* (`lookup`), where the kernel has all of it in memory at once, else on the blocking pool: the first root that
+//!    has the name, opened beneath it (`tree`), an index for a folder; made ready (`entry`) with its type (`content_type`), with what lies beside it compressed,
 //!    with how long it may be kept (`manifest`) and what the route adds (`dress`).
 //! 5. *Missing*: the route's other path takes the name's place, once.
 //! 6. *Outcome*: a folder that may be told is listed (`listing`); absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
@@ -46,9 +46,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use self::cache::{Cache, Sought};
+use self::cache::{Cache, Evicted, Sought};
 use self::entry::Keeping;
 use self::lookup::{Known, Lookup, LookupError};
+use self::tree::Patience;
 use crate::handler::{Answering, Fault, Handler, HandlerError, Outcome};
 use crate::http::{Method, Request, Status};
 
@@ -171,14 +172,24 @@ impl StaticFiles {
         }))
     }
 
+    /// On this event loop as far as the kernel has everything in memory; else on the blocking pool, from the beginning.
     async fn look_up(&self, name: Bytes, now: Instant) -> Result<Sought, HandlerError> {
+        let known = |last| Known { last, now, patience: Patience::AtHand };
+        let last = self.cache.as_ref().and_then(|cache| cache.last(&name));
+        if let Ok(sought) = self.lookup.look_up(&name, known(last.as_ref())) {
+            let evicted = self.cache.as_ref().map(|cache| cache.remember(&name, &sought, now));
+            if let Some(evicted) = evicted.filter(Evicted::closes) {
+                tokio::task::spawn_blocking(move || drop(evicted));
+            }
+            return Ok(sought);
+        }
         let (lookup, cache) = (Arc::clone(&self.lookup), self.cache.clone());
         on_disk(move || {
-            let Some(cache) = cache else { return lookup.look_up(&name, Known { last: None, now }) };
-            let result = lookup.look_up(&name, Known { last: cache.last(&name).as_ref(), now });
-            match &result {
-                Ok(sought) => cache.remember(&name, sought, now),
-                Err(_) => cache.forget(&name),
+            let result = lookup.look_up(&name, Known { last: last.as_ref(), now, patience: Patience::Waits });
+            match (&result, cache) {
+                (Ok(sought), Some(cache)) => drop(cache.remember(&name, sought, now)),
+                (Err(_), Some(cache)) => cache.forget(&name),
+                (_, None) => {}
             }
             result
         })

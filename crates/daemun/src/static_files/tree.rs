@@ -38,6 +38,15 @@ pub(super) struct Tree {
     opening: Opening,
 }
 
+/// Whether a lookup may wait for the disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Patience {
+    /// It may: it runs on the blocking pool.
+    Waits,
+    /// It runs on an event loop: only what the kernel has in memory counts, and all else is [`Errno::AGAIN`].
+    AtHand,
+}
+
 /// How names are resolved.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Opening {
@@ -65,10 +74,12 @@ impl Tree {
     }
 
     /// What stands under `name`, which is relative, not empty, and has no slash at its end.
-    pub(super) fn open(&self, name: &[u8]) -> Result<Below, Errno> {
-        let opened = match self.opening {
-            Opening::Kernel => open_beneath(&self.root, name, OFlags::empty()),
-            Opening::Walk => walk(&self.root, name),
+    pub(super) fn open(&self, name: &[u8], patience: Patience) -> Result<Below, Errno> {
+        let opened = match (self.opening, patience) {
+            (Opening::Kernel, Patience::Waits) => open_beneath(&self.root, name, OFlags::empty()),
+            (Opening::Kernel, Patience::AtHand) => open_at_hand(&self.root, name),
+            (Opening::Walk, Patience::Waits) => walk(&self.root, name),
+            (Opening::Walk, Patience::AtHand) => Err(Errno::AGAIN),
         };
         match opened {
             Ok(file) => {
@@ -161,7 +172,7 @@ impl Tree {
             FileType::Directory => (None, after(stat.st_mtime)),
             FileType::Symlink => {
                 let separator: &[u8] = if folder_name.is_empty() { b"" } else { b"/" };
-                match self.open(&[folder_name, separator, own].concat()).ok()? {
+                match self.open(&[folder_name, separator, own].concat(), Patience::Waits).ok()? {
                     Below::File(_, metadata) => (Some(metadata.len()), metadata.modified().ok()?),
                     Below::Folder => (None, after(stat.st_mtime)),
                     Below::Other | Below::Nothing => return None,
@@ -206,6 +217,20 @@ fn open_beneath(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, E
         }
     }
     result
+}
+
+/// The same where every component of the name is in the kernel's memory, also what is known not to be there
+/// (`RESOLVE_CACHED`, Linux 5.12); an older kernel says `EINVAL`, a name of a network file system `EAGAIN`.
+#[cfg(target_os = "linux")]
+fn open_at_hand(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
+    openat2(root, name, CALM, Mode::empty(), resolve)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_at_hand(_: &OwnedFd, _: &[u8]) -> Result<OwnedFd, Errno> {
+    Err(Errno::AGAIN)
 }
 
 #[cfg(not(target_os = "linux"))]

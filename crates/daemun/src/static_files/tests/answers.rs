@@ -45,7 +45,12 @@ async fn small_files_come_from_memory_and_large_ones_from_their_descriptor() {
 async fn what_is_sent_out_of_memory_by_the_kernel_does_not_change_with_its_file() {
     let content: Vec<u8> = (0..100_000_u32).map(|number| (number % 251) as u8).collect();
     let site = Site::new(&[("some", &content)]);
-    let answer = site.get("/some").await;
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(60);
+    std::fs::File::open(site.path("some")).unwrap().set_modified(long_ago).unwrap();
+    let handler = site.handler();
+    let answer = get_after(&handler, "/some", Duration::ZERO).await;
+    assert!(matches!(answer.response.unwrap().body, ResponseBody::Full(_)), "at first sight it is only read");
+    let answer = get_after(&handler, "/some", Duration::from_secs(2)).await;
     let ResponseBody::File(file) = answer.response.unwrap().body else { panic!("it has a descriptor") };
     std::fs::write(site.path("some"), b"another").unwrap();
     assert_eq!(file.at_hand().as_deref(), Some(&content[..]));

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode};
 
-use super::super::tree::{Below, Tree};
+use rustix::io::Errno;
+
+use super::super::tree::{Below, Patience, Tree};
 use super::*;
 
 /// A tree with every kind of thing in it.
@@ -151,7 +153,7 @@ fn open_root(site: &Site) -> OwnedFd {
 fn without_openat2_names_are_walked_and_no_link_is_followed() {
     let site = zoo();
     let tree = Tree::walked(open_root(&site));
-    let open = |name: &str| tree.open(name.as_bytes());
+    let open = |name: &str| tree.open(name.as_bytes(), Patience::Waits);
     for name in ["a.txt", "dir/b.txt", ".env"] {
         assert!(matches!(open(name), Ok(Below::File(..))), "{name}");
     }
@@ -178,6 +180,33 @@ fn without_openat2_names_are_walked_and_no_link_is_followed() {
     for name in ["none", "a.txt/x", "dir/none"] {
         assert!(matches!(open(name), Ok(Below::Nothing)), "{name}");
     }
+}
+
+#[test]
+fn what_is_looked_for_without_waiting_is_contained_alike() {
+    let site = zoo();
+    let (kernel, walked) = (Tree::new(open_root(&site)), Tree::walked(open_root(&site)));
+    let kind = |below: Result<Below, Errno>| below.map(|below| std::mem::discriminant(&below));
+    let mut at_hand = 0;
+    for name in ["a.txt", "dir/b.txt", "dir", "inside.txt", "out.txt", "absolute.txt", "out/secret.txt", "magic/etc"]
+        .into_iter()
+        .chain(["loop", "fifo", "socket", "..", "../outside", "dir/../a.txt", "none", "a.txt/x", "dir/none"])
+    {
+        let name = name.as_bytes();
+        // The first look brings what the second then finds in memory.
+        let waited = kind(kernel.open(name, Patience::Waits));
+        match kind(kernel.open(name, Patience::AtHand)) {
+            Err(Errno::AGAIN | Errno::INVAL) => {}
+            found => {
+                assert_eq!(found, waited, "{}", name.escape_ascii());
+                at_hand += 1;
+            }
+        }
+        assert!(matches!(walked.open(name, Patience::AtHand), Err(Errno::AGAIN)));
+    }
+    // A kernel without the flag has none.
+    let knows = !matches!(kernel.open(b"a.txt", Patience::AtHand), Err(Errno::INVAL));
+    assert!(!knows || at_hand >= 3, "{at_hand}");
 }
 
 #[tokio::test]
@@ -217,7 +246,7 @@ async fn random_paths_never_open_anything_outside() {
         }
         // The trees themselves, without the canonical path in front of them.
         for tree in [&kernel, &walked] {
-            if let Ok(Below::File(mut file, _)) = tree.open(&raw[1..]) {
+            if let Ok(Below::File(mut file, _)) = tree.open(&raw[1..], Patience::Waits) {
                 let mut content = String::new();
                 file.read_to_string(&mut content).unwrap();
                 assert!(["a", "b"].contains(&content.as_str()), "{}", raw.escape_ascii());
