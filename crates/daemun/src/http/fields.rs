@@ -132,7 +132,7 @@ pub(crate) fn is_token(byte: u8) -> bool {
 
 /// Bytes of a field value: visible ASCII, space, tab and `obs-text` (RFC 9110, section 5.5).
 pub(crate) fn is_value(byte: u8) -> bool {
-    (byte == b'\t') | (byte >= b' ') & (byte != 0x7f)
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
 
 #[cfg(test)]

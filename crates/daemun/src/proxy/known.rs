@@ -70,6 +70,8 @@ mod tests {
 
     use super::*;
 
+    type Change<'a> = (&'static str, &'a dyn Fn(&Path));
+
     fn aimed(found: &Found) -> Arc<Aimed> {
         let name = b"/x.php".to_vec();
         Arc::new(Aimed { filename: found.path.clone(), root: "/".into(), name, path_info: Vec::new() })
@@ -85,7 +87,7 @@ mod tests {
         let scripts = Scripts::new(fs::File::open(&root).unwrap().into(), root, Vec::new());
         let (known, mount, now) = (Known::default(), Bytes::new(), Instant::now());
         let at = (&mount, &b"x.php"[..]);
-        let changes: [(&str, &dyn Fn(&Path)); 4] = [
+        let changes: [Change<'_>; 4] = [
             ("gone", &|file| fs::remove_file(file).unwrap()),
             ("replaced", &|file| {
                 fs::write(file.with_extension("new"), "new").unwrap();

@@ -54,7 +54,7 @@ pub struct Chooser {
     /// What its route says.
     pub settings: ScriptSettings,
     scripts: Option<Arc<Scripts>>,
-    known: Known,
+    known: Box<Known>,
 }
 
 impl Chooser {
@@ -62,7 +62,7 @@ impl Chooser {
     pub fn new(settings: ScriptSettings, folder: Option<OwnedFd>) -> Self {
         let scripts = settings.root.clone().zip(folder);
         let scripts = scripts.map(|(root, folder)| Arc::new(Scripts::new(folder, root, Vec::new())));
-        Self { settings, scripts, known: Known::default() }
+        Self { settings, scripts, known: Box::default() }
     }
 
     /// What is to be done with a request.

@@ -44,7 +44,9 @@ pub(super) fn begin(
     trusted: &TrustedProxies,
 ) -> Beginning {
     let mut out = Told { beginning: Beginning::with_capacity(USUAL), params };
-    params.iter().for_each(|(name, value)| out.beginning.put(name.as_bytes(), value.as_bytes()));
+    for (name, value) in params {
+        out.beginning.put(name.as_bytes(), value.as_bytes());
+    }
     tell(&mut out, request, aim, length, trusted);
     out.beginning
 }
