@@ -33,7 +33,10 @@ const GATHER: usize = 32 * 1024;
 const LAST: u64 = 16 * 1024;
 
 /// Bytes that one `sendfile` may send before other connections have their turn.
-const SENDFILE_STEP: u64 = 512 * 1024;
+const SENDFILE_STEP: u64 = 2 * 1024 * 1024;
+
+/// Bytes that are read from the disk before they are sent.
+const FETCH_STEP: u64 = 512 * 1024;
 
 /// Why a response did not end well. The connection is cut: a broken body never looks whole.
 #[derive(Debug, thiserror::Error)]
@@ -145,20 +148,17 @@ impl Reply<'_> {
         // Up to here it was seen to be in memory.
         let mut warm = if is_frozen { bulk } else { 0 };
         while self.sent < bulk {
-            let step = (bulk - self.sent).min(SENDFILE_STEP);
             if self.sent >= warm {
-                let fetched = fetch(file, file.offset + self.sent, step).await;
-                fetched.map_err(ReplyError::Cut)?;
-                warm = self.sent + step;
+                warm = self.warm(file, bulk).await.map_err(ReplyError::Cut)?;
             }
-            let step = step.min(warm - self.sent);
+            let step = warm - self.sent;
             let written = self.sendfile(file, file.offset + self.sent, step).await?;
             if written == 0 {
                 let message = format!("a file was {} bytes shorter than when it was opened", file.length - self.sent);
                 return Err(ReplyError::Cut(message));
             }
             self.sent += written;
-            if written == SENDFILE_STEP {
+            if written == step && self.sent < bulk {
                 tokio::task::yield_now().await;
             }
         }
@@ -170,6 +170,20 @@ impl Reply<'_> {
         last.map_err(ReplyError::Cut)?;
         self.sent = file.length;
         Ok(self.write_with(Bytes::new()).await?)
+    }
+
+    /// Up to where the bytes that come next are in memory: a step where they all are, else less, read from the disk.
+    async fn warm(&self, file: &FileBody, bulk: u64) -> Result<u64, String> {
+        let offset = file.offset + self.sent;
+        // Steps end at the same places for all clients, which then need not look at the same bytes again.
+        let to = |step: u64| ((offset / step + 1) * step - file.offset).min(bulk);
+        let far = to(SENDFILE_STEP);
+        if cold::is_at_hand(&file.file, offset, far - self.sent) {
+            return Ok(far);
+        }
+        let near = to(FETCH_STEP);
+        fetch(file, offset, near - self.sent).await?;
+        Ok(near)
     }
 
     async fn sendfile(&mut self, file: &FileBody, offset: u64, step: u64) -> io::Result<u64> {
@@ -385,7 +399,7 @@ pub(super) fn length(body: &ResponseBody) -> Option<u64> {
 
 /// Has a part of a file in memory, so that sending it waits for no disk.
 async fn fetch(file: &FileBody, offset: u64, length: u64) -> Result<(), String> {
-    if cold::is_at_hand(file.file.as_fd(), offset, length) {
+    if cold::is_at_hand(&file.file, offset, length) {
         return Ok(());
     }
     cold::fetch(&file.file, offset, length).await.map_err(|error| format!("a file could not be read: {error}"))
