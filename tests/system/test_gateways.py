@@ -135,6 +135,32 @@ def test_an_uploaded_script_is_never_run_and_no_source_is_sent(tmp_path: Path) -
         assert json.loads(server.get("/a.png/x.php").text)[2] == "/index.php"
 
 
+def test_a_script_that_was_just_run_is_another_at_once(tmp_path: Path) -> None:
+    site(tmp_path)
+    outside = tmp_path / "outside.php"
+    outside.write_text("<?php echo 'outside';")
+    script = tmp_path / "site" / "gone.php"
+    with Server(cwd=tmp_path) as server:
+        for text in ("one", "two", "three"):
+            (tmp_path / "site" / "next").write_text(f"<?php echo '{text}';")
+            (tmp_path / "site" / "next").replace(script)
+            assert [server.get("/gone.php").text for _ in range(3)] == [text] * 3
+        script.unlink()
+        assert json.loads(server.get("/gone.php").text)[2] == "/index.php"
+        script.write_text("<?php echo 'back';")
+        assert [server.get("/gone.php").text for _ in range(3)] == ["back"] * 3
+        link = tmp_path / "site" / "link.php"
+        link.symlink_to("../outside.php")
+        link.replace(script)
+        assert server.get("/gone.php").status == 404
+        # The same below a folder of which the name was given to a link.
+        assert [server.get("/admin/index.php").text for _ in range(3)] == ["admin"] * 3
+        (tmp_path / "site" / "admin").rename(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "index.php").write_text("<?php echo 'elsewhere';")
+        (tmp_path / "site" / "admin").symlink_to("../elsewhere")
+        assert server.get("/admin/index.php").status == 404
+
+
 def test_bodies_go_both_ways_whole(tmp_path: Path) -> None:
     site(tmp_path)
     with Server(cwd=tmp_path) as server:

@@ -120,6 +120,28 @@ pub enum Malformed {
 
 /// Takes the next record out of `input`, where all of it is there.
 pub fn take_record(input: &mut BytesMut) -> Result<Option<Record>, Malformed> {
+    let Some(Seen { kind, id, length, whole }) = see_record(input)? else { return Ok(None) };
+    let mut record = input.split_to(whole).freeze();
+    record.advance(HEADER);
+    record.truncate(length);
+    Ok(Some(Record { kind, id, content: record }))
+}
+
+/// What the header of a record says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Seen {
+    /// As in [`Record`].
+    pub kind: u8,
+    /// As in [`Record`].
+    pub id: u16,
+    /// Bytes of its content, which begins behind the [`HEADER`].
+    pub length: usize,
+    /// Bytes of all of it, header and padding included.
+    pub whole: usize,
+}
+
+/// The next record at the beginning of `input`, where all of it is there: for whoever takes it out himself.
+pub fn see_record(input: &[u8]) -> Result<Option<Seen>, Malformed> {
     let Some(header) = input.first_chunk::<HEADER>() else {
         return if input.first().is_some_and(|&version| version != VERSION) {
             Err(Malformed::Version)
@@ -133,24 +155,19 @@ pub fn take_record(input: &mut BytesMut) -> Result<Option<Record>, Malformed> {
     }
     let length = usize::from(u16::from_be_bytes([length1, length0]));
     let whole = HEADER + length + usize::from(padding);
-    if input.len() < whole {
-        return Ok(None);
-    }
-    let mut record = input.split_to(whole).freeze();
-    record.advance(HEADER);
-    record.truncate(length);
-    Ok(Some(Record { kind, id: u16::from_be_bytes([id1, id0]), content: record }))
+    Ok((input.len() >= whole).then_some(Seen { kind, id: u16::from_be_bytes([id1, id0]), length, whole }))
 }
 
 /// Appends a record. Content beyond [`MAX_CONTENT`] is left out: streams go through [`put_stream`].
 pub fn put_record(out: &mut impl BufMut, kind: Kind, id: u16, content: &[u8]) {
     let content = &content[..content.len().min(MAX_CONTENT)];
-    out.put_u8(VERSION);
-    out.put_u8(kind as u8);
-    out.put_u16(id);
-    out.put_u16(content.len() as u16);
-    out.put_u16(0);
+    out.put_slice(&header(kind, id, content.len() as u16));
     out.put_slice(content);
+}
+
+fn header(kind: Kind, id: u16, length: u16) -> [u8; HEADER] {
+    let ([id1, id0], [length1, length0]) = (id.to_be_bytes(), length.to_be_bytes());
+    [VERSION, kind as u8, id1, id0, length1, length0, 0, 0]
 }
 
 /// Appends bytes of a stream in as many records as they need; none for no bytes, since an empty one ends the stream.
@@ -183,6 +200,69 @@ pub fn put_params<'a>(out: &mut impl BufMut, id: u16, pairs: impl Iterator<Item 
     put_record(out, Kind::Params, id, b"");
 }
 
+/// The beginning of a request while it is written: its pairs, in the place where they are sent from.
+#[derive(Debug)]
+pub struct Beginning(BytesMut);
+
+impl Beginning {
+    /// Bytes before the first pair: the record that begins the request, and the header of its environment.
+    const BEFORE: usize = HEADER + 8 + HEADER;
+
+    /// With room for so many bytes.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        let mut out = BytesMut::with_capacity(Self::BEFORE + capacity);
+        out.put_bytes(0, Self::BEFORE);
+        Self(out)
+    }
+
+    /// Appends a name and its value.
+    pub fn put(&mut self, name: &[u8], value: &[u8]) {
+        self.put_lengths(name.len(), value.len());
+        self.0.extend_from_slice(name);
+        self.0.extend_from_slice(value);
+    }
+
+    /// Appends a name in two parts, the second as `write` makes its bytes, and its value.
+    pub fn put_made(&mut self, before: &[u8], name: &[u8], write: impl Fn(u8) -> u8, value: &[u8]) {
+        self.put_lengths(before.len() + name.len(), value.len());
+        self.0.extend_from_slice(before);
+        let begin = self.0.len();
+        self.0.extend_from_slice(name);
+        self.0[begin..].iter_mut().for_each(|byte| *byte = write(*byte));
+        self.0.extend_from_slice(value);
+    }
+
+    /// All of it as it is sent: the same as of [`put_begin`] and [`put_params`].
+    #[must_use]
+    pub fn finish(self, id: u16, keeps_connection: bool) -> BytesMut {
+        let mut out = self.0;
+        let length = out.len() - Self::BEFORE;
+        if !(1..=USUAL_CONTENT).contains(&length) {
+            let pairs = out.split_off(Self::BEFORE);
+            out.clear();
+            put_begin(&mut out, id, keeps_connection);
+            put_stream(&mut out, Kind::Params, id, &pairs);
+            put_record(&mut out, Kind::Params, id, b"");
+            return out;
+        }
+        let mut begun = &mut out[..Self::BEFORE];
+        put_begin(&mut begun, id, keeps_connection);
+        begun.put_slice(&header(Kind::Params, id, length as u16));
+        put_record(&mut out, Kind::Params, id, b"");
+        out
+    }
+
+    fn put_lengths(&mut self, name: usize, value: usize) {
+        // Once for the four things that follow.
+        self.0.reserve(2 * size_of::<u32>() + name + value);
+        match (u8::try_from(name), u8::try_from(value)) {
+            (Ok(name @ 0..=127), Ok(value @ 0..=127)) => self.0.extend_from_slice(&[name, value]),
+            _ => [name, value].into_iter().for_each(|length| put_length(&mut self.0, length)),
+        }
+    }
+}
+
 /// Role and whether the connection is kept (section 5.1).
 pub fn parse_begin(content: &[u8]) -> Result<(u16, bool), Malformed> {
     let [role1, role0, flags, ..] = *content else { return Err(Malformed::Length) };
@@ -207,14 +287,17 @@ pub fn parse_end(content: &[u8]) -> Result<(u32, Ending), Malformed> {
 
 /// Appends a name and its value (section 3.4).
 pub fn put_pair(out: &mut impl BufMut, name: &[u8], value: &[u8]) {
-    for part in [name, value] {
-        match u8::try_from(part.len()) {
-            Ok(length @ 0..=127) => out.put_u8(length),
-            _ => out.put_u32(part.len() as u32 | 1 << 31),
-        }
-    }
+    put_length(out, name.len());
+    put_length(out, value.len());
     out.put_slice(name);
     out.put_slice(value);
+}
+
+fn put_length(out: &mut impl BufMut, length: usize) {
+    match u8::try_from(length) {
+        Ok(length @ 0..=127) => out.put_u8(length),
+        _ => out.put_u32(length as u32 | 1 << 31),
+    }
 }
 
 /// The names and values in `content`, which is all of a stream.
@@ -255,6 +338,29 @@ mod tests {
         }
         assert!(input.is_empty());
         found
+    }
+
+    #[test]
+    fn a_beginning_in_one_piece_is_what_its_records_are() {
+        let long = vec![b'v'; 200];
+        for (count, id) in [(0, 1), (1, 1), (3, 500), (400, 7), (2000, 65_535)] {
+            for value in [&b""[..], b"short", &long] {
+                let names: Vec<_> = (0..count).map(|number| format!("HTTP_X_{number}")).collect();
+                let (mut beginning, mut want) = (Beginning::with_capacity(64), BytesMut::new());
+                for (at, name) in names.iter().enumerate() {
+                    if at % 2 == 0 {
+                        beginning.put(name.as_bytes(), value);
+                    } else {
+                        let rest = name[5..].to_ascii_lowercase().replace('_', "-");
+                        let write = |byte: u8| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() };
+                        beginning.put_made(b"HTTP_", rest.as_bytes(), write, value);
+                    }
+                }
+                put_begin(&mut want, id, true);
+                put_params(&mut want, id, names.iter().map(|name| (name.as_bytes(), value)));
+                assert!(beginning.finish(id, true) == want, "{count} of {} bytes", value.len());
+            }
+        }
     }
 
     #[test]

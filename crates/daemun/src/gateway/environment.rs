@@ -18,48 +18,90 @@ pub struct Script<'a> {
     pub authorization: bool,
 }
 
+/// Where variables are written to, each in the form that whoever reads them wants.
+pub trait Variables {
+    /// `name` ends with its NUL.
+    fn variable<const LENGTH: usize>(&mut self, name: &[u8; LENGTH], value: &[u8]);
+
+    /// A field of the request, which becomes `HTTP_*`.
+    fn field(&mut self, name: &[u8], value: &[u8]);
+}
+
+/// Names and values, each ended by a NUL.
+impl Variables for Vec<u8> {
+    fn variable<const LENGTH: usize>(&mut self, name: &[u8; LENGTH], value: &[u8]) {
+        const { assert!(LENGTH > 1) };
+        debug_assert_eq!(name.last(), Some(&0), "a name ends with its NUL");
+        self.reserve(LENGTH + value.len() + 1);
+        self.extend_from_slice(name);
+        self.extend_from_slice(value);
+        self.push(0);
+    }
+
+    fn field(&mut self, name: &[u8], value: &[u8]) {
+        self.reserve(b"HTTP_".len() + name.len() + value.len() + 2);
+        self.extend_from_slice(b"HTTP_");
+        self.extend(name.iter().copied().map(of_name));
+        self.push(0);
+        self.extend_from_slice(value);
+        self.push(0);
+    }
+}
+
+/// A byte of a field's name as it stands in that of its variable.
+pub fn of_name(byte: u8) -> u8 {
+    if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }
+}
+
 /// Writes the environment of `request` for a WSGI application. Its body has `length` bytes; `None` for one that is
 /// streamed without a length.
 ///
 /// Left out: `Proxy` (httpoxy, CVE-2016-5385), names with an underscore, which would pass for their dashed twins
 /// (CVE-2015-0219), and hop-by-hop fields (RFC 9110, section 7.6.1).
 pub fn write_wsgi(out: &mut Vec<u8>, request: &Request, length: Option<u64>, trusted: &TrustedProxies) {
-    variable(out, b"SCRIPT_NAME\0", &request.notes.script_name);
+    out.variable(b"SCRIPT_NAME\0", &request.notes.script_name);
     out.put_slice(b"PATH_INFO\0");
     decode_path(out, request.head.raw_path());
     out.push(0);
     of_request(out, request, length);
     let scheme = forwarding(out, request, trusted);
-    variable(out, b"wsgi.url_scheme\0", scheme.as_str().as_bytes());
+    out.variable(b"wsgi.url_scheme\0", scheme.as_str().as_bytes());
     fields(out, request, true);
 }
 
 /// Writes the environment of `request` for a script. Left out is what is left out for an application, and credentials
 /// where they are not wished for.
-pub fn write_script(out: &mut Vec<u8>, request: &Request, length: u64, trusted: &TrustedProxies, script: &Script<'_>) {
-    variable(out, b"SCRIPT_NAME\0", script.name);
+pub fn write_script(
+    out: &mut impl Variables,
+    request: &Request,
+    length: u64,
+    trusted: &TrustedProxies,
+    script: &Script<'_>,
+) {
+    out.variable(b"SCRIPT_NAME\0", script.name);
     if !script.path_info.is_empty() {
-        variable(out, b"PATH_INFO\0", script.path_info);
+        out.variable(b"PATH_INFO\0", script.path_info);
     }
     of_request(out, request, Some(length));
     // Looking a name up would let a client choose how long a request takes: RFC 3875, section 4.1.9, allows this.
-    variable(out, b"REMOTE_HOST\0", request.endpoint.client().map_or("", |client| &client.ip).as_bytes());
+    out.variable(b"REMOTE_HOST\0", request.endpoint.client().map_or("", |client| &client.ip).as_bytes());
     if let Some(server) = request.endpoint.server() {
-        variable(out, b"SERVER_ADDR\0", server.ip.as_bytes());
+        out.variable(b"SERVER_ADDR\0", server.ip.as_bytes());
     }
     let scheme = forwarding(out, request, trusted);
-    variable(out, b"REQUEST_SCHEME\0", scheme.as_str().as_bytes());
+    out.variable(b"REQUEST_SCHEME\0", scheme.as_str().as_bytes());
     fields(out, request, script.authorization);
 }
 
 /// What is told of a request whoever answers it.
-fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
+fn of_request(out: &mut impl Variables, request: &Request, length: Option<u64>) {
     let head = &request.head;
-    variable(out, b"REQUEST_METHOD\0", head.method_name().as_bytes());
-    variable(out, b"QUERY_STRING\0", head.query().unwrap_or_default());
-    variable(out, b"REQUEST_URI\0", head.target());
-    variable(out, b"SERVER_PROTOCOL\0", head.version().as_str().as_bytes());
-    out.extend_from_slice(b"SERVER_SOFTWARE\0daemun\0GATEWAY_INTERFACE\0CGI/1.1\0");
+    out.variable(b"REQUEST_METHOD\0", head.method_name().as_bytes());
+    out.variable(b"QUERY_STRING\0", head.query().unwrap_or_default());
+    out.variable(b"REQUEST_URI\0", head.target());
+    out.variable(b"SERVER_PROTOCOL\0", head.version().as_str().as_bytes());
+    out.variable(b"SERVER_SOFTWARE\0", b"daemun");
+    out.variable(b"GATEWAY_INTERFACE\0", b"CGI/1.1");
     addresses(out, request);
     if let Some(session) = request.endpoint.tls() {
         secured(out, session);
@@ -67,52 +109,40 @@ fn of_request(out: &mut Vec<u8>, request: &Request, length: Option<u64>) {
     if let Some(length) = length
         && (length > 0 || head.field("content-length").is_some())
     {
-        variable(out, b"CONTENT_LENGTH\0", itoa::Buffer::new().format(length).as_bytes());
+        out.variable(b"CONTENT_LENGTH\0", itoa::Buffer::new().format(length).as_bytes());
     }
     if let Some(user) = &request.notes.user {
-        variable(out, b"REMOTE_USER\0", user.as_bytes());
-        variable(out, b"AUTH_TYPE\0", b"Basic");
+        out.variable(b"REMOTE_USER\0", user.as_bytes());
+        out.variable(b"AUTH_TYPE\0", b"Basic");
     }
     if request.notes.id != RequestId::None {
-        out.put_slice(b"HTTP_X_REQUEST_ID\0");
-        request.notes.id.push(out);
-        out.push(0);
+        out.variable(b"HTTP_X_REQUEST_ID\0", request.notes.id.text(&mut [0; 16]));
     }
     if let Some(value) = head.field("content-type") {
-        variable(out, b"CONTENT_TYPE\0", value);
+        out.variable(b"CONTENT_TYPE\0", value);
     }
 }
 
 /// What TLS says of the connection, in the words of Apache's mod_ssl. The names cannot come from a field: those begin
 /// with `HTTP_`.
-fn secured(out: &mut Vec<u8>, session: &TlsSession) {
-    variable(out, b"SSL_PROTOCOL\0", session.protocol.as_bytes());
-    variable(out, b"SSL_CIPHER\0", session.cipher.as_bytes());
+fn secured(out: &mut impl Variables, session: &TlsSession) {
+    out.variable(b"SSL_PROTOCOL\0", session.protocol.as_bytes());
+    out.variable(b"SSL_CIPHER\0", session.cipher.as_bytes());
     if let Some(name) = &session.server_name {
-        variable(out, b"SSL_TLS_SNI\0", name.as_bytes());
+        out.variable(b"SSL_TLS_SNI\0", name.as_bytes());
     }
     match &session.client {
         ClientCertificate::NotAsked => {}
-        ClientCertificate::Absent => variable(out, b"SSL_CLIENT_VERIFY\0", b"NONE"),
+        ClientCertificate::Absent => out.variable(b"SSL_CLIENT_VERIFY\0", b"NONE"),
         ClientCertificate::Verified(shown) => {
-            variable(out, b"SSL_CLIENT_VERIFY\0", b"SUCCESS");
-            variable(out, b"SSL_CLIENT_S_DN\0", shown.subject.as_bytes());
-            variable(out, b"SSL_CLIENT_I_DN\0", shown.issuer.as_bytes());
-            variable(out, b"SSL_CLIENT_M_SERIAL\0", shown.serial.as_bytes());
-            variable(out, b"SSL_CLIENT_FINGERPRINT\0", shown.fingerprint.as_bytes());
-            variable(out, b"SSL_CLIENT_CERT\0", shown.pem.as_bytes());
+            out.variable(b"SSL_CLIENT_VERIFY\0", b"SUCCESS");
+            out.variable(b"SSL_CLIENT_S_DN\0", shown.subject.as_bytes());
+            out.variable(b"SSL_CLIENT_I_DN\0", shown.issuer.as_bytes());
+            out.variable(b"SSL_CLIENT_M_SERIAL\0", shown.serial.as_bytes());
+            out.variable(b"SSL_CLIENT_FINGERPRINT\0", shown.fingerprint.as_bytes());
+            out.variable(b"SSL_CLIENT_CERT\0", shown.pem.as_bytes());
         }
     }
-}
-
-/// `name` ends with its NUL.
-fn variable<const LENGTH: usize>(out: &mut Vec<u8>, name: &[u8; LENGTH], value: &[u8]) {
-    const { assert!(LENGTH > 1) };
-    debug_assert_eq!(name.last(), Some(&0), "a name ends with its NUL");
-    out.reserve(LENGTH + value.len() + 1);
-    out.extend_from_slice(name);
-    out.extend_from_slice(value);
-    out.push(0);
 }
 
 /// Decoded once, otherwise as it was sent. The codec has refused malformed encodings and NULs.
@@ -139,7 +169,7 @@ fn decode_path(out: &mut Vec<u8>, raw: &[u8]) {
 }
 
 /// `SERVER_*` and `REMOTE_*`. `SERVER_NAME` is the name the client used, else our address, so that it is never empty.
-fn addresses(out: &mut Vec<u8>, request: &Request) {
+fn addresses(out: &mut impl Variables, request: &Request) {
     let endpoint = &*request.endpoint;
     let host = request.head.host();
     let name = match endpoint.server() {
@@ -147,12 +177,12 @@ fn addresses(out: &mut Vec<u8>, request: &Request) {
         Some(server) => &server.ip,
         None => "localhost",
     };
-    variable(out, b"SERVER_NAME\0", name.as_bytes());
+    out.variable(b"SERVER_NAME\0", name.as_bytes());
     let usual = if endpoint.scheme() == Scheme::Https { "443" } else { "80" };
-    variable(out, b"SERVER_PORT\0", endpoint.server().map_or(usual, |server| &server.port).as_bytes());
-    variable(out, b"REMOTE_ADDR\0", endpoint.client().map_or("", |client| &client.ip).as_bytes());
+    out.variable(b"SERVER_PORT\0", endpoint.server().map_or(usual, |server| &server.port).as_bytes());
+    out.variable(b"REMOTE_ADDR\0", endpoint.client().map_or("", |client| &client.ip).as_bytes());
     if let Some(client) = endpoint.client() {
-        variable(out, b"REMOTE_PORT\0", client.port.as_bytes());
+        out.variable(b"REMOTE_PORT\0", client.port.as_bytes());
     }
 }
 
@@ -191,19 +221,19 @@ impl<'a> Forwarding<'a> {
     }
 }
 
-fn forwarding(out: &mut Vec<u8>, request: &Request, trusted: &TrustedProxies) -> Scheme {
+fn forwarding(out: &mut impl Variables, request: &Request, trusted: &TrustedProxies) -> Scheme {
     let Forwarding { client, scheme, host } = Forwarding::of(request, trusted);
     if scheme == Scheme::Https {
-        variable(out, b"HTTPS\0", b"on");
+        out.variable(b"HTTPS\0", b"on");
     }
-    variable(out, b"HTTP_X_FORWARDED_FOR\0", &client);
-    variable(out, b"HTTP_X_FORWARDED_PROTO\0", scheme.as_str().as_bytes());
-    variable(out, b"HTTP_X_FORWARDED_HOST\0", host);
+    out.variable(b"HTTP_X_FORWARDED_FOR\0", &client);
+    out.variable(b"HTTP_X_FORWARDED_PROTO\0", scheme.as_str().as_bytes());
+    out.variable(b"HTTP_X_FORWARDED_HOST\0", host);
     scheme
 }
 
 /// The fields as `HTTP_*`; a name that was sent several times becomes one value (RFC 9110, section 5.3).
-fn fields(out: &mut Vec<u8>, request: &Request, authorization: bool) {
+fn fields(out: &mut impl Variables, request: &Request, authorization: bool) {
     let head = &request.head;
     for (index, (name, value)) in head.fields().enumerate() {
         if is_left_out(name)
@@ -212,18 +242,19 @@ fn fields(out: &mut Vec<u8>, request: &Request, authorization: bool) {
         {
             continue;
         }
-        out.reserve(b"HTTP_".len() + name.len() + value.len() + 2);
-        out.extend_from_slice(b"HTTP_");
-        out.extend(name.iter().map(|&byte| if byte == b'-' { b'_' } else { byte.to_ascii_uppercase() }));
-        out.push(0);
-        out.extend_from_slice(value);
+        let mut later = head.fields().skip(index + 1).filter(|(later, _)| later.eq_ignore_ascii_case(name)).peekable();
+        if later.peek().is_none() {
+            out.field(name, value);
+            continue;
+        }
         // RFC 6265, section 5.4: cookies are joined by a semicolon.
         let separator: &[u8] = if name.eq_ignore_ascii_case(b"cookie") { b"; " } else { b", " };
-        for (_, more) in head.fields().skip(index + 1).filter(|(later, _)| later.eq_ignore_ascii_case(name)) {
-            out.put_slice(separator);
-            out.put_slice(more);
+        let mut joined = value.to_vec();
+        for (_, more) in later {
+            joined.put_slice(separator);
+            joined.put_slice(more);
         }
-        out.push(0);
+        out.field(name, &joined);
     }
 }
 

@@ -3,14 +3,14 @@
 //! Everything is opened below the root's descriptor and never leaves it (`openat2` with `RESOLVE_BENEATH`), whatever
 //! links lie there. The first component that is a file is the script; what follows it is its `PATH_INFO`.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 /// The scripts below a root.
@@ -30,6 +30,22 @@ pub struct Found {
     pub length: usize,
     /// Whether anybody may execute it.
     pub is_executable: bool,
+    /// Which file it is.
+    pub identity: Identity,
+}
+
+/// Which file something is: the same only where nothing was written, renamed or put in its place.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Identity {
+    device: u64,
+    number: u64,
+    changed: (i64, u64),
+}
+
+impl From<&rustix::fs::Stat> for Identity {
+    fn from(found: &rustix::fs::Stat) -> Self {
+        Self { device: found.st_dev, number: found.st_ino, changed: (found.st_ctime, found.st_ctime_nsec) }
+    }
 }
 
 /// Why a path leads to no script that may be run.
@@ -119,6 +135,13 @@ impl Scripts {
         Ok(file.into())
     }
 
+    /// Whether the very file that was found by this name below the root still has it. One look, and nothing is opened: a
+    /// link that was put in its place leads to another file, or to the same.
+    pub fn is_still(&self, name: &CStr, identity: Identity) -> bool {
+        let found = rustix::fs::statat(self.folder.as_fd(), name, AtFlags::empty());
+        found.is_ok_and(|found| Identity::from(&found) == identity)
+    }
+
     fn look_at(&self, name: &[u8], may_block: bool) -> Result<Found, FindError> {
         let path = self.path.join(OsStr::from_bytes(name));
         if name.split(|&byte| byte == b'/').any(|part| part.starts_with(b".")) {
@@ -147,7 +170,8 @@ impl Scripts {
                 return Err(FindError::Owner { path: path.display().to_string(), owner: found.st_uid });
             }
         }
-        Ok(Found { path, length: name.len(), is_executable: found.st_mode & 0o111 != 0 })
+        let (length, is_executable) = (name.len(), found.st_mode & 0o111 != 0);
+        Ok(Found { path, length, is_executable, identity: Identity::from(&found) })
     }
 
     fn is_folder(&self, name: &[u8]) -> bool {

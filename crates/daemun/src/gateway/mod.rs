@@ -13,8 +13,8 @@ mod spool;
 
 pub use crate::http::TrustedProxies;
 pub use document::{Document, Head, fields};
-pub use environment::{Forwarding, Script, write_script, write_wsgi};
-pub use find::{FindError, Found, Scripts};
+pub use environment::{Forwarding, Script, Variables, of_name, write_script, write_wsgi};
+pub use find::{FindError, Found, Identity, Scripts};
 pub use log_lines::LogLines;
 pub use path_info::{decode, path_info};
 pub use spool::{DEFAULT_SPOOL, Spool, SpoolFile, refuse, takes_files};

@@ -39,6 +39,11 @@ impl Fields {
         Self::default()
     }
 
+    /// No fields, with room for so many.
+    pub fn with_capacity(count: usize) -> Self {
+        Self(Vec::with_capacity(count))
+    }
+
     /// Adds a field whose name and value are ours. Returns itself for chaining.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<Bytes>) -> Self {
@@ -57,8 +62,9 @@ impl Fields {
     /// sections 5.1 and 5.5.
     #[must_use]
     pub fn try_push(&mut self, name: Bytes, value: Bytes) -> bool {
-        let valid =
-            !name.is_empty() && name.iter().all(|&byte| is_token(byte)) && value.iter().all(|&byte| is_value(byte));
+        // All bytes of a value, also behind one that is wrong: so many are looked at together.
+        let is_sound = |value: &[u8]| value.iter().fold(true, |sound, &byte| sound & is_value(byte));
+        let valid = !name.is_empty() && name.iter().all(|&byte| is_token(byte)) && is_sound(&value);
         if valid {
             self.0.push(Field { name, value });
         }

@@ -44,20 +44,28 @@ impl RequestId {
 
     /// Appends it as text.
     pub fn push(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.text(&mut [0; 16]));
+    }
+
+    /// It as text, which may be made in `room`.
+    pub fn text<'a>(&'a self, room: &'a mut [u8; 16]) -> &'a [u8] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         match self {
-            Self::None => out.push(b'-'),
-            Self::Made(number) => out.extend((0..16).rev().map(|at| DIGITS[(number >> (4 * at)) as usize & 15])),
-            Self::Given(name) => out.extend_from_slice(name),
+            Self::None => b"-",
+            Self::Made(number) => {
+                for (byte, at) in room.iter_mut().zip((0..16).rev()) {
+                    *byte = DIGITS[(number >> (4 * at)) as usize & 15];
+                }
+                room
+            }
+            Self::Given(name) => name,
         }
     }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Vec::with_capacity(16);
-        self.push(&mut text);
-        f.write_str(&String::from_utf8_lossy(&text))
+        f.write_str(&String::from_utf8_lossy(self.text(&mut [0; 16])))
     }
 }
 

@@ -1,9 +1,7 @@
 //! The door between a request and the protocol of its server: whoever speaks one asks once and says how that went.
 //! Choosing servers, trying again and counting is the same for all of them.
 
-use std::future::Future;
 use std::io;
-use std::pin::Pin;
 
 use bytes::Bytes;
 use tokio::time::Instant;
@@ -13,7 +11,7 @@ use super::script::Aim;
 use crate::gateway::TrustedProxies;
 use crate::http::{Fields, Request, Response, Version};
 use crate::telemetry::ErrorLogger;
-use crate::upstream::{Failure, Place};
+use crate::upstream::{Failure, Place, Reuse};
 
 /// A request on its way to a server.
 pub(super) struct Outbound<'a> {
@@ -52,6 +50,15 @@ impl Outbound<'_> {
         lists("te", "trailers") && (head.version() == Version::Http2 || lists("connection", "te"))
     }
 
+    /// Which kept connections may take it. One that may be sent again may be sent into a connection that has just ended.
+    pub(super) fn reuse(&self, may_reuse: bool) -> Reuse {
+        match may_reuse {
+            false => Reuse::Never,
+            true if self.request.head.method().is_idempotent() && self.payload.is_repeatable() => Reuse::Likely,
+            true => Reuse::Certain,
+        }
+    }
+
     /// The body for one try.
     pub(super) fn upload(&mut self, framing: Framing) -> io::Result<Upload> {
         self.payload.upload(framing, self.trailers.cloned())
@@ -72,10 +79,4 @@ pub(super) enum Answer {
 }
 
 /// What one try comes to. The place comes back with a failure, so that another try can be made.
-pub(super) type Asking<'a> = Pin<Box<dyn Future<Output = Result<Answer, (Place, Failure)>> + Send + 'a>>;
-
-/// A protocol that servers are spoken to in.
-pub(super) trait Exchange: Send + Sync {
-    /// Asks the server of `place` once, over a kept connection if `may_reuse`.
-    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a>;
-}
+pub(super) type Asked = Result<Answer, (Place, Failure)>;

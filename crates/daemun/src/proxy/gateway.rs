@@ -4,22 +4,23 @@
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use daemun_protocol::cgi::parse_head;
 use daemun_protocol::fastcgi::{self, Ending, Kind};
 use daemun_protocol::pairs::pairs;
 use daemun_protocol::{scgi, uwsgi};
 use tokio::time::Instant;
 
-use super::exchange::{Answer, Asking, Exchange, Outbound};
+use super::exchange::{Answer, Asked, Outbound};
 use super::flow::{Flow, Sending};
 use super::gateway_body::{GatewayBody, finish_alone};
 use super::payload::{Framing, UploadError};
 use super::told::Untold;
 use super::variables;
 use crate::gateway::{Document, Head, LogLines, fields};
-use crate::http::{Method, Request, Response, ResponseBody, Status, Timing};
-use crate::upstream::{Failure, FailureKind, Hungry, Place, Scheme, Stream, TooSlow};
+use crate::http::{Method, Request, RequestId, Response, ResponseBody, Status, Timing};
+use crate::telemetry::ErrorLogger;
+use crate::upstream::{Failure, FailureKind, Hungry, Place, Reuse, Scheme, Stream, TooSlow};
 
 /// The request on a FastCGI connection that it has for itself.
 const ONLY: u16 = 1;
@@ -31,39 +32,35 @@ const HUNGER: Duration = Duration::from_millis(100);
 /// Interim responses that are read before one answer.
 const MAX_INTERIM: usize = 32;
 
+/// Content of a record that is taken as it lies, and not copied to what came before: copying less costs less than sharing.
+const TAKEN_WHOLE: usize = 4096;
+
 /// Bytes of an answer that a message quotes.
 const QUOTED: usize = 200;
 
 /// What an answer broke of, and how that is told.
 pub(super) type Broken = (FailureKind, String);
 
-/// FastCGI, SCGI and uwsgi.
-pub(super) struct Gateway;
-
-impl Exchange for Gateway {
-    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a> {
-        Box::pin(ask(place, outbound, may_reuse))
-    }
-}
-
-async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
+/// Asks the server of `place` once, over a kept FastCGI connection if `may_reuse`.
+pub(super) async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Asked {
     let scheme = place.server().scheme();
     let failed = |place, message: String| Err((place, Failure::unsent(FailureKind::Client, message)));
     let length = outbound.payload.length().unwrap_or_default();
-    let variables = variables::write(outbound.request, outbound.aim, outbound.params, length, outbound.trusted);
-    let mut out = BytesMut::with_capacity(4096);
+    let Outbound { request, aim, params, trusted, .. } = outbound;
+    let variables = || variables::write(request, aim, params, length, trusted);
+    let mut out = BytesMut::new();
     let connected = match scheme {
         Scheme::Scgi => {
-            scgi::put_head(&mut out, length, pairs(&variables));
-            place.connect(false).await
+            scgi::put_head(&mut out, length, pairs(&variables()));
+            place.connect(Reuse::Never).await
         }
         Scheme::Uwsgi => {
-            if let Err(error) = uwsgi::put_packet(&mut out, uwsgi::REQUEST, pairs(&variables)) {
+            if let Err(error) = uwsgi::put_packet(&mut out, uwsgi::REQUEST, pairs(&variables())) {
                 return failed(place, error.to_string());
             }
-            place.connect(false).await
+            place.connect(Reuse::Never).await
         }
-        _ => place.converse(may_reuse, length > 0).await,
+        _ => place.converse(outbound.reuse(may_reuse), length > 0).await,
     };
     let connection = match connected {
         Ok(connection) => connection,
@@ -71,8 +68,8 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
     };
     let id = connection.shared().map_or(ONLY, Stream::id);
     let framing = if scheme == Scheme::Fastcgi {
-        fastcgi::put_begin(&mut out, id, place.serving().settings.keep_alive > 0);
-        fastcgi::put_params(&mut out, id, pairs(&variables));
+        let beginning = variables::begin(request, aim, params, length, trusted);
+        out = beginning.finish(id, place.serving().settings.keep_alive > 0);
         Framing::Records(id)
     } else {
         Framing::Plain
@@ -84,10 +81,9 @@ async fn ask(place: Place, outbound: Outbound<'_>, may_reuse: bool) -> Result<An
         Ok(upload) => upload,
         Err(error) => return failed(place, format!("its body: {error}")),
     };
-    let name = format!("{}: {}", outbound.request.notes.id, place.server().name());
-    let complaints = LogLines::new(outbound.errors.clone(), name);
     let flow = Flow::new(connection, place, out, upload);
-    let mut talk = Talk::new(flow, (scheme, id), complaints);
+    let complaints = Complaints::Unwritten(outbound.errors.clone(), request.notes.id.clone());
+    let mut talk = Box::new(Talk::new(flow, (scheme, id), complaints));
     if scheme == Scheme::Fastcgi && !is_reused {
         talk.hunger = Some((Instant::now() + HUNGER, None));
     }
@@ -128,11 +124,30 @@ pub(super) struct Talk {
     cannot_share: bool,
     /// When the server should have begun, on a connection that it may not have accepted yet; and what is done about it.
     hunger: Option<(Instant, Option<Hungry>)>,
-    complaints: LogLines,
+    complaints: Complaints,
+}
+
+/// What a server complains of while it answers.
+enum Complaints {
+    /// Nothing yet: where that would go, and what the request is called there.
+    Unwritten(ErrorLogger, RequestId),
+    /// Something.
+    Lines(LogLines),
+}
+
+impl Complaints {
+    fn push(&mut self, bytes: &[u8], server: &str) {
+        if let Self::Unwritten(errors, id) = self {
+            *self = Self::Lines(LogLines::new(errors.clone(), format!("{id}: {server}")));
+        }
+        if let Self::Lines(lines) = self {
+            lines.push(bytes);
+        }
+    }
 }
 
 impl Talk {
-    fn new(flow: Flow, (scheme, id): (Scheme, u16), complaints: LogLines) -> Self {
+    fn new(flow: Flow, (scheme, id): (Scheme, u16), complaints: Complaints) -> Self {
         let (text, has_begun, is_over, cannot_share) = (BytesMut::new(), false, false, false);
         Self { flow, scheme, id, text, is_over, has_begun, cannot_share, hunger: None, complaints }
     }
@@ -196,38 +211,53 @@ impl Talk {
         let wrong = |message: String| (FailureKind::Broken, message);
         // No more than was read at once: the client is waited for in between.
         let mut has_any = false;
-        while let Some(record) = fastcgi::take_record(input).map_err(|error| wrong(error.to_string()))? {
+        while let Some(record) = fastcgi::see_record(input).map_err(|error| wrong(error.to_string()))? {
+            let content = &input[fastcgi::HEADER..fastcgi::HEADER + record.length];
             match Kind::from_number(record.kind) {
                 // What the server says of itself.
                 _ if record.id == 0 => {}
                 _ if record.id != self.id => return Err(wrong("it answers a request that was not sent".to_owned())),
                 // Its end; the request's is said.
-                Some(Kind::Stdout) if record.content.is_empty() => {}
+                Some(Kind::Stdout) if content.is_empty() => {}
+                Some(Kind::Stdout) if content.len() >= TAKEN_WHOLE && self.text.is_empty() => {
+                    input.advance(fastcgi::HEADER);
+                    self.text = input.split_to(record.length);
+                    input.advance(record.whole - fastcgi::HEADER - record.length);
+                    (has_any, self.has_begun) = (true, true);
+                    continue;
+                }
                 Some(Kind::Stdout) => {
-                    self.text.extend_from_slice(&record.content);
+                    self.text.extend_from_slice(content);
                     (has_any, self.has_begun) = (true, true);
                 }
-                Some(Kind::Stderr) => self.complaints.push(&record.content),
+                Some(Kind::Stderr) => self.complaints.push(content, self.flow.place.server().name()),
                 Some(Kind::EndRequest) => {
-                    let (_, ending) = fastcgi::parse_end(&record.content).map_err(|error| wrong(error.to_string()))?;
-                    let why = match ending {
-                        Ending::Complete => {
-                            self.is_over = true;
-                            return Ok(true);
-                        }
-                        Ending::Overloaded => "it has too much to do (FCGI_OVERLOADED)",
-                        Ending::CannotMultiplex => "it takes one request at a time (FCGI_CANT_MPX_CONN)",
-                        Ending::UnknownRole => "it is no responder (FCGI_UNKNOWN_ROLE)",
-                    };
-                    // Where it has said nothing else it says that it has done nothing.
-                    self.flow.has_sent &= self.has_begun;
-                    self.cannot_share = ending == Ending::CannotMultiplex && !self.has_begun;
-                    return Err(wrong(why.to_owned()));
+                    let (_, ending) = fastcgi::parse_end(content).map_err(|error| wrong(error.to_string()))?;
+                    input.advance(record.whole);
+                    return self.end(ending);
                 }
                 _ => return Err(wrong("a record stands where none of its kind can".to_owned())),
             }
+            input.advance(record.whole);
         }
         Ok(has_any)
+    }
+
+    /// The server says that its answer has ended, and how.
+    fn end(&mut self, ending: Ending) -> Result<bool, Broken> {
+        let why = match ending {
+            Ending::Complete => {
+                self.is_over = true;
+                return Ok(true);
+            }
+            Ending::Overloaded => "it has too much to do (FCGI_OVERLOADED)",
+            Ending::CannotMultiplex => "it takes one request at a time (FCGI_CANT_MPX_CONN)",
+            Ending::UnknownRole => "it is no responder (FCGI_UNKNOWN_ROLE)",
+        };
+        // Where it has said nothing else it says that it has done nothing.
+        self.flow.has_sent &= self.has_begun;
+        self.cannot_share = ending == Ending::CannotMultiplex && !self.has_begun;
+        Err(wrong(why))
     }
 
     /// The answer was taken: the connection is kept if it is as new, else dropped.
@@ -269,7 +299,7 @@ async fn read_head(talk: &mut Talk, outbound: &Outbound<'_>) -> Result<Head, Bro
 }
 
 /// The answer as the client gets it.
-fn respond(talk: Talk, head: Head, request: &Request) -> Answer {
+fn respond(mut talk: Box<Talk>, head: Head, request: &Request) -> Answer {
     let document = match head {
         Head::Document(document) => document,
         Head::Local { path, query } => {
@@ -286,7 +316,6 @@ fn respond(talk: Talk, head: Head, request: &Request) -> Answer {
             None => ResponseBody::Stream(Box::pin(Untold)),
         }
     } else if talk.is_over && !is_chunked && content_length.is_none_or(|length| length == talk.text.len() as u64) {
-        let mut talk = talk;
         let bytes: Bytes = talk.text.split().freeze();
         talk.finish();
         ResponseBody::Full(bytes)

@@ -25,9 +25,9 @@ pub(super) struct GatewayBody {
 
 impl GatewayBody {
     /// The rest of an answer of which the head was read.
-    pub(super) fn new(talk: Talk, length: Option<u64>, is_chunked: bool) -> Self {
+    pub(super) fn new(talk: Box<Talk>, length: Option<u64>, is_chunked: bool) -> Self {
         let chunks = is_chunked.then(|| (ChunkedDecoder::new(TRAILERS), BytesMut::new()));
-        Self { talk: Some(Box::new(talk)), length, sent: 0, chunks, is_all: length == Some(0) }
+        Self { talk: Some(talk), length, sent: 0, chunks, is_all: length == Some(0) }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
@@ -104,7 +104,7 @@ impl BodyStream for GatewayBody {
 }
 
 /// Reads an answer to its end that nobody wants, so that whoever wrote it comes to its own, and the connection is kept.
-pub(super) fn finish_alone(mut talk: Talk) {
+pub(super) fn finish_alone(mut talk: Box<Talk>) {
     talk.text.clear();
     if talk.is_over {
         return talk.finish();

@@ -115,15 +115,15 @@ impl Proxy {
                 Ok((Answer::Local { path, query }, _)) => return self.redirect(&request, &path, query.as_deref()),
                 Ok((Answer::Response(mut response), server)) => {
                     traced::answered(&request, &server);
-                    let scheme = Forwarding::of(&request, &self.trusted).scheme;
-                    if serving.settings.rewrite_location {
-                        rewrite_location(&mut response.fields, &server, &request, scheme);
+                    let scheme = || Forwarding::of(&request, &self.trusted).scheme;
+                    if serving.settings.rewrite_location && response.fields.get("location").is_some() {
+                        rewrite_location(&mut response.fields, &server, &request, scheme());
                     }
                     if serving.settings.rewrite_cookies {
                         rewrite_cookies(&mut response.fields, &server, &request);
                     }
                     if let Some(cookie) = self.group.cookie(&serving, &server, wanted.cookie) {
-                        set_cookie(&mut response.fields, &cookie, scheme);
+                        set_cookie(&mut response.fields, &cookie, scheme());
                     }
                     self.buffer(&mut response, serving.settings.response_buffering);
                     response.timing = Timing { queue: Some(queue), application: Some(begun.elapsed()) };

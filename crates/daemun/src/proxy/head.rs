@@ -7,29 +7,28 @@ use crate::gateway::Forwarding;
 use crate::http::{Method, RequestId};
 use crate::upstream::{HostField, Place};
 
-/// Fields that are never passed on: of the connection (RFC 9110, section 7.6.1) and of framing; those that we say
+/// Whether a field is never passed on: of the connection (RFC 9110, section 7.6.1) or of framing; one that we say
 /// ourselves; `Expect`, which was answered; and `Proxy` (httpoxy, CVE-2016-5385).
-const LEFT_OUT: [&[u8]; 19] = [
-    b"connection",
-    b"content-length",
-    b"expect",
-    b"forwarded",
-    b"host",
-    b"http2-settings",
-    b"keep-alive",
-    b"proxy",
-    b"proxy-authorization",
-    b"proxy-connection",
-    b"te",
-    b"trailer",
-    b"transfer-encoding",
-    b"upgrade",
-    b"x-forwarded-for",
-    b"x-forwarded-host",
-    b"x-forwarded-proto",
-    b"x-real-ip",
-    b"x-request-id",
-];
+fn is_left_out(name: &[u8]) -> bool {
+    let is_one_of = |names: &[&[u8]]| names.iter().any(|left_out| name.eq_ignore_ascii_case(left_out));
+    // Most names are told apart by their length.
+    match name.len() {
+        2 => is_one_of(&[b"te"]),
+        4 => is_one_of(&[b"host"]),
+        5 => is_one_of(&[b"proxy"]),
+        6 => is_one_of(&[b"expect"]),
+        7 => is_one_of(&[b"upgrade", b"trailer"]),
+        9 => is_one_of(&[b"forwarded", b"x-real-ip"]),
+        10 => is_one_of(&[b"connection", b"keep-alive"]),
+        12 => is_one_of(&[b"x-request-id"]),
+        14 => is_one_of(&[b"content-length", b"http2-settings"]),
+        15 => is_one_of(&[b"x-forwarded-for"]),
+        16 => is_one_of(&[b"proxy-connection", b"x-forwarded-host"]),
+        17 => is_one_of(&[b"transfer-encoding", b"x-forwarded-proto"]),
+        19 => is_one_of(&[b"proxy-authorization"]),
+        _ => false,
+    }
+}
 
 /// What the server is to be called.
 pub(super) fn host<'a>(place: &'a Place, outbound: &Outbound<'a>) -> &'a str {
@@ -81,7 +80,7 @@ pub(super) fn fields(outbound: &Outbound<'_>, mut tell: impl FnMut(&[u8], &[u8])
     for (name, value) in head.fields() {
         let is = |other: &&[u8]| name.eq_ignore_ascii_case(other);
         // A name with an underscore would pass for its dashed twin where it becomes a variable (CVE-2015-0219).
-        if !LEFT_OUT.iter().any(is) && !named.iter().any(is) && !name.contains(&b'_') {
+        if !is_left_out(name) && !named.iter().any(is) && !name.contains(&b'_') {
             tell(name, value);
         }
     }
@@ -91,9 +90,7 @@ pub(super) fn fields(outbound: &Outbound<'_>, mut tell: impl FnMut(&[u8], &[u8])
     tell(b"X-Forwarded-Host", host);
     let id = &outbound.request.notes.id;
     if *id != RequestId::None {
-        let mut text = Vec::with_capacity(32);
-        id.push(&mut text);
-        tell(b"X-Request-ID", &text);
+        tell(b"X-Request-ID", id.text(&mut [0; 16]));
     }
     match outbound.length() {
         Some(0) if matches!(head.method(), Method::Get | Method::Head | Method::Options | Method::Trace) => {}
@@ -105,8 +102,46 @@ pub(super) fn fields(outbound: &Outbound<'_>, mut tell: impl FnMut(&[u8], &[u8])
 }
 
 fn field(out: &mut BytesMut, name: &[u8], value: &[u8]) {
+    // Once for all four.
+    out.reserve(name.len() + value.len() + 4);
     out.put_slice(name);
     out.put_slice(b": ");
     out.put_slice(value);
     out.put_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_left_out;
+
+    #[test]
+    fn what_is_left_out_is_known_by_its_name_in_any_case() {
+        for name in [
+            "Connection",
+            "Content-Length",
+            "Expect",
+            "Forwarded",
+            "Host",
+            "HTTP2-Settings",
+            "Keep-Alive",
+            "Proxy",
+            "Proxy-Authorization",
+            "Proxy-Connection",
+            "TE",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Real-IP",
+            "X-Request-ID",
+        ] {
+            assert!(is_left_out(name.as_bytes()), "{name}");
+            assert!(is_left_out(name.to_ascii_lowercase().as_bytes()), "{name}");
+        }
+        for name in ["Cookie", "Accept", "X-Forwarded-Port", "Authorization", "Content-Type", "Range", "Proxies"] {
+            assert!(!is_left_out(name.as_bytes()), "{name}");
+        }
+    }
 }

@@ -4,11 +4,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::exchange::{Answer, Exchange, Outbound};
-use super::gateway::Gateway;
-use super::http1::Http1;
-use super::http2::Http2;
+use super::exchange::{Answer, Outbound};
 use super::payload::Payload;
+use super::{gateway, http1, http2};
 use crate::upstream::{Failure, FailureKind, Group, Place, Server, Wanted};
 
 /// What one round of asking comes to: an answer with its server, or why there is none.
@@ -29,12 +27,13 @@ pub(super) struct Hedging<'a> {
 /// Asks the server of `place`.
 pub(super) async fn ask(place: Place, outbound: Outbound<'_>) -> Asked {
     let server = Arc::clone(place.server());
-    let exchange: &dyn Exchange = match server.scheme() {
-        scheme if scheme.is_http2() => &Http2,
-        scheme if scheme.is_http() => &Http1,
-        _ => &Gateway,
+    let answer = match server.scheme() {
+        // Its state is larger than that of the others, which would carry the room for it.
+        scheme if scheme.is_http2() => Box::pin(http2::ask(place, outbound, true)).await?,
+        scheme if scheme.is_http() => http1::ask(place, outbound, true).await?,
+        _ => gateway::ask(place, outbound, true).await?,
     };
-    Ok((exchange.ask(place, outbound, true).await?, server))
+    Ok((answer, server))
 }
 
 /// Asks the server of `place`, and another one where it takes too long.

@@ -4,7 +4,7 @@ use std::task::{Poll, ready};
 
 use bytes::BytesMut;
 
-use super::exchange::{Answer, Asking, Exchange, Outbound};
+use super::exchange::{Answer, Asked, Outbound};
 use super::flow::{AnswerBody, Flow, Sending};
 use super::head;
 use super::payload::{Framing, UploadError};
@@ -20,17 +20,9 @@ const MAX_HEAD: usize = 64 * 1024;
 /// Interim responses that are read before one answer.
 const MAX_INTERIM: usize = 32;
 
-/// HTTP/1.1.
-pub(super) struct Http1;
-
-impl Exchange for Http1 {
-    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a> {
-        Box::pin(ask(place, outbound, may_reuse))
-    }
-}
-
-async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
-    let connection = match place.connect(may_reuse).await {
+/// Asks the server of `place` once, over a kept connection if `may_reuse`.
+pub(super) async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Asked {
+    let connection = match place.connect(outbound.reuse(may_reuse)).await {
         Ok(connection) => connection,
         Err(failure) => return Err((place, failure)),
     };

@@ -10,7 +10,7 @@ use ::http::{HeaderMap, HeaderName, HeaderValue, Request as WireRequest, Respons
 use bytes::{Bytes, BytesMut};
 use tokio::time::Instant;
 
-use super::exchange::{Answer, Asking, Exchange, Outbound};
+use super::exchange::{Answer, Asked, Outbound};
 use super::flow::Sending;
 use super::head;
 use super::payload::{Framing, Upload, UploadError};
@@ -24,15 +24,6 @@ use crate::upstream::{Failure, FailureKind, Place, Slot};
 /// Fields of an answer that are of the connection, or said anew.
 const LEFT_OUT: [&str; 6] =
     ["connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"];
-
-/// HTTP/2.
-pub(super) struct Http2;
-
-impl Exchange for Http2 {
-    fn ask<'a>(&'a self, place: Place, outbound: Outbound<'a>, may_reuse: bool) -> Asking<'a> {
-        Box::pin(ask(place, outbound, may_reuse))
-    }
-}
 
 /// A request going out and an answer coming in on one stream.
 struct Flow {
@@ -48,7 +39,8 @@ struct Flow {
     alarm: Alarm,
 }
 
-async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Result<Answer, (Place, Failure)> {
+/// Asks the server of `place` once, on a connection that is there if `may_reuse`.
+pub(super) async fn ask(place: Place, mut outbound: Outbound<'_>, may_reuse: bool) -> Asked {
     let slot = match place.slot(may_reuse).await {
         Ok(slot) => slot,
         Err(failure) => return Err((place, failure)),

@@ -25,6 +25,7 @@ mod head;
 mod hedge;
 mod http1;
 mod http2;
+mod known;
 mod payload;
 mod script;
 mod settings;

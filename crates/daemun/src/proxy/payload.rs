@@ -82,18 +82,16 @@ impl Payload {
         spool: &Arc<Spool>,
     ) -> Result<(Self, Option<Fields>), HandlerError> {
         match body {
+            RequestBody::Empty => Ok((Self::None, None)),
+            RequestBody::Full(bytes) if bytes.is_empty() => Ok((Self::None, None)),
+            RequestBody::Full(bytes) => Ok((Self::Memory(bytes), None)),
             RequestBody::Coming(_) if streams => Ok((Self::Stream(Some(body)), None)),
-            body => Self::gather(body, spool).await,
+            // Apart, so that a request without a body has no room for its gathering.
+            RequestBody::Coming(_) => Box::pin(Self::gather(body, spool)).await,
         }
     }
 
     async fn gather(mut body: RequestBody, spool: &Arc<Spool>) -> Result<(Self, Option<Fields>), HandlerError> {
-        match body {
-            RequestBody::Empty => return Ok((Self::None, None)),
-            RequestBody::Full(bytes) if bytes.is_empty() => return Ok((Self::None, None)),
-            RequestBody::Full(bytes) => return Ok((Self::Memory(bytes), None)),
-            RequestBody::Coming(_) => {}
-        }
         let mut memory = BytesMut::new();
         let mut file: Option<SpoolFile> = None;
         while let Some(chunk) = body.chunk().await {
@@ -125,6 +123,11 @@ impl Payload {
     /// Whether it can be sent (again).
     pub(super) fn is_at_hand(&self) -> bool {
         !matches!(self, Self::Stream(None))
+    }
+
+    /// Whether it can be sent as often as it is wanted.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self, Self::Stream(_))
     }
 
     /// The same body once more, where it is at hand as often as it is wanted.

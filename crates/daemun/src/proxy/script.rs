@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::known::Known;
 use super::settings::ScriptSettings;
 use crate::gateway::{FindError, Found, Scripts, path_info};
 use crate::handler::{Fault, HandlerError};
@@ -20,7 +21,7 @@ pub enum Aim {
     /// It answers every path.
     Application,
     /// It runs this script.
-    Script(Box<Aimed>),
+    Script(Arc<Aimed>),
 }
 
 /// What a route makes of a request.
@@ -53,6 +54,7 @@ pub struct Chooser {
     /// What its route says.
     pub settings: ScriptSettings,
     scripts: Option<Arc<Scripts>>,
+    known: Box<Known>,
 }
 
 impl Chooser {
@@ -60,7 +62,7 @@ impl Chooser {
     pub fn new(settings: ScriptSettings, folder: Option<OwnedFd>) -> Self {
         let scripts = settings.root.clone().zip(folder);
         let scripts = scripts.map(|(root, folder)| Arc::new(Scripts::new(folder, root, Vec::new())));
-        Self { settings, scripts }
+        Self { settings, scripts, known: Box::default() }
     }
 
     /// What is to be done with a request.
@@ -68,8 +70,26 @@ impl Chooser {
         let Some(scripts) = &self.scripts else { return Choice::Ask(Aim::Application) };
         let path = request.path.as_bytes();
         let rest = path.strip_prefix(b"/").unwrap_or(path);
+        let at = (&request.notes.script_name, rest);
+        if let Some(aimed) = self.known.recall(scripts, at, request.received) {
+            return Choice::Ask(Aim::Script(aimed));
+        }
+        // Apart, so that a page that is known has no room for the search.
+        Box::pin(self.search(request, scripts)).await
+    }
+
+    /// Looks below the root for what is to be done.
+    async fn search(&self, request: &Request, scripts: &Arc<Scripts>) -> Choice {
+        let path = request.path.as_bytes();
+        let rest = path.strip_prefix(b"/").unwrap_or(path);
         match find(scripts, rest).await {
-            Ok(found) if self.is_script(&found.path) => return self.run(request, &found),
+            Ok(found) if self.is_script(&found.path) => {
+                let choice = self.run(request, &found);
+                if let Choice::Ask(Aim::Script(aimed)) = &choice {
+                    self.known.remember((&request.notes.script_name, rest), &found, aimed, request.received);
+                }
+                return choice;
+            }
             // Another file: what follows it makes no script of it.
             Ok(_) | Err(FindError::Absent) => {}
             Err(FindError::Io { error, .. }) if error.raw_os_error() == Some(libc::ENAMETOOLONG) => {}
@@ -124,7 +144,7 @@ impl Chooser {
         let root = self.settings.server_root.clone().unwrap_or_else(|| own.clone());
         let below = found.path.strip_prefix(&own).unwrap_or(&found.path);
         let name = [&request.notes.script_name[..], b"/", below.as_os_str().as_bytes()].concat();
-        Choice::Ask(Aim::Script(Box::new(Aimed { filename: root.join(below), root, name, path_info })))
+        Choice::Ask(Aim::Script(Arc::new(Aimed { filename: root.join(below), root, name, path_info })))
     }
 }
 

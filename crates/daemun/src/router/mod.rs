@@ -38,6 +38,23 @@ pub struct Router {
     handlers: Vec<Arc<dyn Handler>>,
 }
 
+/// A walk that has made its first step.
+struct Begun {
+    walk: Walk,
+    /// Rules that only the method kept from matching.
+    wrong_method: Vec<usize>,
+    found: Option<Match>,
+}
+
+/// Notes rules that only the method keeps from matching.
+fn watch(wrong_method: &mut Vec<usize>) -> impl FnMut(usize, Verdict) {
+    |rule, verdict| {
+        if verdict == Verdict::Method {
+            wrong_method.push(rule);
+        }
+    }
+}
+
 impl Router {
     /// Builds the tables. Rules that tie are told all at once.
     pub fn new(routes: Vec<(Rule, Arc<dyn Handler>)>) -> Result<Self, Vec<Tie>> {
@@ -52,10 +69,10 @@ impl Router {
 
     /// Walks from route to route. A local redirect begins anew, so that whatever stands before the other route's
     /// handler holds for it too.
-    async fn answer(&self, mut request: Request) -> Result<Outcome, HandlerError> {
+    async fn answer(&self, mut request: Request, mut begun: Option<Begun>) -> Result<Outcome, HandlerError> {
         let mut redirects = 0;
         loop {
-            match self.walk(request).await? {
+            match self.walk(request, begun.take()).await? {
                 Outcome::Redirect(other) if redirects < MAX_REDIRECTS => {
                     redirects += 1;
                     request = *other;
@@ -70,17 +87,10 @@ impl Router {
         }
     }
 
-    async fn walk(&self, mut request: Request) -> Result<Outcome, HandlerError> {
-        let mut walk = Walk::default();
-        let mut wrong_method = Vec::new();
-        loop {
-            let mut watch = |rule: usize, verdict: Verdict| {
-                if verdict == Verdict::Method {
-                    wrong_method.push(rule);
-                }
-            };
-            let Some(found) = self.rules.next(&mut walk, &request, &mut watch) else { break };
-            let Match::Handler { handler, prefix_length } = found else {
+    async fn walk(&self, mut request: Request, begun: Option<Begun>) -> Result<Outcome, HandlerError> {
+        let Begun { mut walk, mut wrong_method, mut found } = begun.unwrap_or_else(|| self.begin(&request));
+        while let Some(best) = found {
+            let Match::Handler { handler, prefix_length } = best else {
                 return Ok(Outcome::Response(respond::with_slash(&request)));
             };
             request.prefix_length = prefix_length;
@@ -88,8 +98,16 @@ impl Router {
                 Outcome::Decline(returned) => request = returned,
                 answered => return Ok(answered),
             }
+            found = self.rules.next(&mut walk, &request, &mut watch(&mut wrong_method));
         }
         Err(self.unanswered(&walk, &wrong_method, &request))
+    }
+
+    /// The first step of a walk.
+    fn begin(&self, request: &Request) -> Begun {
+        let (mut walk, mut wrong_method) = (Walk::default(), Vec::new());
+        let found = self.rules.next(&mut walk, request, &mut watch(&mut wrong_method));
+        Begun { walk, wrong_method, found }
     }
 
     fn unanswered(&self, walk: &Walk, wrong_method: &[usize], request: &Request) -> HandlerError {
@@ -111,14 +129,14 @@ impl Router {
 
 impl Handler for Router {
     fn handle(&self, mut request: Request) -> Answering<'_> {
-        if let Some(Match::Handler { handler, prefix_length }) =
-            self.rules.next(&mut Walk::default(), &request, &mut |_, _| {})
+        let begun = self.begin(&request);
+        if let Some(Match::Handler { handler, prefix_length }) = begun.found
             && !self.handlers[handler].may_decline()
         {
             request.prefix_length = prefix_length;
             return self.handlers[handler].handle(request);
         }
-        Box::pin(self.answer(request))
+        Box::pin(self.answer(request, Some(begun)))
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::balance::{self, Candidate};
 use super::circuit::{Change, Circuit};
 use super::discovery::{Endpoint, Found, Name};
+use super::line::Line;
 use super::place::Place;
 use super::server::{Server, State, lock};
 use super::settings::{Balance, HashKey, Scheme, ServerSettings, UpstreamSettings};
@@ -38,8 +39,8 @@ pub struct Group {
     draws: AtomicU64,
     pub(super) freed: Notify,
     pub(super) waiting: AtomicUsize,
-    /// Held by the one of those that wait who has come first.
-    line: tokio::sync::Mutex<()>,
+    /// Those that wait in turn; the others wait for a server of their own.
+    pub(super) line: Line,
     /// Parts of retries that requests have paid.
     budget: AtomicI64,
     /// What cookies are signed with where the settings have no key.
@@ -105,7 +106,7 @@ pub struct ServerStatus {
 }
 
 /// What a look at the servers came to.
-enum Choice {
+pub(super) enum Choice {
     Found(Place),
     /// All are at their limit, or a name is still looked up.
     Later,
@@ -128,7 +129,7 @@ impl Group {
             draws: AtomicU64::new(0),
             freed: Notify::new(),
             waiting: AtomicUsize::new(0),
-            line: tokio::sync::Mutex::default(),
+            line: Line::default(),
             budget: AtomicI64::new(FREE_RETRIES * RETRY),
             key,
             tell,
@@ -159,7 +160,7 @@ impl Group {
         for server in &self.serving.load().servers {
             server.state.is_drained.store(false, Ordering::Relaxed);
         }
-        self.freed.notify_waiters();
+        self.changed();
     }
 
     /// A name stands for this now, or nobody knows; what it stood for before, where that was something else.
@@ -177,7 +178,7 @@ impl Group {
             Serving { settings: settings.clone(), secured: secured.clone(), servers: Vec::new(), is_unsettled: true };
         self.swap(fresh, &found);
         drop(found);
-        self.freed.notify_waiters();
+        self.changed();
         Some(before.unwrap_or_default())
     }
 
@@ -203,7 +204,7 @@ impl Group {
     pub async fn place(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
         let settings = self.serving();
         let is_keyed = Self::is_keyed(&settings);
-        if is_keyed || self.waiting.load(Ordering::Relaxed) == 0 {
+        if is_keyed || self.waiting.load(Ordering::SeqCst) == 0 {
             match self.choose(wanted, &[]) {
                 Choice::Found(place) => return Ok(place),
                 Choice::None => return Err(NoServer::None),
@@ -215,22 +216,27 @@ impl Group {
         if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
             return Err(NoServer::QueueFull);
         }
-        let found = async {
-            let _first = if is_keyed { None } else { Some(self.line.lock().await) };
-            loop {
-                let mut notified = std::pin::pin!(self.freed.notified());
-                // Before looking, so that a place that is freed meanwhile is not missed.
-                notified.as_mut().enable();
-                match self.choose(wanted, &[]) {
-                    Choice::Found(place) => return Ok(place),
-                    Choice::None => return Err(NoServer::None),
-                    Choice::Later => notified.await,
-                }
-            }
+        let found = if is_keyed {
+            Box::pin(tokio::time::timeout(settings.queue_timeout, self.at_its_own(wanted))).await.ok()
+        } else {
+            self.in_turn(wanted, settings.queue_timeout).await
         };
-        tokio::time::timeout(settings.queue_timeout, found).await.unwrap_or_else(|_| {
-            Err(if self.serving.load().is_unsettled { NoServer::Unresolved } else { NoServer::QueueTimeout })
-        })
+        let is_unsettled = || self.serving.load().is_unsettled;
+        found.unwrap_or_else(|| Err(if is_unsettled() { NoServer::Unresolved } else { NoServer::QueueTimeout }))
+    }
+
+    /// A place where only some servers will do: who waits for one looks whenever any has room.
+    async fn at_its_own(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
+        loop {
+            let mut notified = std::pin::pin!(self.freed.notified());
+            // Before looking, so that a place that is freed meanwhile is not missed.
+            notified.as_mut().enable();
+            match self.choose(wanted, &[]) {
+                Choice::Found(place) => return Ok(place),
+                Choice::None => return Err(NoServer::None),
+                Choice::Later => notified.await,
+            }
+        }
     }
 
     /// Another server for a request that `tried` could not answer; none where that would cost too much. Nobody waits for
@@ -294,7 +300,7 @@ impl Group {
                 server.state.sweep(Duration::ZERO);
             }
         }
-        self.freed.notify_waiters();
+        self.changed();
         meant.iter().map(|server| server.name().to_owned()).collect()
     }
 
@@ -324,7 +330,7 @@ impl Group {
         own.map_or(&self.key[..], |key| key.as_bytes())
     }
 
-    fn choose(self: &Arc<Self>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Choice {
+    pub(super) fn choose(self: &Arc<Self>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Choice {
         let serving = self.serving.load_full();
         let now = Instant::now();
         let mut candidates = serving.candidates(tried, now);
@@ -475,13 +481,14 @@ struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {
     fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+        // Before looking: whoever frees a place after that look sees that somebody waits.
+        count.fetch_add(1, Ordering::SeqCst);
         Self(count)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::SeqCst);
     }
 }

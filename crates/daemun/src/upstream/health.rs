@@ -95,7 +95,7 @@ impl Group {
                 if !is_well && record.right >= health.healthy {
                     server.state.came_back();
                     server.state.is_well.store(true, Ordering::Relaxed);
-                    self.freed.notify_waiters();
+                    self.changed();
                     (self.tell)(&format!("upstream {name}: {url} is well again"));
                 }
             }

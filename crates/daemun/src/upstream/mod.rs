@@ -22,6 +22,7 @@ mod dialer;
 mod discovery;
 mod group;
 mod health;
+mod line;
 mod multiplexed;
 mod place;
 mod server;
@@ -37,7 +38,7 @@ mod tls;
 pub use dialer::Dialer;
 pub use group::{Group, NoServer, ServerStatus, Serving, Teller, Wanted};
 pub use multiplexed::Slot;
-pub use place::{Failure, FailureKind, Place};
+pub use place::{Failure, FailureKind, Place, Reuse};
 pub use server::{Hungry, Server};
 pub use settings::{
     Address, Balance, ClientTls, Follows, HashKey, HealthSettings, HostField, MOST_EJECTIONS, ResponseBuffering,

@@ -22,6 +22,17 @@ pub struct Place {
     begun: Instant,
 }
 
+/// Which kept connections may be used for a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Reuse {
+    /// None.
+    Never,
+    /// Those of which the kernel says at this moment that nothing came, no end either: the request can be sent once.
+    Certain,
+    /// Also those of which the event loop knows nothing else: should one have ended just now, the request is sent again.
+    Likely,
+}
+
 /// Why one try came to nothing.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -78,13 +89,14 @@ impl Place {
         &self.serving
     }
 
-    /// A connection: one that was kept, if `may_reuse`, else a new one.
-    pub async fn connect(&self, may_reuse: bool) -> Result<Connection, Failure> {
+    /// A connection: one that was kept, if it may be, else a new one.
+    pub async fn connect(&self, reuse: Reuse) -> Result<Connection, Failure> {
         let settings = &self.serving.settings;
-        if may_reuse && let Some(connection) = self.server.state.take(settings.keep_alive_timeout) {
+        if let Some(connection) = self.server.state.take(settings.keep_alive_timeout, reuse) {
             return Ok(connection);
         }
-        self.within(Connection::open(&self.server.settings.address, self.server.secured.as_ref())).await
+        // Connecting is rare, and its state large: every request would carry the room for it.
+        Box::pin(self.within(Connection::open(&self.server.settings.address, self.server.secured.as_ref()))).await
     }
 
     /// A place on a connection that requests share: one that was there, if `may_reuse`, else a new one.
@@ -92,19 +104,19 @@ impl Place {
         if may_reuse && let Some(slot) = self.server.state.slot() {
             return Ok(slot);
         }
-        self.within(self.server.state.open(&self.server)).await
+        Box::pin(self.within(self.server.state.open(&self.server))).await
     }
 
     /// A connection for a FastCGI request: a part of one that requests share, where the server takes several on one and
-    /// `may_reuse`; else as [`Place::connect`]. Where a server is to wait for its clients (`response_buffering = false`) each
+    /// kept ones may be used; else as [`Place::connect`]. Where a server is to wait for its clients (`response_buffering = false`) each
     /// of them has its own.
-    pub async fn converse(&self, may_reuse: bool, has_body: bool) -> Result<Connection, Failure> {
+    pub async fn converse(&self, reuse: Reuse, has_body: bool) -> Result<Connection, Failure> {
         let (settings, abilities) = (&self.serving.settings, &self.server.state.abilities);
-        let may_share = may_reuse && abilities.shares(has_body);
+        let may_share = reuse != Reuse::Never && abilities.shares(has_body);
         if may_share && settings.keep_alive > 0 && settings.response_buffering.is_some() {
-            return self.within(self.server.state.share(&self.server)).await;
+            return Box::pin(self.within(self.server.state.share(&self.server))).await;
         }
-        self.connect(may_reuse).await
+        self.connect(reuse).await
     }
 
     /// What comes of connecting, within `connect_timeout`.
@@ -166,14 +178,8 @@ impl Drop for Place {
         if self.is_probe && !self.is_concluded {
             lock(&self.server.state.circuit).abandon(Instant::now());
         }
-        self.server.state.active.fetch_sub(1, Ordering::AcqRel);
-        if self.group.waiting.load(Ordering::Relaxed) > 0 {
-            if Group::is_keyed(&self.serving) {
-                self.group.freed.notify_waiters();
-            } else {
-                self.group.freed.notify_one();
-            }
-        }
+        self.server.state.active.fetch_sub(1, Ordering::SeqCst);
+        self.group.free();
     }
 }
 

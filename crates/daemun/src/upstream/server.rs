@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::abilities::Abilities;
 use super::circuit::Circuit;
 use super::multiplexed::{self, Opened, Slot};
+use super::place::Reuse;
 use super::settings::{Scheme, ServerSettings};
 use super::shared;
 use super::slow::Times;
@@ -126,9 +127,18 @@ impl Server {
 
     /// Takes a place among `max_connections`, if there is one.
     pub(super) fn enter(&self) -> bool {
-        let most = self.settings.max_connections.unwrap_or(usize::MAX).min(self.state.abilities.requests());
+        let most = self.most();
         let grown = |active: usize| (active < most).then_some(active + 1);
-        self.state.active.fetch_update(Ordering::AcqRel, Ordering::Relaxed, grown).is_ok()
+        self.state.active.fetch_update(Ordering::SeqCst, Ordering::SeqCst, grown).is_ok()
+    }
+
+    /// Whether it has such a place.
+    pub(super) fn has_room(&self) -> bool {
+        self.state.active.load(Ordering::SeqCst) < self.most()
+    }
+
+    fn most(&self) -> usize {
+        self.settings.max_connections.unwrap_or(usize::MAX).min(self.state.abilities.requests())
     }
 
     /// Whether it is well as far as anybody knows.
@@ -212,8 +222,8 @@ impl State {
     }
 
     /// A kept connection that is as its last answer left it. The youngest: the others grow old enough to be closed.
-    pub(super) fn take(&self, timeout: Duration) -> Option<Connection> {
-        if self.kept.load(Ordering::Relaxed) == 0 {
+    pub(super) fn take(&self, timeout: Duration, reuse: Reuse) -> Option<Connection> {
+        if reuse == Reuse::Never || self.kept.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let own = SHARD.get();
@@ -221,7 +231,9 @@ impl State {
             loop {
                 let Some(mut idle) = lock(&self.idle[shard]).pop() else { break };
                 self.kept.fetch_sub(1, Ordering::Relaxed);
-                if idle.since.elapsed() < timeout && idle.connection.is_clean() {
+                // What another event loop knows of its connections may come later than the request.
+                let asks_kernel = reuse != Reuse::Likely || shard != own;
+                if idle.since.elapsed() < timeout && idle.connection.is_clean(asks_kernel) {
                     idle.connection.is_reused = true;
                     return Some(idle.connection);
                 }
@@ -288,7 +300,7 @@ impl State {
         for shard in &self.idle {
             let mut idle = lock(shard);
             let before = idle.len();
-            idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_clean());
+            idle.retain_mut(|idle| idle.since.elapsed() < timeout && idle.connection.is_clean(true));
             self.kept.fetch_sub(before - idle.len(), Ordering::Relaxed);
         }
     }

@@ -95,31 +95,23 @@ impl Connection {
         }
     }
 
-    /// Whether nothing has come since the last answer ended: no byte that nobody asked for, and no end. One system call,
-    /// which is what it costs that nobody is given what was meant for another.
-    pub(super) fn is_clean(&mut self) -> bool {
+    /// Whether nothing has come since the last answer ended: no byte that nobody asked for, and no end. What the event loop
+    /// was told is known without a system call; the kernel is asked where what came after that must count, too. One that is
+    /// not clean is dropped, so that a byte may be taken to find out.
+    pub(super) fn is_clean(&mut self, asks_kernel: bool) -> bool {
         if !self.input.is_empty() {
             return false;
         }
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        let peek = |plain: &Plain| match plain {
-            Plain::Tcp(socket) => rustix::net::recv(socket, &mut [0_u8; 1][..], flags),
-            Plain::Unix(socket) => rustix::net::recv(socket, &mut [0_u8; 1][..], flags),
-        };
-        let peeked = match &mut self.socket {
-            Socket::Plain(plain) => peek(plain),
+        match &mut self.socket {
+            Socket::Plain(plain) => plain.is_quiet(asks_kernel),
             Socket::Tls(stream) => {
                 let (plain, session) = stream.get_mut();
                 let has_none = session.process_new_packets().is_ok_and(|state| state.plaintext_bytes_to_read() == 0);
-                if !has_none {
-                    return false;
-                }
-                peek(plain)
+                has_none && plain.is_quiet(asks_kernel)
             }
             // It was for one request.
-            Socket::Shared(_) => return false,
-        };
-        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+            Socket::Shared(_) => false,
+        }
     }
 }
 
@@ -135,6 +127,28 @@ fn explain(error: io::Error) -> io::Error {
          listen.mode)"
     );
     io::Error::new(io::ErrorKind::PermissionDenied, text)
+}
+
+// === impl Plain ===
+
+impl Plain {
+    /// Whether nothing is to be read, and no end.
+    fn is_quiet(&self, asks_kernel: bool) -> bool {
+        let byte = &mut [0_u8; 1][..];
+        if !asks_kernel {
+            let read = match self {
+                Self::Tcp(socket) => socket.try_read(byte),
+                Self::Unix(socket) => socket.try_read(byte),
+            };
+            return read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        }
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let peeked = match self {
+            Self::Tcp(socket) => rustix::net::recv(socket, byte, flags),
+            Self::Unix(socket) => rustix::net::recv(socket, byte, flags),
+        };
+        matches!(peeked, Err(rustix::io::Errno::AGAIN))
+    }
 }
 
 // === impl Socket ===

@@ -84,7 +84,7 @@ pub fn parse_answer(bytes: &Bytes, method: Method) -> Result<AnswerHead, &'stati
     for field in answer.headers.iter() {
         facts.take(field.name, field.value)?;
     }
-    let mut fields = Fields::new();
+    let mut fields = Fields::with_capacity(answer.headers.len());
     for field in answer.headers.iter().filter(|field| !facts.is_of_connection(field.name)) {
         let (name, value) = (bytes.slice_ref(field.name.as_bytes()), bytes.slice_ref(field.value));
         if !fields.try_push(name, value) {
@@ -118,7 +118,9 @@ struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), &'static str> {
-        if name.eq_ignore_ascii_case("content-length") {
+        if !matches!(name.len(), 7 | 10 | 14 | 17) {
+            // None of those that are looked for.
+        } else if name.eq_ignore_ascii_case("content-length") {
             if self.length.replace(number(value).ok_or("its Content-Length is no number")?).is_some() {
                 return Err("it has more than one Content-Length");
             }
@@ -139,20 +141,19 @@ impl<'a> Facts<'a> {
 
     /// Whether a field is for this connection only. Those that say what a body is are never taken away by being named.
     fn is_of_connection(&self, name: &str) -> bool {
-        const ALWAYS: [&str; 9] = [
-            "connection",
-            "keep-alive",
-            "proxy-connection",
-            "te",
-            "trailer",
-            "transfer-encoding",
-            "upgrade",
-            "content-length",
-            "alt-svc",
-        ];
         const NEVER: [&str; 5] = ["content-type", "content-encoding", "content-range", "set-cookie", "cache-control"];
         let is = |other: &&str| name.eq_ignore_ascii_case(other);
-        ALWAYS.iter().any(is)
+        // Most names are told apart by their length.
+        let always: &[&str] = match name.len() {
+            2 => &["te"],
+            7 => &["trailer", "upgrade", "alt-svc"],
+            10 => &["connection", "keep-alive"],
+            14 => &["content-length"],
+            16 => &["proxy-connection"],
+            17 => &["transfer-encoding"],
+            _ => &[],
+        };
+        always.iter().any(is)
             || self.named.iter().any(|named| name.as_bytes().eq_ignore_ascii_case(named)) && !NEVER.iter().any(is)
     }
 
