@@ -224,7 +224,8 @@ def test_without_traces_what_is_sent_goes_through_and_is_logged(tmp_path: Path) 
         assert server.get("/", {"traceparent": PARENT, "tracestate": "a=1"}).text == f"{PARENT} a=1"
         assert server.get("/").text == "- -"
         assert server.stop() == 0
-        assert [line["trace_id"] for line in json_lines(server.access)] == [TRACE, None]
+        # Two connections may be two event loops', each of which logs when it has sent.
+        assert sorted(str(line["trace_id"]) for line in json_lines(server.access)) == [TRACE, "None"]
 
 
 def test_a_stranger_is_not_believed_where_only_proxies_are(tmp_path: Path) -> None:
