@@ -1,4 +1,4 @@
-"""A WSGI callable in a loop, without a server: `python bare.py MODULE:CALLABLE SECONDS` prints what it costs, as JSON.
+"""A WSGI callable in a loop, without a server: `bare.py MODULE:CALLABLE PATH SECONDS` prints what it costs, as JSON.
 
 What a server adds is its processor time per request less this.
 """
@@ -16,12 +16,12 @@ from typing import Any
 BATCH = 20
 
 
-def environ() -> dict[str, Any]:
-    """Give what a server would: a new dictionary for each request."""
+def environ(path: str) -> dict[str, Any]:
+    """Give what a server would for this path: a new dictionary for each request."""
     return {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",
-        "PATH_INFO": "/",
+        "PATH_INFO": path,
         "QUERY_STRING": "",
         "SERVER_NAME": "127.0.0.1",
         "SERVER_PORT": "8000",
@@ -38,10 +38,10 @@ def environ() -> dict[str, Any]:
     }
 
 
-def call(application: Callable[..., Iterable[bytes]]) -> None:
+def call(application: Callable[..., Iterable[bytes]], path: str) -> None:
     """Take one answer to its end, as PEP 3333 has it."""
     statuses: list[str] = []
-    answer = application(environ(), lambda status, *_rest: statuses.append(status))
+    answer = application(environ(path), lambda status, *_rest: statuses.append(status))
     try:
         b"".join(answer)
     finally:
@@ -55,15 +55,15 @@ def main() -> None:
     """Warm up for a quarter of the time, then count."""
     module, _, name = sys.argv[1].partition(":")
     application = getattr(importlib.import_module(module), name)
-    seconds = float(sys.argv[2])
+    path, seconds = sys.argv[2], float(sys.argv[3])
     warm = time.monotonic() + seconds / 4
     while time.monotonic() < warm:
-        call(application)
+        call(application, path)
     requests = 0
     began, cpu = time.monotonic(), time.process_time()
     while time.monotonic() < began + seconds:
         for _ in range(BATCH):
-            call(application)
+            call(application, path)
         requests += BATCH
     print(json.dumps({"requests": requests, "seconds": time.monotonic() - began, "cpu": time.process_time() - cpu}))
 

@@ -223,7 +223,7 @@ def _once(server: Server, scenario: Scenario, folder: Path, plan: Plan, seconds:
 
 
 def _bare(scenario: Scenario, setting: Setting, seconds: float) -> Round:
-    command = [f"{setting.venv}/bin/python", "bare.py", scenario.application, str(seconds)]
+    command = [f"{setting.venv}/bin/python", "bare.py", scenario.application, scenario.request.path, str(seconds)]
     done = subprocess.run(
         command, cwd=APPLICATIONS, env=environment(), capture_output=True, text=True, timeout=seconds + 60, check=False
     )

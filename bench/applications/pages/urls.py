@@ -1,7 +1,7 @@
-"""One page."""
+"""A page and a short answer."""
 
 from django.urls import path
 
 from . import views
 
-urlpatterns = [path("", views.listing)]
+urlpatterns = [path("", views.listing), path("short", views.short)]

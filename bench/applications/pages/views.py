@@ -1,4 +1,4 @@
-"""A list of ten things through a template that extends another."""
+"""A list of ten things through a template that extends another, and a few bytes."""
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
@@ -9,3 +9,8 @@ ENTRIES = [{"name": f"Entry {number}", "price": number * 7} for number in range(
 def listing(request: HttpRequest) -> HttpResponse:
     """Render the page."""
     return render(request, "pages/listing.html", {"title": "A & B", "entries": ENTRIES})
+
+
+def short(_request: HttpRequest) -> HttpResponse:
+    """Answer with 13 bytes."""
+    return HttpResponse("Hello, World!", content_type="text/plain")
