@@ -10,6 +10,8 @@ use std::sync::Arc;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::http::is_far;
+
 /// What the kernel reads ahead by default: a page of each such stretch tells of all of it. The last one does, since a read
 /// that was given up leaves the beginning in memory.
 const STRETCH: u64 = 128 * 1024;
@@ -39,13 +41,11 @@ thread_local! {
 /// Bytes of one read on the pool.
 const READ: usize = 128 * 1024;
 
-/// File systems behind a network or a process, which cannot say what is in memory (`f_type` of statfs(2)): NFS, SMB,
-/// CIFS, SMB2, FUSE, 9P, Ceph, AFS. Of others that cannot say it, such as overlayfs, the pages are taken for present, as
-/// they mostly are: looking for certain would cost more than the rest of the answer.
-const FAR: [u64; 8] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
-
 /// Whether these bytes of the file can be had without waiting for a disk, as far as can be told. One system call for
 /// each 128 KiB that were not seen to be there a moment ago.
+///
+/// Of file systems that cannot say what is in memory, and are not behind a network, such as overlayfs, the pages are taken
+/// for present, as they mostly are: looking for certain would cost more than the rest of the answer.
 pub(super) fn is_at_hand(file: &Arc<OwnedFd>, offset: u64, length: u64) -> bool {
     let now = clock_gettime(ClockId::MonotonicCoarse).tv_sec;
     let end = offset.saturating_add(length);
@@ -61,9 +61,7 @@ pub(super) fn is_at_hand(file: &Arc<OwnedFd>, offset: u64, length: u64) -> bool 
         let mut byte = [0];
         match preadv2(file, &mut [IoSliceMut::new(&mut byte)], at - 1, ReadWriteFlags::NOWAIT) {
             Err(Errno::AGAIN) => return false,
-            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
-                return !rustix::fs::fstatfs(file).is_ok_and(|system| FAR.contains(&(system.f_type as u32).into()));
-            }
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => return !is_far(file),
             // Of a part only the part is known.
             Ok(1) if at == whole => SEEN.with_borrow_mut(|seen| seen[own.place()] = own),
             // What is wrong shows when it is read.

@@ -13,12 +13,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::http::is_far;
+
 /// The scripts below a root.
 #[derive(Debug)]
 pub struct Scripts {
     folder: OwnedFd,
     path: PathBuf,
     owners: Vec<u32>,
+    is_far: bool,
 }
 
 /// A script that may be run as far as its place and owner go.
@@ -32,6 +35,8 @@ pub struct Found {
     pub is_executable: bool,
     /// Which file it is.
     pub identity: Identity,
+    /// Whether to look at it again may be to ask another machine.
+    pub is_far: bool,
 }
 
 /// Which file something is: the same only where nothing was written, renamed or put in its place.
@@ -97,7 +102,8 @@ pub enum FindError {
 impl Scripts {
     /// The scripts in `folder`, which is `path`. Where `owners` is not empty, only scripts of these users are run.
     pub fn new(folder: OwnedFd, path: PathBuf, owners: Vec<u32>) -> Self {
-        Self { folder, path, owners }
+        let is_far = is_far(&folder);
+        Self { folder, path, owners, is_far }
     }
 
     /// The script that `rest`, the part of a canonical path below the route's prefix, leads to. Unless it `may_block`,
@@ -171,7 +177,9 @@ impl Scripts {
             }
         }
         let (length, is_executable) = (name.len(), found.st_mode & 0o111 != 0);
-        Ok(Found { path, length, is_executable, identity: Identity::from(&found) })
+        // What is found without waiting is on the root's own file system.
+        let is_far = may_block && is_far(&file);
+        Ok(Found { path, length, is_executable, identity: Identity::from(&found), is_far })
     }
 
     fn is_folder(&self, name: &[u8]) -> bool {
@@ -182,9 +190,18 @@ impl Scripts {
     fn open(&self, name: &[u8], may_block: bool) -> Result<OwnedFd, Errno> {
         let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         if !may_block {
-            resolve |= ResolveFlags::CACHED;
+            if self.is_far {
+                return Err(Errno::AGAIN);
+            }
+            resolve |= ResolveFlags::CACHED | ResolveFlags::NO_XDEV;
         }
-        rustix::fs::openat2(self.folder.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+        let opened =
+            rustix::fs::openat2(self.folder.as_fd(), name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve);
+        match opened {
+            // A mount or a link that leads out: who may wait tells them apart.
+            Err(Errno::XDEV) if !may_block => Err(Errno::AGAIN),
+            opened => opened,
+        }
     }
 }
 
@@ -255,6 +272,13 @@ mod tests {
         for rest in [".hidden", ".git/hooks/x", "../secret", "./real"] {
             assert!(matches!(scripts.find(rest.as_bytes(), true), Err(FindError::Hidden(_))), "{rest}");
         }
+    }
+
+    #[test]
+    fn what_is_mounted_below_the_root_is_looked_for_where_that_may_block() {
+        let scripts = scripts(Path::new("/"), Vec::new());
+        assert!(scripts.find(b"proc/version", true).is_ok());
+        assert!(matches!(scripts.find(b"proc/version", false), Err(FindError::Cold)));
     }
 
     #[test]

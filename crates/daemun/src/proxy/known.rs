@@ -48,9 +48,8 @@ impl Known {
 
     /// Keeps what a path leads to that names a script and nothing behind it.
     pub(super) fn remember(&self, (mount, path): (&Bytes, &[u8]), found: &Found, aimed: &Arc<Aimed>, now: Instant) {
-        let (Ok(name), true) = (CString::new(path), found.length == path.len() && path.len() <= LONGEST) else {
-            return;
-        };
+        let is_whole = found.length == path.len() && path.len() <= LONGEST;
+        let (Ok(name), true, false) = (CString::new(path), is_whole, found.is_far) else { return };
         let (mount, aimed) = (mount.clone(), Arc::clone(aimed));
         let slot = Slot { mount, name, identity: found.identity, found: now, aimed };
         let mut slots = self.0.write().unwrap_or_else(PoisonError::into_inner);

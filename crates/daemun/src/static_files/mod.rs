@@ -7,11 +7,12 @@
 //! 2. *Name* (`name`): what stands behind the rule's prefix. With an encoded slash in it there is nothing of that name.
 //! 3. *Memory* (`cache`): what the name led to within the last second, ready to be sent, without a system call.
 //! 4. *Disk* (`lookup`), where the kernel has all of it in memory at once, else on the blocking pool: the first root that
-//!    has the name, opened beneath it (`tree`), an index for a folder; made ready (`entry`) with its type (`content_type`), with what lies beside it compressed,
-//!    with how long it may be kept (`manifest`) and what the route adds (`dress`).
+//!    has the name, opened beneath it (`tree`), an index for a folder; made ready (`entry`) with its type
+//!    (`content_type`), with what lies beside it compressed, with how long it may be kept (`manifest`) and what the route
+//!    adds (`dress`).
 //! 5. *Missing*: the route's other path takes the name's place, once.
-//! 6. *Outcome*: a folder that may be told is listed (`listing`); absent is 404 or the next route; there but not to be sent is 404 and never the next route; a folder
-//!    wants its slash; a file is sent.
+//! 6. *Outcome*: a folder that may be told is listed (`listing`); absent is 404 or the next route; there but not to be
+//!    sent is 404 and never the next route; a folder wants its slash; a file is sent.
 //! 7. *Variant* (`coding`), then *preconditions* (`conditional`): 304, 412.
 //! 8. *Range* (`range`, `multipart`): 206, 416.
 //!

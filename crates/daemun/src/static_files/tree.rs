@@ -14,6 +14,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::http::is_far;
+
 /// How often a resolution is repeated that was disturbed by a rename (`EAGAIN`, openat2(2)). Each needs a rename during
 /// some microseconds: eight in a row are an attack.
 const DISTURBED: usize = 8;
@@ -36,6 +38,7 @@ pub(super) enum Below {
 pub(super) struct Tree {
     root: OwnedFd,
     opening: Opening,
+    is_far: bool,
 }
 
 /// Whether a lookup may wait for the disk.
@@ -57,29 +60,31 @@ pub(super) enum Opening {
 }
 
 impl Tree {
-    /// The tree below an open folder. Whether the kernel can contain a name is asked once, here.
+    /// The tree below an open folder. Whether the kernel can contain a name, and has to ask another machine, is asked once,
+    /// here.
     pub(super) fn new(root: OwnedFd) -> Self {
         let opening = match open_beneath(&root, b".", OFlags::DIRECTORY) {
             // Seccomp profiles older than the call answer EPERM.
             Err(Errno::NOSYS | Errno::PERM) => Opening::Walk,
             _ => Opening::Kernel,
         };
-        Self { root, opening }
+        let is_far = is_far(&root);
+        Self { root, opening, is_far }
     }
 
     /// The same with names walked, for the tests of what a kernel without `openat2` gets.
     #[cfg(test)]
     pub(super) fn walked(root: OwnedFd) -> Self {
-        Self { root, opening: Opening::Walk }
+        Self { root, opening: Opening::Walk, is_far: false }
     }
 
     /// What stands under `name`, which is relative, not empty, and has no slash at its end.
     pub(super) fn open(&self, name: &[u8], patience: Patience) -> Result<Below, Errno> {
         let opened = match (self.opening, patience) {
             (Opening::Kernel, Patience::Waits) => open_beneath(&self.root, name, OFlags::empty()),
-            (Opening::Kernel, Patience::AtHand) => open_at_hand(&self.root, name),
+            (Opening::Kernel, Patience::AtHand) if !self.is_far => open_at_hand(&self.root, name),
             (Opening::Walk, Patience::Waits) => walk(&self.root, name),
-            (Opening::Walk, Patience::AtHand) => Err(Errno::AGAIN),
+            (_, Patience::AtHand) => Err(Errno::AGAIN),
         };
         match opened {
             Ok(file) => {
@@ -220,12 +225,16 @@ fn open_beneath(root: &OwnedFd, name: &[u8], flags: OFlags) -> Result<OwnedFd, E
 }
 
 /// The same where every component of the name is in the kernel's memory, also what is known not to be there
-/// (`RESOLVE_CACHED`, Linux 5.12); an older kernel says `EINVAL`, a name of a network file system `EAGAIN`.
+/// (`RESOLVE_CACHED`, Linux 5.12); an older kernel says `EINVAL`. What is mounted below the root may be far.
 #[cfg(target_os = "linux")]
 fn open_at_hand(root: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     use rustix::fs::{ResolveFlags, openat2};
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED;
-    openat2(root, name, CALM, Mode::empty(), resolve)
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::CACHED | ResolveFlags::NO_XDEV;
+    // A mount or a link that leads out: who may wait tells them apart.
+    openat2(root, name, CALM, Mode::empty(), resolve).map_err(|error| match error {
+        Errno::XDEV => Errno::AGAIN,
+        error => error,
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -209,6 +209,14 @@ fn what_is_looked_for_without_waiting_is_contained_alike() {
     assert!(!knows || at_hand >= 3, "{at_hand}");
 }
 
+#[test]
+fn what_is_mounted_below_a_root_is_looked_for_where_that_may_wait() {
+    let system = Tree::new(std::fs::File::open("/").unwrap().into());
+    assert!(matches!(system.open(b"proc/version", Patience::Waits), Ok(Below::File(..))));
+    let at_hand = system.open(b"proc/version", Patience::AtHand);
+    assert!(matches!(at_hand, Err(Errno::AGAIN | Errno::INVAL)), "{at_hand:?}");
+}
+
 #[tokio::test]
 async fn random_paths_never_open_anything_outside() {
     let site = zoo();
