@@ -36,7 +36,7 @@ const CROWD: usize = 2;
 
 /// Answers that take as long as this, in microseconds, are worth writing together in a crowd: of faster ones many go
 /// together anyway, and beside slower ones a wake-up costs nothing.
-const WORTH_GATHERING: std::ops::Range<f32> = 300.0..1_900.0;
+const WORTH_GATHERING: std::ops::Range<f32> = 100.0..1_900.0;
 
 /// The running average of one application's answers, in microseconds.
 #[derive(Debug, Default)]
