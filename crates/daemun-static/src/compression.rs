@@ -1,7 +1,6 @@
 //! Compressed siblings: each distinct content once, on every core, and only where it pays.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -191,10 +190,19 @@ impl Encoding {
 
 fn brotli(level: u32, bytes: &[u8]) -> Result<Vec<u8>, String> {
     let quality = brotlic::Quality::new(level as u8).map_err(|error| error.to_string())?;
-    let encoder = brotlic::BrotliEncoderOptions::new().quality(quality).build().map_err(|error| error.to_string())?;
-    let mut writer = brotlic::CompressorWriter::with_encoder(encoder, Vec::new());
-    writer.write_all(bytes).map_err(|error| error.to_string())?;
-    writer.into_inner().map_err(|error| error.to_string())
+    let window = brotlic::WindowSize::new(window_bits(bytes.len())).map_err(|error| error.to_string())?;
+    // Where more comes out than this, the encoder stores what went in; a sibling like that is not kept anyway.
+    let bound = brotlic::compress_bound(bytes.len(), brotlic::Quality::best()).unwrap_or_default();
+    let mut packed = vec![0; bound];
+    let length = brotlic::compress(bytes, &mut packed, quality, window, brotlic::CompressionMode::Generic);
+    packed.truncate(length.map_err(|error| error.to_string())?);
+    Ok(packed)
+}
+
+/// The smallest window that reaches all over so many bytes, up to brotli's default (RFC 7932, section 9.1: a window of
+/// w bits reaches 16 bytes less). The encoder, and the decoder in the browser, take memory for the window they are told.
+fn window_bits(length: usize) -> u8 {
+    (16..22).find(|&bits| length <= (1 << bits) - 16).unwrap_or(22)
 }
 
 /// A gzip member without a name and a time, so that the same content gives the same bytes.

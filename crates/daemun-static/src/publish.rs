@@ -115,57 +115,47 @@ impl<'a> Destination<'a> {
         for folder in folders {
             make_folders(folder, self.settings.folder_mode)?;
         }
-        changed.par_iter().try_for_each(|&at| {
-            if targets[at].is_dir() {
-                let what = "cannot replace the folder";
-                return Err(Error::io(what, &targets[at])(io::Error::from(io::ErrorKind::IsADirectory)));
-            }
-            self.write(&outputs[at], at)
+        // Each thread has a folder: in a common one they would wait for each other with every file, and spin.
+        let lanes: Vec<PathBuf> =
+            (0..rayon::current_num_threads()).map(|lane| self.stage.join(format!("lane-{lane}"))).collect();
+        for lane in &lanes {
+            fs::create_dir(lane).map_err(Error::io("cannot create", lane))?;
+        }
+        let staged = |place: usize| lanes[place % lanes.len()].join(place.to_string());
+        (0..lanes.len()).into_par_iter().with_max_len(1).try_for_each(|lane| {
+            (lane..changed.len()).step_by(lanes.len()).try_for_each(|place| {
+                let at = changed[place];
+                if targets[at].is_dir() {
+                    let what = "cannot replace the folder";
+                    return Err(Error::io(what, &targets[at])(io::Error::from(io::ErrorKind::IsADirectory)));
+                }
+                self.write(&outputs[at], &staged(place))
+            })
         })?;
-        for &at in &changed {
-            self.rename(at, &targets[at])?;
+        for (place, &at) in changed.iter().enumerate() {
+            rename(&staged(place), &targets[at])?;
         }
         let written = changed.iter().map(|&at| outputs[at].name.clone()).collect::<Vec<_>>();
         Ok(Published { unmodified: outputs.len() - written.len(), written })
     }
 
-    fn staged(&self, at: usize) -> PathBuf {
-        self.stage.join(at.to_string())
-    }
-
-    fn write(&self, output: &Output, at: usize) -> Result<(), Error> {
-        let staged = self.staged(at);
-        output.content.write(&staged)?;
+    fn write(&self, output: &Output, staged: &Path) -> Result<(), Error> {
+        output.content.write(staged)?;
         if let Some(mode) = self.settings.file_mode {
-            fs::set_permissions(&staged, fs::Permissions::from_mode(mode))
-                .map_err(Error::io("cannot set the mode of", &staged))?;
+            fs::set_permissions(staged, fs::Permissions::from_mode(mode))
+                .map_err(Error::io("cannot set the mode of", staged))?;
         }
-        if let (Some(group), Ok(status)) = (self.group, fs::metadata(&staged))
+        if let (Some(group), Ok(status)) = (self.group, fs::metadata(staged))
             && status.gid() != group
         {
             // As Django: the group of the folder, where we may.
-            let _ = std::os::unix::fs::chown(&staged, None, Some(group));
+            let _ = std::os::unix::fs::chown(staged, None, Some(group));
         }
         if output.kind == Kind::Manifest {
-            let file = File::open(&staged).map_err(Error::io("cannot open", &staged))?;
-            file.sync_all().map_err(Error::io("cannot write", &staged))?;
+            let file = File::open(staged).map_err(Error::io("cannot open", staged))?;
+            file.sync_all().map_err(Error::io("cannot write", staged))?;
         }
         Ok(())
-    }
-
-    fn rename(&self, at: usize, target: &Path) -> Result<(), Error> {
-        let staged = self.staged(at);
-        match fs::rename(&staged, target) {
-            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
-                // A folder below is a mount of its own: beside the target, then.
-                let mut name = target.file_name().unwrap_or_default().to_owned();
-                name.push(format!("{STAGE}{}", std::process::id()));
-                let beside = target.with_file_name(name);
-                let copied = fs::copy(&staged, &beside).and_then(|_| fs::rename(&beside, target));
-                copied.map_err(Error::io("cannot write", target))
-            }
-            other => other.map_err(Error::io("cannot write", target)),
-        }
     }
 
     /// Removes files below the destination; what is not there is no fault. How many were there.
@@ -177,6 +167,20 @@ impl<'a> Destination<'a> {
 impl Drop for Destination<'_> {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.stage);
+    }
+}
+
+fn rename(staged: &Path, target: &Path) -> Result<(), Error> {
+    match fs::rename(staged, target) {
+        Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+            // A folder below is a mount of its own: beside the target, then.
+            let mut name = target.file_name().unwrap_or_default().to_owned();
+            name.push(format!("{STAGE}{}", std::process::id()));
+            let beside = target.with_file_name(name);
+            let copied = fs::copy(staged, &beside).and_then(|_| fs::rename(&beside, target));
+            copied.map_err(Error::io("cannot write", target))
+        }
+        other => other.map_err(Error::io("cannot write", target)),
     }
 }
 

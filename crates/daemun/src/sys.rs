@@ -167,6 +167,18 @@ impl AsRef<[u8]> for Frozen {
     }
 }
 
+/// Has the allocator keep what is freed: for a program that ends soon, and takes and gives back much memory until then,
+/// of which the kernel would clear each page anew. Another C library than GNU's does as it always does.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    for (what, bytes) in
+        [(libc::M_TRIM_THRESHOLD, i32::MAX), (libc::M_MMAP_THRESHOLD, 32 << 20), (libc::M_TOP_PAD, 16 << 20)]
+    {
+        // SAFETY: sets a number of the allocator's.
+        unsafe { libc::mallopt(what, bytes) };
+    }
+}
+
 /// Nobody of the same user may read our memory, our descriptors (`pidfd_getfd`) or our `/proc` entries.
 pub fn forbid_inspection() -> io::Result<()> {
     // SAFETY: changes a flag of this process and touches no memory.

@@ -182,6 +182,8 @@ pub fn execute() -> ExitCode {
 
 /// Does it and tells.
 pub fn carry_out(order: &Order) -> ExitCode {
+    // An encoder takes megabytes for each file.
+    sys::keep_freed_memory();
     let bar = Bar::new();
     let outcome = project(&order.settings, &order.options, &bar);
     bar.clear();
