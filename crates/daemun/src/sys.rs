@@ -112,6 +112,24 @@ impl SharedMemory {
         usize::try_from(sent).map_err(|_| io::Error::last_os_error())
     }
 
+    /// Receives into this part of the memory, and what comes behind it into `beyond`: how many bytes are there now, 0 at
+    /// the end. The kernel alone writes; the caller owns that range, as for [`write`](Self::write).
+    pub fn receive(&self, socket: BorrowedFd<'_>, part: Range<usize>, beyond: &mut [u8]) -> io::Result<usize> {
+        if part.start > part.end || part.end > self.length {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let vector = |address: *mut u8, length| libc::iovec { iov_base: address.cast(), iov_len: length };
+        let address = self.address.as_ptr().wrapping_add(part.start);
+        let mut parts = [vector(address, part.len()), vector(beyond.as_mut_ptr(), beyond.len())];
+        // SAFETY: a `msghdr` of zeros wants to know nobody's name.
+        let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (parts.as_mut_ptr(), parts.len() as _);
+        // SAFETY: two parts that live until the call is over and that nobody else refers to; the first was just checked to
+        // lie within the mapping, which is sealed against being shortened.
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_DONTWAIT) };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    }
+
     /// A copy of this part, by the kernel too.
     pub fn read(&self, part: Range<usize>) -> io::Result<Bytes> {
         let mut bytes = Vec::with_capacity(part.len());
@@ -162,7 +180,7 @@ struct Frozen(SharedMemory);
 impl AsRef<[u8]> for Frozen {
     fn as_ref(&self) -> &[u8] {
         // SAFETY: mapped with this length for as long as `self` lives, sealed against being shortened, and nobody writes
-        // to it: the only way to do so, `SharedMemory::write`, is not to be reached from here.
+        // to it: the only ways to do so, `SharedMemory::write` and `receive`, are not to be reached from here.
         unsafe { std::slice::from_raw_parts(self.0.address.as_ptr(), self.0.length) }
     }
 }

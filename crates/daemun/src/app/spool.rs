@@ -2,14 +2,14 @@
 //! an unlinked file. A slow client never holds a worker, and a request can be sent again.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Bytes, BytesMut};
 
 use crate::gateway::{Spool, SpoolFile, refuse};
 use crate::handler::HandlerError;
-use crate::http::RequestBody;
+use crate::http::{BodyRoom, RequestBody};
 use crate::sys::SharedMemory;
 
 /// Bodies up to this many bytes travel in the frame. Beyond it the arena saves two copies through the socket.
@@ -32,7 +32,7 @@ const WRITE: usize = 256 * 1024;
 pub(super) enum Payload {
     None,
     Inline(Bytes),
-    Arena(ArenaPart),
+    Arena(Arc<ArenaPart>),
     File(SpoolFile),
     /// It is passed on as it comes; its length where the client said one.
     Stream(Option<u64>),
@@ -44,7 +44,7 @@ impl Payload {
         Some(match self {
             Self::None => 0,
             Self::Inline(bytes) => bytes.len() as u64,
-            Self::Arena(part) => u64::from(part.length),
+            Self::Arena(part) => u64::from(part.length()),
             Self::File(file) => file.length(),
             Self::Stream(length) => return *length,
         })
@@ -76,18 +76,21 @@ pub(super) async fn gather(
     spool: &Arc<Spool>,
 ) -> Result<Payload, HandlerError> {
     let announced = body.length();
-    let mut part = match announced {
+    let part = match announced {
         Some(0) => return Ok(Payload::None),
         Some(length) if length > INLINE as u64 && length <= LARGEST as u64 => {
-            arena.and_then(|arena| arena.take(length as usize))
+            arena.and_then(|arena| arena.take(length as usize)).map(Arc::new)
         }
         _ => None,
     };
+    if let Some(part) = &part {
+        body.receive_into(Arc::clone(part) as Arc<dyn BodyRoom>);
+    }
     let mut memory = BytesMut::new();
     let mut file: Option<SpoolFile> = None;
     while let Some(chunk) = body.chunk().await {
         let chunk = chunk.map_err(|error| refuse(&error))?;
-        if let Some(part) = &mut part {
+        if let Some(part) = &part {
             part.append(&chunk);
         } else if memory.is_empty() && file.is_none() && announced == Some(chunk.len() as u64) && chunk.len() <= INLINE
         {
@@ -133,12 +136,12 @@ impl Arena {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let first = taken.windows(wanted).position(|blocks| !blocks.contains(&true))?;
         taken[first..first + wanted].fill(true);
-        Some(ArenaPart { arena: Arc::clone(self), first, blocks: wanted, length: 0 })
+        Some(ArenaPart { arena: Arc::clone(self), first, blocks: wanted, length: Mutex::default() })
     }
 }
 
 impl AsFd for Arena {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
         self.memory.as_fd()
     }
 }
@@ -149,7 +152,8 @@ pub(super) struct ArenaPart {
     arena: Arc<Arena>,
     first: usize,
     blocks: usize,
-    length: u32,
+    /// Held by whoever writes there.
+    length: Mutex<usize>,
 }
 
 impl ArenaPart {
@@ -158,15 +162,34 @@ impl ArenaPart {
     }
 
     pub(super) fn length(&self) -> u32 {
-        self.length
+        *self.written() as u32
     }
 
     /// Appends; the codec has already held the body to its announced length, which fits.
-    fn append(&mut self, bytes: &[u8]) {
-        let end = self.length as usize + bytes.len();
+    fn append(&self, bytes: &[u8]) {
+        let mut written = self.written();
+        let end = *written + bytes.len();
         assert!(end <= self.blocks * BLOCK, "a body stays within its announced length");
-        self.arena.memory.write(self.offset() as usize + self.length as usize, bytes);
-        self.length = end as u32;
+        self.arena.memory.write(self.offset() as usize + *written, bytes);
+        *written = end;
+    }
+
+    /// A panic while the lock was held left a number behind: it can be used.
+    fn written(&self) -> MutexGuard<'_, usize> {
+        self.length.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl BodyRoom for ArenaPart {
+    fn receive(&self, socket: BorrowedFd<'_>, most: usize, beyond: &mut [u8]) -> io::Result<usize> {
+        let mut written = self.written();
+        let begin = self.offset() as usize;
+        let room = most.min(self.blocks * BLOCK - *written);
+        // Bytes that have no room here must not be taken for what comes after the body.
+        let beyond = if room == most { beyond } else { &mut [] };
+        let received = self.arena.memory.receive(socket, begin + *written..begin + *written + room, beyond)?;
+        *written += received.min(room);
+        Ok(received)
     }
 }
 
@@ -180,6 +203,35 @@ impl Drop for ArenaPart {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_body_is_received_into_its_own_blocks_alone() {
+        let (mut client, server) = std::os::unix::net::UnixStream::pair().unwrap();
+        let arena = Arena::new().unwrap();
+        let (before, part, after) = (arena.take(1).unwrap(), arena.take(BLOCK).unwrap(), arena.take(1).unwrap());
+        for other in [&before, &after] {
+            other.append(b"others");
+        }
+        part.append(b"be");
+        let rest = vec![b'x'; BLOCK - 5];
+        std::io::Write::write_all(&mut client, &[b"gun", &rest[..], b"GET /next"].concat()).unwrap();
+        let mut beyond = [0; 16];
+        assert_eq!(part.receive(server.as_fd(), 3, &mut []).unwrap(), 3);
+        assert_eq!(part.receive(server.as_fd(), BLOCK - 5, &mut beyond).unwrap(), BLOCK - 5 + 9);
+        assert_eq!((&beyond[..9], part.length() as usize), (&b"GET /next"[..], BLOCK));
+        let read = |part: &ArenaPart, length: usize| {
+            let begin = part.offset() as usize;
+            arena.memory.read(begin..begin + length).unwrap()
+        };
+        assert!(read(&part, BLOCK) == [&b"begun"[..], &rest].concat());
+        for other in [&before, &after] {
+            assert_eq!(read(other, 8), &b"others\0\0"[..]);
+        }
+        let nothing = part.receive(server.as_fd(), 0, &mut beyond).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        drop(client);
+        assert_eq!(before.receive(server.as_fd(), 5, &mut []).unwrap(), 0, "the end");
+    }
 
     #[test]
     fn bodies_in_the_arena_never_share_a_block_and_give_theirs_back() {

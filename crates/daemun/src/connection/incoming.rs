@@ -231,13 +231,29 @@ impl Coming {
             if let Poll::Ready(Err(error)) = self.poll_continue(wire, context) {
                 return Poll::Ready(Err(error));
             }
-            let room = self.decoder.remaining().map_or(BODY_SIZE, |left| left.min(BODY_SIZE as u64) as usize);
-            match wire.poll_fill(context, room) {
+            match self.poll_fill(wire, context) {
                 Poll::Ready(Ok(_)) => self.late_at = None,
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return self.poll_late(wire, context),
             }
         }
+    }
+
+    /// Reads more of the body: to where the handler wants it, or into the input.
+    fn poll_fill(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let left = self.decoder.remaining();
+        if let Some(left) = left
+            && wire.transport.receives_into()
+            && let Some(room) = self.feed.room()
+        {
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let received = ready!(wire.poll_fill_room(context, &*room, most))?;
+            self.decoder.skip(received);
+            self.seen += received as u64;
+            return Poll::Ready(Ok(received));
+        }
+        let room = left.map_or(BODY_SIZE, |left| left.min(BODY_SIZE as u64) as usize);
+        wire.poll_fill(context, room)
     }
 
     fn poll_continue(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, Interest};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::secure::Secure;
-use crate::http::LaidPiece;
+use crate::http::{BodyRoom, LaidPiece};
 
 /// The socket under a connection.
 pub enum Transport {
@@ -46,6 +46,39 @@ impl Transport {
     /// Appends to `input` as much as fits into its capacity (through TLS up to a record more); 0 bytes are the end.
     pub(super) fn poll_read(&mut self, context: &mut Context<'_>, input: &mut BytesMut) -> Poll<io::Result<usize>> {
         on!(self, socket => pin!(socket.read_buf(input)).poll(context), secure => secure.poll_read(context, input))
+    }
+
+    /// Receives into `room` the next `most` bytes of a body at most, and what comes after it into `beyond`; 0 bytes are
+    /// the end.
+    pub(super) fn poll_receive(
+        &self,
+        context: &mut Context<'_>,
+        (room, most): (&dyn BodyRoom, usize),
+        beyond: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_read_ready(context))?;
+            let mut last = 0;
+            let mut receive = |socket: BorrowedFd<'_>| match room.receive(socket, most, beyond)? {
+                // That was all there is: said so, the next one who reads does not have to ask the kernel.
+                bytes if bytes > 0 && bytes < most + beyond.len() => {
+                    last = bytes;
+                    Err(io::ErrorKind::WouldBlock.into())
+                }
+                bytes => Ok(bytes),
+            };
+            let received = on!(self, socket => socket.try_io(Interest::READABLE, || receive(socket.as_fd())), _secure => Err(io::ErrorKind::Unsupported.into()));
+            match received {
+                Err(_) if last > 0 => return Poll::Ready(Ok(last)),
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    /// Whether bytes can be received where a handler wants them.
+    pub(super) fn receives_into(&self) -> bool {
+        !matches!(self, Self::Tls(_))
     }
 
     /// Writes the beginning of `parts`.

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::buffers;
 use super::transport::Transport;
 use crate::alarm::Alarm;
-use crate::http::LaidPiece;
+use crate::http::{BodyRoom, LaidPiece};
 
 /// How long a client may take nothing of a response before the connection is cut. As nginx's `send_timeout`: a phone
 /// in a tunnel comes back within a minute, and what is held for it is bounded.
@@ -18,6 +18,9 @@ pub(super) const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Bytes that are read ahead of a handler that does not ask for them: the next requests of a client that pipelines.
 pub(super) const MAX_AHEAD: usize = 64 * 1024;
+
+/// Bytes that are read behind a body at once. There are none as a rule; that there is room for some has the kernel say so.
+const BEYOND: usize = 512;
 
 /// Spare bytes below which the input gets room again: fewer would make a system call for little.
 const MIN_ROOM: usize = 1024;
@@ -94,13 +97,38 @@ impl Wire {
         }
         let Poll::Ready(read) = self.transport.poll_read(context, &mut self.input) else { return self.quiet() };
         let read = read?;
+        self.has_read(read);
+        Poll::Ready(Ok(read))
+    }
+
+    /// Reads what has come of the next `most` bytes of a body into `room`, and what has come after it into the input, which
+    /// is empty: how many bytes of the body that were; 0 is the end.
+    pub(super) fn poll_fill_room(
+        &mut self,
+        context: &mut Context<'_>,
+        room: &dyn BodyRoom,
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        let mut beyond = [0; BEYOND];
+        let received = self.transport.poll_receive(context, (room, most), &mut beyond);
+        let Poll::Ready(read) = received else { return self.quiet() };
+        let read = read?;
+        self.has_read(read);
+        if let Some(after) = read.checked_sub(most)
+            && after > 0
+        {
+            self.input.extend_from_slice(&beyond[..after]);
+        }
+        Poll::Ready(Ok(read.min(most)))
+    }
+
+    fn has_read(&mut self, read: usize) {
         if read == 0 && !self.is_ended {
             self.is_ended = true;
             // One that lay there when we first looked belongs to the request, however late we are.
             self.is_ended_late = self.look == Look::Again && self.asked.elapsed() > HALF_CLOSE;
         }
         self.received += read;
-        Poll::Ready(Ok(read))
     }
 
     /// The request that is being answered was whole at this time.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -11,6 +13,13 @@ use super::Fields;
 
 /// Bytes that a [`BodyFeed`] holds before the connection stops reading from the client.
 const WINDOW: usize = 256 * 1024;
+
+/// Memory of a handler's own that bytes of a body are received into, where the connection can do that: one copy less.
+pub trait BodyRoom: Send + Sync {
+    /// Receives from `socket` what is there now of the next `most` bytes of the body, which have room here, and of what
+    /// comes after the body into `beyond`: how many bytes that was, 0 at the end.
+    fn receive(&self, socket: BorrowedFd<'_>, most: usize, beyond: &mut [u8]) -> io::Result<usize>;
+}
 
 /// Why a body ended before its time.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -73,6 +82,16 @@ impl RequestBody {
                 *self = Self::Coming(reader);
                 polled
             }
+        }
+    }
+
+    /// Has the bytes that are still to come received into `room`, as far as the connection can: they are in no chunk, and
+    /// each chunk is followed by nothing of them until it is taken. For a body of known length alone, which has to fit.
+    pub fn receive_into(&mut self, room: Arc<dyn BodyRoom>) {
+        if let Self::Coming(reader) = self
+            && reader.length.is_some()
+        {
+            lock(&reader.pipe).room = Some(room);
         }
     }
 
@@ -140,7 +159,9 @@ impl BodyReader {
 
 impl Drop for BodyReader {
     fn drop(&mut self) {
-        lock(&self.pipe).abandoned = true;
+        let mut pipe = lock(&self.pipe);
+        pipe.abandoned = true;
+        pipe.room = None;
     }
 }
 
@@ -166,6 +187,12 @@ impl BodyFeed {
     /// Whether the handler has dropped its end: what still comes is drained or the connection closed.
     pub fn is_abandoned(&self) -> bool {
         lock(&self.pipe).abandoned
+    }
+
+    /// Where the next bytes are to be received, if the handler has said so and has taken all before them.
+    pub fn room(&self) -> Option<Arc<dyn BodyRoom>> {
+        let pipe = lock(&self.pipe);
+        pipe.room.clone().filter(|_| pipe.chunks.is_empty())
     }
 
     /// Hands bytes on.
@@ -200,6 +227,7 @@ struct Pipe {
     held: usize,
     end: Option<Result<(), BodyError>>,
     trailers: Option<Fields>,
+    room: Option<Arc<dyn BodyRoom>>,
     wanted: bool,
     abandoned: bool,
     reader: Option<Waker>,

@@ -30,7 +30,7 @@ pub mod trailers;
 
 pub mod variables;
 
-pub use body::{BodyError, BodyFeed, RequestBody};
+pub use body::{BodyError, BodyFeed, BodyRoom, RequestBody};
 pub use coding::Coding;
 pub use fields::{Field, Fields};
 pub use file::{FileBody, FileChanged, FileVersion, is_far};

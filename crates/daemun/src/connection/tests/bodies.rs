@@ -1,14 +1,19 @@
 //! Request bodies: fed as they are wanted, drained or cut when they are not.
 
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use tokio::io::AsyncWriteExt;
 
 use super::support::{Reply, recorder, replies, start, start_with, text, told, working};
 use crate::connection::Limits;
-use crate::handler::Outcome;
-use crate::http::{BodyError, BodyStream, RequestBody, Response, ResponseBody, Status};
+use crate::handler::{Fault, HandlerError, Outcome};
+use crate::http::{BodyError, BodyRoom, BodyStream, RequestBody, Response, ResponseBody, Status};
 
 const CLOSE: &str = "GET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 
@@ -198,6 +203,64 @@ async fn a_large_body_passes_through_both_ways_whole() {
         let _ = sending.await.unwrap();
         assert!(replies(&bytes)[0].body == body, "{chunk}");
     }
+}
+
+/// Memory of a handler's own, filled by the socket.
+#[derive(Default)]
+struct Own(Mutex<Vec<u8>>);
+
+impl BodyRoom for Own {
+    fn receive(&self, socket: BorrowedFd<'_>, most: usize, beyond: &mut [u8]) -> io::Result<usize> {
+        let mut bytes = vec![0; most + beyond.len()];
+        let (received, _) = rustix::net::recv(socket, &mut bytes[..], rustix::net::RecvFlags::DONTWAIT)?;
+        self.0.lock().unwrap().extend_from_slice(&bytes[..received.min(most)]);
+        if let Some(after) = received.checked_sub(most) {
+            beyond[..after].copy_from_slice(&bytes[most..received]);
+        }
+        Ok(received)
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_received_where_the_handler_wants_it_and_nothing_behind_it() {
+    let size = 100_000;
+    let body: Vec<u8> = (0..size).map(|at| (at % 251) as u8).collect();
+    let expected = body.clone();
+    let direct = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&direct);
+    let handler = working(move |mut request| {
+        let (expected, seen) = (expected.clone(), Arc::clone(&seen));
+        async move {
+            let room = Arc::new(Own::default());
+            request.body.receive_into(Arc::clone(&room) as Arc<dyn BodyRoom>);
+            while let Some(chunk) = request.body.chunk().await {
+                let chunk =
+                    chunk.map_err(|error| HandlerError::new(Status::BAD_REQUEST, Fault::Client, error.to_string()))?;
+                seen.fetch_sub(chunk.len(), Ordering::Relaxed);
+                room.0.lock().unwrap().extend_from_slice(&chunk);
+            }
+            let got = room.0.lock().unwrap();
+            seen.fetch_add(got.len(), Ordering::Relaxed);
+            Ok(Outcome::Response(text(if *got == expected { b"same" } else { b"other" })))
+        }
+    });
+    for piece in [700, 8192, 65_536, usize::MAX] {
+        direct.store(0, Ordering::Relaxed);
+        let mut server = start(Arc::clone(&handler));
+        let whole = [post(size, "").as_bytes(), &body, post(size, "").as_bytes(), &body, CLOSE.as_bytes()].concat();
+        for part in whole.chunks(piece.min(whole.len())) {
+            server.send(part).await;
+            tokio::task::yield_now().await;
+        }
+        let bodies: Vec<Vec<u8>> = server.responses().await.into_iter().map(|reply| reply.body).collect();
+        assert_eq!(bodies, [&b"same"[..], b"same", b"other"], "{piece}");
+        assert!(direct.load(Ordering::Relaxed) > size, "most came without a copy: {piece}");
+    }
+    // One that is cut is told, as any other.
+    let mut server = start(handler);
+    server.send([post(size, "").as_bytes(), &body[..90_000]].concat()).await;
+    server.client.shutdown().await.unwrap();
+    assert_eq!(statuses(&server.responses().await), [400]);
 }
 
 #[tokio::test]

@@ -49,6 +49,13 @@ impl BodyDecoder {
         }
     }
 
+    /// So many bytes of a body of known length were taken without being decoded.
+    pub fn skip(&mut self, bytes: usize) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(bytes as u64);
+        }
+    }
+
     /// The fields behind the body that may be passed on, once, when its end was found.
     pub fn take_trailers(&mut self) -> Option<Fields> {
         match self {
