@@ -69,6 +69,9 @@ impl CacheSettings {
     }
 }
 
+/// What `Cache-Status` says of nearly every answer from memory.
+const HIT: &str = "hit";
+
 /// How long a request waits for one that is on its way, before it goes itself.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -104,15 +107,14 @@ impl Caching {
             return self.forward(request, "fwd=bypass").await;
         }
         let key = key(&request);
-        let head = request.head.clone();
-        if let Some(stored) = self.store.find(&key, &head) {
+        if let Some(stored) = self.store.find(&key, &request.head) {
             match stored.left(request.received) {
-                Ok(_) => return Ok(given(&stored, &head, request.received, "hit")),
+                Ok(_) => return Ok(given(&stored, &request.head, request.received, HIT)),
                 Err(late) if late < stored.lifetime.revalidating && method == Method::Get => {
-                    if let Turn::Yours(flight) = self.store.turn(&key, request.received) {
+                    if let Turn::Yours(flight) = self.store.turn(&key.into(), request.received) {
                         self.ask_behind(&request, &stored, flight);
                     }
-                    return Ok(given(&stored, &head, request.received, "hit"));
+                    return Ok(given(&stored, &request.head, request.received, HIT));
                 }
                 Err(_) => {}
             }
@@ -120,6 +122,13 @@ impl Caching {
         if method == Method::Head {
             return self.forward(request, "fwd=uri-miss").await;
         }
+        // Apart, so that what is kept already has no room for the way to the handler.
+        Box::pin(self.miss(request, key.into())).await
+    }
+
+    /// Nothing is kept that is fresh: asks the handler, or waits for whoever does.
+    async fn miss(&self, request: Request, key: Bytes) -> Result<Outcome, HandlerError> {
+        let head = request.head.clone();
         match self.store.turn(&key, request.received) {
             Turn::Yours(flight) => self.ask(request, &key, Some(flight)).await,
             Turn::Alone => self.ask(request, &key, None).await,
@@ -275,7 +284,7 @@ impl Caching {
             interim: Interim::none(),
             notes: request.notes.clone(),
         };
-        let (caching, key) = (self.clone(), key(request));
+        let (caching, key) = (self.clone(), Bytes::from(key(request)));
         tokio::spawn(async move {
             let Ok(Outcome::Response(response)) = caching.ask(behind, &key, Some(flight)).await else { return };
             if let ResponseBody::Stream(mut stream) = response.body {
@@ -344,19 +353,22 @@ impl BodyStream for Teed {
 }
 
 /// One name for all requests that ask for the same.
-fn key(request: &Request) -> Bytes {
+fn key(request: &Request) -> Vec<u8> {
     let head = &request.head;
-    let mut key = Vec::with_capacity(64);
-    key.extend_from_slice(request.endpoint.scheme().as_str().as_bytes());
+    let (scheme, authority, path) = (request.endpoint.scheme().as_str(), head.authority(), head.raw_path());
+    let query = head.query();
+    let length = scheme.len() + authority.len() + path.len() + query.map_or(0, |query| query.len() + 1) + 2;
+    let mut key = Vec::with_capacity(length);
+    key.extend_from_slice(scheme.as_bytes());
     key.push(b' ');
-    key.extend_from_slice(head.authority().to_ascii_lowercase().as_bytes());
+    key.extend(authority.bytes().map(|byte| byte.to_ascii_lowercase()));
     key.push(b' ');
-    key.extend_from_slice(head.raw_path());
-    if let Some(query) = head.query() {
+    key.extend_from_slice(path);
+    if let Some(query) = query {
         key.push(b'?');
         key.extend_from_slice(query);
     }
-    key.into()
+    key
 }
 
 /// The request without the client's conditions, and with ours where there is something to compare with.
@@ -376,14 +388,16 @@ fn unconditional(head: &RequestHead, stored: Option<&Stored>) -> RequestHead {
 
 /// A stored answer for this request.
 fn given(stored: &Stored, head: &RequestHead, now: Instant, told: &str) -> Outcome {
-    let mut fields = stored.fields.clone();
-    let age = stored.age + now.saturating_duration_since(stored.made);
-    fields.set("Age", age.as_secs().to_string());
-    let left = match stored.left(now) {
-        Ok(left) => left.as_secs().to_string(),
-        Err(late) => format!("-{}", late.as_secs()),
+    let age = (stored.age + now.saturating_duration_since(stored.made)).as_secs();
+    let left = stored.left(now).map(|left| left.as_secs()).map_err(|late| late.as_secs());
+    let dress = || {
+        let mut fields = stored.fields.clone();
+        fields.set("Age", age.to_string());
+        let left = left.map_or_else(|late| format!("-{late}"), |left| left.to_string());
+        tell(&mut fields, &format!("{told}; ttl={left}"));
+        fields
     };
-    tell(&mut fields, &format!("{told}; ttl={left}"));
+    let fields = if told == HIT { stored.dressed((age, left), dress) } else { dress() };
     let body = match (head.method(), stored.body.len()) {
         (_, 0) => ResponseBody::Empty,
         (Method::Head, length) => ResponseBody::LengthOnly(length as u64),

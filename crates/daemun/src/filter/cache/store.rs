@@ -38,7 +38,12 @@ pub(super) struct Stored {
     pub(super) vary: Vec<(String, Vec<u8>)>,
     /// Whether it was asked for since the last look: then it is not thrown out yet.
     used: AtomicBool,
+    /// The fields with which it was last given, and what they say of the time.
+    dressed: Mutex<Option<(Told, Fields)>>,
 }
+
+/// Seconds that an answer is old, and that it stays fresh or has not been any more.
+pub(super) type Told = (u64, Result<u64, u64>);
 
 /// The answers of one route.
 #[derive(Debug, Default)]
@@ -87,7 +92,16 @@ impl Stored {
         let age = Duration::from_secs(said.unwrap_or(0).min(u64::from(u32::MAX)));
         let vary = variant(&fields, head);
         let used = AtomicBool::new(false);
-        Self { status, fields, body, lifetime, made, age, vary, used }
+        Self { status, fields, body, lifetime, made, age, vary, used, dressed: Mutex::default() }
+    }
+
+    /// The fields to give it with at this time: they say the same for a second, so they are made once for all who ask in it.
+    pub(super) fn dressed(&self, told: Told, make: impl FnOnce() -> Fields) -> Fields {
+        let mut dressed = self.dressed.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*dressed {
+            Some((last, fields)) if *last == told => fields.clone(),
+            _ => dressed.insert((told, make())).1.clone(),
+        }
     }
 
     fn suits(&self, head: &RequestHead) -> bool {
@@ -95,7 +109,8 @@ impl Stored {
     }
 
     fn size(&self) -> u64 {
-        let fields: usize = self.fields.iter().map(|field| field.name().len() + field.value().len() + 64).sum();
+        // Each is in two lists, which share their bytes.
+        let fields: usize = self.fields.iter().map(|field| field.name().len() + field.value().len() + 128).sum();
         self.body.len() as u64 + fields as u64 + OVERHEAD
     }
 
@@ -117,7 +132,7 @@ impl Store {
     }
 
     /// The answer for this request, fresh or not.
-    pub(super) fn find(&self, key: &Bytes, head: &RequestHead) -> Option<Arc<Stored>> {
+    pub(super) fn find(&self, key: &[u8], head: &RequestHead) -> Option<Arc<Stored>> {
         let inside = self.lock();
         let found = inside.answers.get(key)?.iter().find(|stored| stored.suits(head))?;
         found.used.store(true, Ordering::Relaxed);
@@ -144,7 +159,7 @@ impl Store {
     }
 
     /// Forgets what is kept for a URL.
-    pub(super) fn forget(&self, key: &Bytes) {
+    pub(super) fn forget(&self, key: &[u8]) {
         let mut inside = self.lock();
         let gone = inside.answers.remove(key).unwrap_or_default();
         inside.bytes -= gone.iter().map(|stored| stored.size()).sum::<u64>();
