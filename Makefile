@@ -32,7 +32,7 @@ test: require-test lint test-rust test-python ## everything: formatting, lints, 
 
 .PHONY: require-test
 require-test:
-	@scripts/require rust lint venv collect frameworks telemetry fastcgi kubernetes chromium peers acme cgi bench
+	@scripts/require rust lint venv collect frameworks pypy telemetry fastcgi kubernetes chromium peers acme cgi bench
 
 .PHONY: build
 build: ## the debug binary
