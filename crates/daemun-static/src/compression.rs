@@ -237,6 +237,12 @@ mod tests {
     use std::io::Read;
 
     #[test]
+    fn a_window_reaches_all_over_what_is_compressed() {
+        let bits = [0, 65_520, 65_521, 4_194_288, 4_194_289].map(window_bits);
+        assert_eq!(bits, [16, 16, 17, 22, 22]);
+    }
+
+    #[test]
     fn what_was_compressed_comes_back() {
         let text = "a { color: red } ".repeat(1000).into_bytes();
         for level in [1, 6, 9] {

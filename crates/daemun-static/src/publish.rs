@@ -116,8 +116,8 @@ impl<'a> Destination<'a> {
             make_folders(folder, self.settings.folder_mode)?;
         }
         // Each thread has a folder: in a common one they would wait for each other with every file, and spin.
-        let lanes: Vec<PathBuf> =
-            (0..rayon::current_num_threads()).map(|lane| self.stage.join(format!("lane-{lane}"))).collect();
+        let threads = rayon::current_num_threads().min(changed.len());
+        let lanes: Vec<PathBuf> = (0..threads).map(|lane| self.stage.join(format!("lane-{lane}"))).collect();
         for lane in &lanes {
             fs::create_dir(lane).map_err(Error::io("cannot create", lane))?;
         }

@@ -104,6 +104,10 @@ mod tests {
         assert_eq!((pace.is_crowded(), pace.depth(), pace.silence()), (true, 10, LONGEST_SILENCE));
         pace.note_queue(2, 2);
         assert!(!pace.is_crowded(), "one for each thread");
+        let mut short = Pace::default();
+        short.record(200);
+        short.note_queue(2, 1);
+        assert!(short.is_crowded(), "too long for several to go together by themselves");
         for microseconds in [20, 5_000] {
             let mut pace = Pace::default();
             pace.record(microseconds);
