@@ -26,7 +26,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use confine::{confine, end_after};
-pub use folder_events::{folder_events, follow_folder, take_folder_events, without_events};
+pub use folder_events::{folder_events, follow_folder, is_far, take_folder_events, without_events};
 pub use program::{
     Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors,
     signal_group,

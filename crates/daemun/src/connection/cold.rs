@@ -10,7 +10,7 @@ use std::sync::Arc;
 use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::http::is_far;
+use crate::sys::is_far;
 
 /// What the kernel reads ahead by default: a page of each such stretch tells of all of it. The last one does, since a read
 /// that was given up leaves the beginning in memory.

@@ -114,11 +114,7 @@ impl Wire {
         let Poll::Ready(read) = received else { return self.quiet() };
         let read = read?;
         self.has_read(read);
-        if let Some(after) = read.checked_sub(most)
-            && after > 0
-        {
-            self.input.extend_from_slice(&beyond[..after]);
-        }
+        self.input.extend_from_slice(&beyond[..read.saturating_sub(most)]);
         Poll::Ready(Ok(read.min(most)))
     }
 

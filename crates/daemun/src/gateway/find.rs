@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::http::is_far;
+use crate::sys::is_far;
 
 /// The scripts below a root.
 #[derive(Debug)]

@@ -85,8 +85,9 @@ impl RequestBody {
         }
     }
 
-    /// Has the bytes that are still to come received into `room`, as far as the connection can: they are in no chunk, and
-    /// each chunk is followed by nothing of them until it is taken. For a body of known length alone, which has to fit.
+    /// Has the bytes that are still to come received into `room`, as far as the connection can. What comes as a chunk all
+    /// the same stands before whatever is received next: nothing is until it is taken. The whole body has to fit; one of
+    /// unknown length comes in chunks.
     pub fn receive_into(&mut self, room: Arc<dyn BodyRoom>) {
         if let Self::Coming(reader) = self
             && reader.length.is_some()

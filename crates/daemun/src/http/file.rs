@@ -13,9 +13,6 @@ use rustix::time::{ClockId, clock_gettime};
 /// is not: then its bytes are copied before they are sent.
 const AT_REST: i64 = 10;
 
-/// File systems behind a network or a process (`f_type` of statfs(2)): NFS, SMB, CIFS, SMB2, FUSE, 9P, Ceph, AFS.
-const FAR: [u64; 8] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x6573_5546, 0x0102_1997, 0x00c3_6400, 0x5346_414f];
-
 /// A part of an open regular file, sent with `sendfile` or read when it is small.
 #[derive(Clone, Debug)]
 pub struct FileBody {
@@ -51,12 +48,6 @@ pub enum FileChanged {
     /// It cannot be told.
     #[error("a file could not be looked at: {0}")]
     Unknown(Errno),
-}
-
-/// Whether what is asked of this file or folder may be asked of another machine or process, which answers when it likes,
-/// or cannot be told. No event loop does that.
-pub fn is_far(file: impl AsFd) -> bool {
-    rustix::fs::fstatfs(file).map_or(true, |system| FAR.contains(&(system.f_type as u32).into()))
 }
 
 // === impl FileVersion ===

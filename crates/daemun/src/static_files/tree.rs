@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::http::is_far;
+use crate::sys::is_far;
 
 /// How often a resolution is repeated that was disturbed by a rename (`EAGAIN`, openat2(2)). Each needs a rename during
 /// some microseconds: eight in a row are an attack.

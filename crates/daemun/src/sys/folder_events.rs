@@ -8,8 +8,9 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// Kinds of file systems on which changes that another machine makes are never told, by the numbers that `statfs(2)` gives.
-const WITHOUT_EVENTS: &[(u64, &str)] = &[
+/// Kinds of file systems of another machine, of the host of this one, or of a process, by the numbers that `statfs(2)`
+/// gives: what others change there is never told, and they answer what is asked when they like.
+const FAR: &[(u64, &str)] = &[
     (0x0102_1997, "9p"),
     // virtiofs too, and the volumes of Docker Desktop.
     (0x6573_5546, "FUSE or virtiofs"),
@@ -21,14 +22,24 @@ const WITHOUT_EVENTS: &[(u64, &str)] = &[
     (0xbacb_acbc, "a shared folder of VMware"),
     (0x7c7c_6673, "a shared folder of Parallels"),
     (0x00c3_6400, "Ceph"),
+    (0x5346_414f, "AFS"),
 ];
 
 /// The kind of file system below `folder` where it does not tell of every change.
 pub fn without_events(folder: &Path) -> Option<&'static str> {
-    let found = rustix::fs::statfs(folder).ok()?;
+    kind(&rustix::fs::statfs(folder).ok()?)
+}
+
+/// Whether what is asked of this file or folder may be asked of another machine or process, or cannot be told. No event
+/// loop does that.
+pub fn is_far(file: impl AsFd) -> bool {
+    rustix::fs::fstatfs(file).map_or(true, |found| kind(&found).is_some())
+}
+
+fn kind(found: &rustix::fs::StatFs) -> Option<&'static str> {
     // Some architectures have it signed, and 32 bits wide.
     let number = u64::from(found.f_type as u32);
-    WITHOUT_EVENTS.iter().find(|(kind, _)| *kind == number).map(|(_, name)| *name)
+    FAR.iter().find(|(kind, _)| *kind == number).map(|(_, name)| *name)
 }
 
 /// A descriptor on which the kernel tells of folders that are followed.
