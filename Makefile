@@ -61,7 +61,7 @@ test-python: build ## the shim's tests and the tests of the whole program
 	$(PYTHON) -m pytest
 
 .PHONY: acceptance
-acceptance: require-test require-acceptance ## what takes minutes: Wagtail in a browser, every Python, reloads under load, random deaths, slow clients, crowds, fuzzing
+acceptance: require-test require-acceptance ## what takes minutes: both installations, Wagtail in a browser, every Python, reloads under load, random deaths, slow clients, crowds, fuzzing
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_KILL_SECONDS=60 $(PYTHON) -m pytest -s tests/system/test_killing.py
