@@ -62,10 +62,9 @@ pub(super) struct Guard {
 pub(super) type Worked = Result<Result<Outcome, HandlerError>, String>;
 
 impl Current {
-    pub(super) fn new(head: RequestHead, endpoint: &Arc<Endpoint>, context: &Arc<Context>) -> Self {
+    pub(super) fn new(head: RequestHead, endpoint: &Arc<Endpoint>, context: &Arc<Context>, serving: &Serving) -> Self {
         let mut id = RequestId::None;
         let mut forwarded = (None, None);
-        let serving = context.serving.load();
         let is_trusted = serving.trusted.trusts(endpoint);
         // A proxy's word for where a request comes from, and its name for it, count only where the proxy is trusted.
         if is_trusted {
@@ -80,7 +79,6 @@ impl Current {
             let (trace, head) = tracer.begin(&head, is_trusted);
             Box::new(Traced { tracer: Arc::clone(tracer), trace, head })
         });
-        drop(serving);
         let (endpoint, context) = (Arc::clone(endpoint), Arc::clone(context));
         let received = Instant::now();
         let flight = (flights::is_watched() && context.is_counted).then(|| {

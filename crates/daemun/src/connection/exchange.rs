@@ -17,7 +17,7 @@ use crate::http::{Interim, InterimQueue, Method, Request, Response, ResponseBody
 impl Connection {
     /// Answers one request, and says how the connection goes on.
     pub(super) async fn exchange(&mut self, parsed: ParsedHead, serving: &Serving) -> Ending {
-        let current = Current::new(parsed.head, &self.endpoint, &self.context);
+        let current = Current::new(parsed.head, &self.endpoint, &self.context, serving);
         if let Some(accepted) = self.accepted.take() {
             current.is_first(accepted);
         }

@@ -58,7 +58,7 @@ pub(super) async fn answer(
     shared.count(
         read.head.target().len() + read.head.fields().map(|(name, value)| name.len() + value.len()).sum::<usize>(),
     );
-    let current = Current::new(read.head, &shared.endpoint, &shared.context);
+    let current = Current::new(read.head, &shared.endpoint, &shared.context, &serving);
     if let Some(accepted) = shared.accepted() {
         current.is_first(accepted);
     }

@@ -202,16 +202,16 @@ impl Group {
     /// A server for a request, waited for where all are at their limit: whoever comes first is served first, unless
     /// requests belong to one server each, and one of them would wait for another's.
     pub async fn place(self: &Arc<Self>, wanted: &Wanted<'_>) -> Result<Place, NoServer> {
-        let settings = self.serving();
-        let is_keyed = Self::is_keyed(&settings);
+        let serving = self.serving();
+        let is_keyed = Self::is_keyed(&serving);
         if is_keyed || self.waiting.load(Ordering::SeqCst) == 0 {
-            match self.choose(wanted, &[]) {
+            match self.choose_of(&serving, wanted, &[]) {
                 Choice::Found(place) => return Ok(place),
                 Choice::None => return Err(NoServer::None),
                 Choice::Later => {}
             }
         }
-        let settings = &settings.settings;
+        let settings = &serving.settings;
         let _one = Waiting::new(&self.waiting);
         if self.waiting.load(Ordering::Relaxed) > settings.queue_max {
             return Err(NoServer::QueueFull);
@@ -331,14 +331,17 @@ impl Group {
     }
 
     pub(super) fn choose(self: &Arc<Self>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Choice {
-        let serving = self.serving.load_full();
+        self.choose_of(&self.serving(), wanted, tried)
+    }
+
+    fn choose_of(self: &Arc<Self>, serving: &Arc<Serving>, wanted: &Wanted<'_>, tried: &[Arc<Server>]) -> Choice {
         let now = Instant::now();
         let mut candidates = serving.candidates(tried, now);
         if candidates.is_empty() {
             return if serving.is_unsettled { Choice::Later } else { Choice::None };
         }
-        if let Some(at) = self.stuck(&serving, &candidates, wanted) {
-            return match Place::enter(self, &serving, at, now) {
+        if let Some(at) = self.stuck(serving, &candidates, wanted) {
+            return match Place::enter(self, serving, at, now) {
                 Some(place) => Choice::Found(place),
                 None => Choice::Later,
             };
@@ -346,7 +349,7 @@ impl Group {
         while !candidates.is_empty() {
             let chosen = self.balance(&serving.settings.balance, &candidates, wanted);
             let Some(at) = chosen else { break };
-            if let Some(place) = Place::enter(self, &serving, at, now) {
+            if let Some(place) = Place::enter(self, serving, at, now) {
                 if tried.is_empty() {
                     self.pay(&serving.settings);
                 }

@@ -28,7 +28,7 @@ pub(super) async fn answer(
 ) {
     let serving = context.serving.load_full();
     let endpoint = read.endpoint.map_or(endpoint, Arc::new);
-    let current = Current::new(read.head, &endpoint, &context);
+    let current = Current::new(read.head, &endpoint, &context, &serving);
     let response = match current.route(body, Interim::none(), None) {
         Err(response) => *response,
         Ok(_) if read.length.is_some_and(|length| length > serving.limits.max_body) => {
