@@ -1,6 +1,10 @@
 //! The fields of a response.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use super::h1::Lines;
 
 /// One field of a response. The name is a token, the value holds no control characters but tab.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -31,7 +35,19 @@ impl Field {
 /// Framing and connection fields (`Content-Length`, `Transfer-Encoding`, `Connection`, `Date`) are the codec's; a
 /// handler that knows a length says it with its body.
 #[derive(Clone, Debug, Default)]
-pub struct Fields(Vec<Field>);
+pub struct Fields {
+    /// What many responses begin with.
+    shared: Option<Arc<Shared>>,
+    /// What stands behind it.
+    own: Vec<Field>,
+}
+
+/// Fields that many responses have, and how they are written.
+#[derive(Debug)]
+struct Shared {
+    fields: Vec<Field>,
+    lines: Lines,
+}
 
 impl Fields {
     /// No fields.
@@ -41,7 +57,27 @@ impl Fields {
 
     /// No fields, with room for so many.
     pub fn with_capacity(count: usize) -> Self {
-        Self(Vec::with_capacity(count))
+        Self { shared: None, own: Vec::with_capacity(count) }
+    }
+
+    /// The same for many responses: a clone is one count instead of one for each field, and HTTP/1.1 writes them all
+    /// at once. Fields that are added to a clone stand behind them; one that takes any of them away is a copy.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.unshare();
+        let lines = Lines::of(&self.own);
+        Self { shared: Some(Arc::new(Shared { fields: self.own, lines })), own: Vec::new() }
+    }
+
+    /// As many of the first fields as are shared, written down, and those behind them.
+    pub(super) fn parts(&self) -> (Option<&Lines>, &[Field]) {
+        (self.shared.as_ref().map(|shared| &shared.lines), &self.own)
+    }
+
+    fn unshare(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            self.own.splice(..0, shared.fields.iter().cloned());
+        }
     }
 
     /// Adds a field whose name and value are ours. Returns itself for chaining.
@@ -66,9 +102,14 @@ impl Fields {
         let is_sound = |value: &[u8]| value.iter().fold(true, |sound, &byte| sound & is_value(byte));
         let valid = !name.is_empty() && name.iter().all(|&byte| is_token(byte)) && is_sound(&value);
         if valid {
-            self.0.push(Field { name, value });
+            self.push_read(name, value);
         }
         valid
+    }
+
+    /// Adds a field that a codec has found allowed as it read it.
+    pub(super) fn push_read(&mut self, name: Bytes, value: Bytes) {
+        self.own.push(Field { name, value });
     }
 
     /// The first value of this field; `name` in any case.
@@ -99,17 +140,22 @@ impl Fields {
 
     /// Takes every field of this name away; `name` in any case.
     pub fn remove(&mut self, name: &str) {
-        self.0.retain(|field| !field.name.eq_ignore_ascii_case(name.as_bytes()));
+        let is_named = |field: &Field| field.name.eq_ignore_ascii_case(name.as_bytes());
+        if self.shared.as_ref().is_some_and(|shared| shared.fields.iter().any(is_named)) {
+            self.unshare();
+        }
+        self.own.retain(|field| !is_named(field));
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// All fields.
     pub fn iter(&self) -> impl Iterator<Item = &Field> {
-        self.0.iter()
+        let shared = self.shared.as_ref().map_or(&[][..], |shared| &shared.fields);
+        shared.iter().chain(&self.own)
     }
 }
 
@@ -150,5 +196,29 @@ mod tests {
         }
         assert!(fields.try_push(Bytes::from_static(b"X-A"), Bytes::from_static(b"caf\xe9\tau lait")));
         assert_eq!(fields.iter().count(), 1);
+    }
+
+    #[test]
+    fn what_is_done_to_shared_fields_is_what_is_done_to_others() {
+        let plain = Fields::new().with("ETag", "\"a\"").with("Vary", "Cookie").with("Server", "x").with("ETag", "b");
+        let change: [fn(&mut Fields); 5] = [
+            |fields| fields.push("X-A", "1"),
+            |fields| fields.remove("etag"),
+            |fields| fields.set("Vary", "*"),
+            |fields| fields.vary("Cookie"),
+            |fields| *fields = fields.clone().with("X-B", "2").shared(),
+        ];
+        let said = |fields: &Fields| -> Vec<_> { fields.iter().cloned().collect() };
+        let (mut own, mut shared) = (plain.clone(), plain.clone().shared());
+        let kept = shared.clone();
+        for change in change {
+            change(&mut own);
+            change(&mut shared);
+            assert_eq!(said(&shared), said(&own));
+            assert_eq!(shared.get("vary"), own.get("vary"));
+            assert!(!shared.is_empty());
+        }
+        assert_eq!(said(&kept), said(&plain), "a clone is its own");
+        assert!(Fields::new().shared().is_empty());
     }
 }

@@ -25,7 +25,7 @@ const FRESH_ABSENCE: u64 = 100;
 const MEMORY: usize = 32 * 1024 * 1024;
 
 /// What a file in memory costs besides its bytes: the name, the fields, the maps. So empty files are bounded too.
-const OVERHEAD: usize = 1024;
+const OVERHEAD: usize = 2048;
 
 /// Large files kept open, for each static route: far below what a process may open, and more than a page names.
 const DESCRIPTORS: usize = 256;

@@ -365,6 +365,7 @@ impl FieldsOf<'_> {
             unchanged.push(Bytes::from_static(b"Cache-Control"), value);
         }
         self.dress.put_on(&mut whole, &mut unchanged);
+        let (whole, unchanged) = (whole.shared(), unchanged.shared());
         Representation { coding, identity, content, tag, modified: self.modified, whole, unchanged }
     }
 }

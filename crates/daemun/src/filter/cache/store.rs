@@ -100,7 +100,7 @@ impl Stored {
         let mut dressed = self.dressed.lock().unwrap_or_else(PoisonError::into_inner);
         match &*dressed {
             Some((last, fields)) if *last == told => fields.clone(),
-            _ => dressed.insert((told, make())).1.clone(),
+            _ => dressed.insert((told, make().shared())).1.clone(),
         }
     }
 
@@ -109,8 +109,8 @@ impl Stored {
     }
 
     fn size(&self) -> u64 {
-        // Each is in two lists, which share their bytes.
-        let fields: usize = self.fields.iter().map(|field| field.name().len() + field.value().len() + 128).sum();
+        // Each is in two lists, which share their bytes, and written down once more.
+        let fields: usize = self.fields.iter().map(|field| 2 * (field.name().len() + field.value().len()) + 128).sum();
         self.body.len() as u64 + fields as u64 + OVERHEAD
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use memchr::memchr;
 
 use super::super::{Fields, Method, Status};
+use super::head::Asked;
 
 /// Fields that an answer can have at the most.
 const MAX_FIELDS: usize = 256;
@@ -86,10 +87,7 @@ pub fn parse_answer(bytes: &Bytes, method: Method) -> Result<AnswerHead, &'stati
     }
     let mut fields = Fields::with_capacity(answer.headers.len());
     for field in answer.headers.iter().filter(|field| !facts.is_of_connection(field.name)) {
-        let (name, value) = (bytes.slice_ref(field.name.as_bytes()), bytes.slice_ref(field.value));
-        if !fields.try_push(name, value) {
-            return Err("a field of its head is malformed");
-        }
+        fields.push_read(bytes.slice_ref(field.name.as_bytes()), bytes.slice_ref(field.value));
     }
     let reason = answer.reason.unwrap_or_default().as_bytes();
     let is_own = !reason.is_empty() && reason != status.reason().as_bytes();
@@ -100,7 +98,7 @@ pub fn parse_answer(bytes: &Bytes, method: Method) -> Result<AnswerHead, &'stati
         fields,
         framing,
         length: facts.length,
-        keep_alive: facts.keep_alive() && framing != AnswerFraming::UntilClose,
+        keep_alive: facts.connection.goes_on(facts.http11) && framing != AnswerFraming::UntilClose,
         upgrade: facts.upgrade.map(Bytes::copy_from_slice),
     })
 }
@@ -111,6 +109,7 @@ struct Facts<'a> {
     http11: bool,
     length: Option<u64>,
     chunked: bool,
+    connection: Asked,
     /// Fields that `Connection` names (RFC 9110, section 7.6.1).
     named: Vec<&'a [u8]>,
     upgrade: Option<&'a [u8]>,
@@ -131,7 +130,10 @@ impl<'a> Facts<'a> {
             self.chunked = true;
         } else if name.eq_ignore_ascii_case("connection") {
             for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-                self.named.push(option);
+                match Asked::by(option) {
+                    Asked::Nothing => self.named.push(option),
+                    asked => self.connection = self.connection.max(asked),
+                }
             }
         } else if name.eq_ignore_ascii_case("upgrade") {
             self.upgrade = Some(value);
@@ -172,11 +174,6 @@ impl<'a> Facts<'a> {
             None => AnswerFraming::UntilClose,
         })
     }
-
-    fn keep_alive(&self) -> bool {
-        let says = |option: &[u8]| self.named.iter().any(|named| named.eq_ignore_ascii_case(option));
-        !says(b"close") && (self.http11 || says(b"keep-alive"))
-    }
 }
 
 fn number(value: &[u8]) -> Option<u64> {
@@ -192,6 +189,7 @@ fn number(value: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::fields::{is_token, is_value};
 
     fn read(text: &'static str, method: Method) -> Result<AnswerHead, &'static str> {
         parse_answer(&Bytes::from_static(text.as_bytes()), method)
@@ -219,6 +217,20 @@ mod tests {
             let found = parse_answer(&Bytes::from(text), Method::Get).map(|head| head.framing).map_err(drop);
             assert_eq!(found, want, "{fields}");
         }
+    }
+
+    #[test]
+    fn names_and_values_hold_what_fields_may_hold_and_nothing_else() {
+        let whole = |name: &[u8], value: &[u8]| {
+            Bytes::from([b"HTTP/1.1 200 OK\r\nX", name, b": v", value, b"w\r\n\r\n"].concat())
+        };
+        for byte in 0..=u8::MAX {
+            let is_read = |bytes| parse_answer(&bytes, Method::Get).is_ok();
+            // Behind a colon stands the value.
+            assert_eq!(is_read(whole(&[byte], b"")), is_token(byte) || byte == b':', "{byte:#x} in a name");
+            assert_eq!(is_read(whole(b"", &[byte])), is_value(byte), "{byte:#x} in a value");
+        }
+        assert!(read("HTTP/1.1 200 OK\r\n: v\r\n\r\n", Method::Get).is_err(), "no name");
     }
 
     #[test]

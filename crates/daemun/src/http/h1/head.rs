@@ -78,7 +78,7 @@ pub fn parse_head(bytes: &Bytes, limits: &HeadLimits) -> Result<ParsedHead, Refu
     Ok(ParsedHead {
         head: builder.finish(),
         framing: facts.framing(version)?,
-        keep_alive: facts.keep_alive(version),
+        keep_alive: facts.connection.goes_on(version == Version::Http11),
         expect_continue: facts.expect_continue && version == Version::Http11,
     })
 }
@@ -172,13 +172,33 @@ struct Facts<'a> {
     expect_continue: bool,
 }
 
-/// What a client asks of the connection; the last one wins over those before it (RFC 9112, section 9.3).
+/// What `Connection` asks; the last one wins over those before it (RFC 9112, section 9.3).
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-enum Asked {
+pub(super) enum Asked {
     #[default]
     Nothing,
     KeepAlive,
     Close,
+}
+
+impl Asked {
+    /// What this option asks.
+    pub(super) fn by(option: &[u8]) -> Self {
+        match option.len() {
+            5 if option.eq_ignore_ascii_case(b"close") => Self::Close,
+            10 if option.eq_ignore_ascii_case(b"keep-alive") => Self::KeepAlive,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Whether the connection goes on.
+    pub(super) fn goes_on(self, is_http11: bool) -> bool {
+        match self {
+            Self::Close => false,
+            Self::KeepAlive => true,
+            Self::Nothing => is_http11,
+        }
+    }
 }
 
 impl<'a> Facts<'a> {
@@ -213,12 +233,7 @@ impl<'a> Facts<'a> {
 
     fn take_connection(&mut self, value: &[u8]) {
         for option in value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii) {
-            let asked = match option.len() {
-                5 if option.eq_ignore_ascii_case(b"close") => Asked::Close,
-                10 if option.eq_ignore_ascii_case(b"keep-alive") => Asked::KeepAlive,
-                _ => Asked::Nothing,
-            };
-            self.connection = self.connection.max(asked);
+            self.connection = self.connection.max(Asked::by(option));
         }
     }
 
@@ -266,14 +281,6 @@ impl<'a> Facts<'a> {
             (true, None) => Ok(Framing::Chunked),
             (false, None | Some(0)) => Ok(Framing::None),
             (false, Some(length)) => Ok(Framing::Length(length)),
-        }
-    }
-
-    fn keep_alive(&self, version: Version) -> bool {
-        match self.connection {
-            Asked::Close => false,
-            Asked::KeepAlive => true,
-            Asked::Nothing => version == Version::Http11,
         }
     }
 }

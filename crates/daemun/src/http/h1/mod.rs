@@ -28,7 +28,7 @@ pub use response::{
     CONTINUE, ConnectionField, HeadPlan, LAST_CHUNK, Length, MAX_CHUNK_FRAME, Outgoing, encode_chunk_size, encode_end,
     encode_head, encode_interim, encode_switch, plan,
 };
-pub(super) use response::{Kind, kind};
+pub(super) use response::{Kind, Lines, kind};
 pub use scan::{HeadScan, Scanned};
 
 use std::fmt;

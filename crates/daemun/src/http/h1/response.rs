@@ -110,20 +110,17 @@ pub fn encode_head(
     date: &[u8; date::LENGTH],
 ) {
     encode_status_line(out, status, reason);
-    let (mut has_date, mut has_server) = (false, false);
-    for field in fields.iter() {
-        match kind(field) {
-            Kind::Ours => continue,
-            Kind::Date => has_date = true,
-            Kind::Server => has_server = true,
-            Kind::Other => {}
-        }
-        encode_field(out, field.name(), field.value());
+    let (lines, own) = fields.parts();
+    let mut said = Said::default();
+    if let Some(lines) = lines {
+        out.extend_from_slice(&lines.bytes);
+        said = lines.said;
     }
-    if !has_server {
+    encode_fields(out, own, &mut said);
+    if !said.server {
         out.extend_from_slice(b"Server: daemun\r\n");
     }
-    if !has_date {
+    if !said.date {
         encode_field(out, b"Date", date);
     }
     match plan.length {
@@ -139,6 +136,40 @@ pub fn encode_head(
         ConnectionField::Absent => out.extend_from_slice(b"\r\n"),
         ConnectionField::Close => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         ConnectionField::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
+    }
+}
+
+/// Which of the fields that are ours otherwise a handler has said.
+#[derive(Clone, Copy, Debug, Default)]
+struct Said {
+    date: bool,
+    server: bool,
+}
+
+/// A handler's fields as [`encode_head`] writes them.
+#[derive(Debug)]
+pub(in crate::http) struct Lines {
+    bytes: Vec<u8>,
+    said: Said,
+}
+
+impl Lines {
+    pub(in crate::http) fn of(fields: &[Field]) -> Self {
+        let (mut bytes, mut said) = (Vec::new(), Said::default());
+        encode_fields(&mut bytes, fields, &mut said);
+        Self { bytes, said }
+    }
+}
+
+fn encode_fields(out: &mut Vec<u8>, fields: &[Field], said: &mut Said) {
+    for field in fields {
+        match kind(field) {
+            Kind::Ours => continue,
+            Kind::Date => said.date = true,
+            Kind::Server => said.server = true,
+            Kind::Other => {}
+        }
+        encode_field(out, field.name(), field.value());
     }
 }
 

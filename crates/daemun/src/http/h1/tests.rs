@@ -5,7 +5,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{BodyDecoder, Decoded, Framing, HeadLimits, HeadScan, Scanned, encode_chunk_size, parse_head};
+use super::{
+    BodyDecoder, ConnectionField, Decoded, Framing, HeadLimits, HeadPlan, HeadScan, Length, Scanned, encode_chunk_size,
+    encode_head, parse_head,
+};
+use crate::http::{Fields, Status};
 
 const LIMITS: HeadLimits = HeadLimits { max_head: 64 * 1024, max_request_line: 16 * 1024, max_fields: 100 };
 
@@ -149,6 +153,22 @@ fn a_target_that_is_not_utf_8_is_refused() {
     let read = |head: &[u8]| read(head, head.len());
     assert_eq!(read(b"GET /caf\xe9 HTTP/1.1\r\nHost: a\r\n\r\n"), Err(400));
     assert!(read("GET /caf\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n".as_bytes()).is_ok_and(|read| read.is_some()));
+}
+
+#[test]
+fn shared_fields_are_written_as_others_are() {
+    let plan = HeadPlan { length: Length::Known(1), connection: ConnectionField::Absent, sends_body: true };
+    let written = |fields: &Fields| {
+        let mut out = Vec::new();
+        encode_head(&mut out, plan, (Status::OK, None), fields, b"Sun, 06 Nov 1994 08:49:37 GMT");
+        String::from_utf8(out).unwrap()
+    };
+    let begun = Fields::new().with("ETag", "x").with("Connection", "close").with("Content-Length", "7");
+    for (name, value) in [("X-A", "1"), ("Server", "other"), ("Date", "then"), ("Trailer", "none")] {
+        let all = begun.clone().with(name, value);
+        assert_eq!(written(&all.clone().shared()), written(&all));
+        assert_eq!(written(&begun.clone().shared().with(name, value)), written(&all), "behind them");
+    }
 }
 
 /// `cargo test --release -p daemun -- --ignored --nocapture parse_cost`
