@@ -243,7 +243,7 @@ impl Coming {
     fn poll_fill(&mut self, wire: &mut Wire, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let left = self.decoder.remaining();
         if let Some(left) = left
-            && wire.transport.receives_into()
+            && wire.transport.is_plain()
             && let Some(room) = self.feed.room()
         {
             let most = usize::try_from(left).unwrap_or(usize::MAX);

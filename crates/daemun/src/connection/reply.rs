@@ -92,7 +92,7 @@ impl Reply<'_> {
         let Response { status, reason, fields, body, .. } = response;
         let date = date::now();
         let head = move |out: &mut Vec<u8>| encode_head(out, plan, (status, reason.as_ref()), &fields, &date);
-        let body = if self.wire.transport.sends_files() { body } else { body.at_hand() };
+        let body = if self.wire.transport.is_plain() { body } else { body.at_hand() };
         let close = if plan.connection == ConnectionField::Close { Sent::Close } else { Sent::KeepAlive };
         match body {
             ResponseBody::Full(bytes) if plan.sends_body => {
@@ -118,7 +118,7 @@ impl Reply<'_> {
 
     /// Whether the kernel can send the file by itself, and the file is likely to stay as it is meanwhile.
     fn may_sendfile(&self, file: &FileBody) -> bool {
-        self.wire.transport.sends_files() && file.is_still()
+        self.wire.transport.is_plain() && file.is_still()
     }
 
     async fn send_file(&mut self, file: &FileBody, head: &impl Fn(&mut Vec<u8>)) -> Result<(), ReplyError> {
@@ -237,7 +237,7 @@ impl Reply<'_> {
                 sent: self.sent,
                 head: (!begun).then_some(head),
                 tail: Bytes::new(),
-                takes_laid: self.wire.transport.sends_files(),
+                takes_laid: self.wire.transport.is_plain(),
                 laid: None,
             };
             let step = std::future::poll_fn(|context| {

@@ -76,11 +76,6 @@ impl Transport {
         }
     }
 
-    /// Whether bytes can be received where a handler wants them.
-    pub(super) fn receives_into(&self) -> bool {
-        !matches!(self, Self::Tls(_))
-    }
-
     /// Writes the beginning of `parts`.
     pub(super) fn poll_write(&mut self, context: &mut Context<'_>, parts: [&[u8]; 2]) -> Poll<io::Result<usize>> {
         match parts {
@@ -134,8 +129,8 @@ impl Transport {
         on!(self, socket => socket.poll_write_ready(context), secure => secure.socket.poll_write_ready(context))
     }
 
-    /// Whether the kernel can send files by itself.
-    pub(super) fn sends_files(&self) -> bool {
+    /// Whether the kernel can send files by itself, and receive to where a handler wants it: there is no TLS between.
+    pub(super) fn is_plain(&self) -> bool {
         !matches!(self, Self::Tls(_))
     }
 
