@@ -176,7 +176,8 @@ def test_no_request_fails_while_programs_that_are_upstreams_are_replaced_too(tmp
         assert command(program, "upgrade", cwd=tmp_path).returncode == 0
         kept.more(30)
         fresh.more(30)
-        assert server.get("/pid.php").text != str(first)
+        # Both accept until the version before has asked its clients to close.
+        eventually(lambda: server.get("/pid.php").text != str(first), "the new ones answer while one is held")
         (tmp_path / "site" / "go").touch()
         assert held.result(DEADLINE).text == "whole"
         until_gone(before)
