@@ -88,9 +88,13 @@ def sleeps(processes: Iterable[Process]) -> int:
     """Count the voluntary context switches of all threads that live, none of those that have ended."""
     count = 0
     for process in processes:
-        for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
+        # Any of them may end between two lines of this.
+        tasks: list[Path] = []
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            tasks = list(Path(f"/proc/{process.pid}/task").iterdir())
+        for task in tasks:
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                lines = status.read_text("utf-8", "replace").splitlines()
+                lines = (task / "status").read_text("utf-8", "replace").splitlines()
                 count += sum(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches:"))
     return count
 
