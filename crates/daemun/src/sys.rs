@@ -6,6 +6,7 @@
 
 mod confine;
 mod folder_events;
+mod frozen;
 mod program;
 mod reading;
 mod xslt;
@@ -27,6 +28,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use confine::{confine, end_after};
 pub use folder_events::{folder_events, follow_folder, is_far, take_folder_events, without_events};
+pub use frozen::{Freezer, Frozen};
 pub use program::{
     Limit, LimitKind, Program, StartError, Starter, Step, default_signals, ends_of_children, keep_descriptors,
     signal_group,
@@ -162,26 +164,6 @@ impl Drop for SharedMemory {
     fn drop(&mut self) {
         // SAFETY: mapped in `new` with this length; no reference outlives `self`. A failure leaves memory behind.
         let _ = unsafe { rustix::mm::munmap(self.address.as_ptr().cast(), self.length) };
-    }
-}
-
-/// A copy of `content` that nobody can change any more: the bytes, and a descriptor from which the kernel can send them.
-/// It is of pages of its own, so it is for what is some pages long.
-pub fn freeze(name: &str, content: &[u8]) -> io::Result<(Bytes, Arc<OwnedFd>)> {
-    let memory = SharedMemory::new(name, content.len(), true)?;
-    memory.write(0, content);
-    let descriptor = Arc::clone(&memory.descriptor);
-    Ok((Bytes::from_owner(Frozen(memory)), descriptor))
-}
-
-/// Memory that was written for the last time: whoever has the descriptor can only read, and the mapping is ours alone.
-struct Frozen(SharedMemory);
-
-impl AsRef<[u8]> for Frozen {
-    fn as_ref(&self) -> &[u8] {
-        // SAFETY: mapped with this length for as long as `self` lives, sealed against being shortened, and nobody writes
-        // to it: the only ways to do so, `SharedMemory::write` and `receive`, are not to be reached from here.
-        unsafe { std::slice::from_raw_parts(self.0.address.as_ptr(), self.0.length) }
     }
 }
 

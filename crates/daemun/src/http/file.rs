@@ -25,8 +25,17 @@ pub struct FileBody {
     /// What the file was when this was promised. If it is another one at the end, the connection is cut too: half of one
     /// version and half of the other never looks whole.
     pub version: FileVersion,
-    /// All bytes of the file, not only of this part, where they are in memory too and nobody can change them or the file.
-    pub memory: Option<Arc<Bytes>>,
+    /// All bytes that this is a part of, where they are in memory too and nobody can change them or the file.
+    pub memory: Option<Arc<InMemory>>,
+}
+
+/// Bytes of a file that are in memory too.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Where they begin in the file.
+    pub offset: u64,
 }
 
 /// What tells one content of an open file from another.
@@ -107,8 +116,9 @@ impl FileBody {
 
     /// The bytes, where they are in memory.
     pub fn at_hand(&self) -> Option<Bytes> {
-        let part = self.offset as usize..(self.offset + self.length) as usize;
-        self.memory.as_ref().map(|memory| memory.slice(part))
+        let memory = self.memory.as_ref()?;
+        let first = (self.offset - memory.offset) as usize;
+        Some(memory.bytes.slice(first..first + self.length as usize))
     }
 
     /// Whether the kernel can be trusted to send it as it is: nobody can write to it, or nobody has for a while.

@@ -33,7 +33,7 @@ pub mod variables;
 pub use body::{BodyError, BodyFeed, BodyRoom, RequestBody};
 pub use coding::Coding;
 pub use fields::{Field, Fields};
-pub use file::{FileBody, FileChanged, FileVersion};
+pub use file::{FileBody, FileChanged, FileVersion, InMemory};
 pub use head::{HeadBuilder, HeadEdit, Method, RequestHead, Version};
 pub use id::RequestId;
 pub use interim::{Interim, InterimQueue};

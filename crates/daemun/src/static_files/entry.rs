@@ -15,8 +15,8 @@ use super::conditional::{self, Validators};
 use super::dress::Dress;
 use super::range::Part;
 use super::tree::Patience;
-use crate::http::{Fields, FileBody, FileVersion, ResponseBody, date};
-use crate::sys;
+use crate::http::{Fields, FileBody, FileVersion, InMemory, ResponseBody, date};
+use crate::sys::{Freezer, Frozen};
 
 /// Files up to this length are held in memory.
 pub(super) const SMALL: u64 = 128 * 1024;
@@ -24,6 +24,9 @@ pub(super) const SMALL: u64 = 128 * 1024;
 /// From this length on what is in memory is sent by the kernel, from where nobody can change it: `sendfile` costs a system
 /// call more than one `writev` of head and body, and half the processor time of 100 KiB.
 const SENT_BY_KERNEL: u64 = 32 * 1024 + 1;
+
+/// One for all static routes, which share its memory.
+static FREEZER: Freezer = Freezer::new();
 
 /// Time after which a file's times can be trusted to change with its content: the coarsest clock of a file system in
 /// use is FAT's, with 2 s. Until then two different contents can carry the same times.
@@ -134,7 +137,7 @@ pub(super) struct Representation {
 enum Content {
     Memory(Bytes),
     /// The same bytes behind a descriptor, where they were asked for in more than one second.
-    Frozen(Arc<Bytes>, Arc<OwnedFd>),
+    Frozen(Arc<InMemory>, Arc<OwnedFd>),
     Open(Arc<OwnedFd>),
 }
 
@@ -190,15 +193,18 @@ impl Entry {
                 .all(|(variant, (coding, sibling))| variant.coding == Some(*coding) && is_same(variant, sibling))
     }
 
-    /// The same with what the kernel may send put where it can, if there is any that is not there yet. Not at first sight:
-    /// pages of its own cost more than sending a file a few times.
-    pub(super) fn frozen(&self) -> Option<Self> {
+    /// The same with what the kernel may send put where it can, if there is any that is not there yet: `EAGAIN` where that may
+    /// not be waited for. Not at first sight: pages of its own cost more than sending a file a few times.
+    pub(super) fn frozen(&self, patience: Patience) -> Result<Option<Self>, Errno> {
         let can_freeze = |one: &Representation| match &one.content {
             Content::Memory(bytes) => bytes.len() as u64 >= SENT_BY_KERNEL,
             Content::Frozen(..) | Content::Open(_) => false,
         };
         if !can_freeze(&self.plain) && !self.variants.iter().any(can_freeze) {
-            return None;
+            return Ok(None);
+        }
+        if patience == Patience::AtHand {
+            return Err(Errno::AGAIN);
         }
         let mut entry = self.clone();
         for one in std::iter::once(&mut entry.plain).chain(&mut entry.variants) {
@@ -206,11 +212,11 @@ impl Entry {
                 && let Content::Memory(bytes) = &one.content
             {
                 // Without memory for it, or descriptors, it goes on as it is.
-                let (bytes, file) = sys::freeze("daemun-file", bytes).ok()?;
-                one.content = Content::Frozen(Arc::new(bytes), file);
+                let Ok(Frozen { bytes, descriptor, offset }) = FREEZER.freeze(bytes) else { return Ok(None) };
+                one.content = Content::Frozen(Arc::new(InMemory { bytes, offset }), descriptor);
             }
         }
-        Some(entry)
+        Ok(Some(entry))
     }
 
     /// Whether there is anything to choose between.
@@ -250,7 +256,7 @@ impl Entry {
     pub(super) fn held(&self) -> usize {
         let held = |one: &Representation| match &one.content {
             Content::Memory(bytes) => bytes.len(),
-            Content::Frozen(bytes, _) => bytes.len(),
+            Content::Frozen(memory, _) => memory.bytes.len(),
             Content::Open(_) => 0,
         };
         held(&self.plain) + self.variants.iter().map(held).sum::<usize>()
@@ -320,9 +326,9 @@ impl Representation {
         let version = self.identity.version();
         match &self.content {
             Content::Memory(bytes) => ResponseBody::Full(slice(bytes)),
-            Content::Frozen(bytes, _) if length < SENT_BY_KERNEL => ResponseBody::Full(slice(bytes)),
-            Content::Frozen(bytes, file) => {
-                let memory = Some(Arc::clone(bytes));
+            Content::Frozen(memory, _) if length < SENT_BY_KERNEL => ResponseBody::Full(slice(&memory.bytes)),
+            Content::Frozen(memory, file) => {
+                let (offset, memory) = (memory.offset + offset, Some(Arc::clone(memory)));
                 ResponseBody::File(FileBody { file: Arc::clone(file), offset, length, version, memory })
             }
             Content::Open(file) => {
@@ -491,13 +497,20 @@ mod tests {
         };
         let entry = of(SENT_BY_KERNEL);
         assert_eq!((entry.descriptors(), entry.held()), (0, SENT_BY_KERNEL as usize));
-        let frozen = entry.frozen().unwrap();
+        assert_eq!(entry.frozen(Patience::AtHand).unwrap_err(), Errno::AGAIN, "no work for an event loop");
+        let frozen = entry.frozen(Patience::Waits).unwrap().unwrap();
         assert_eq!((frozen.descriptors(), frozen.held()), (1, SENT_BY_KERNEL as usize));
         let whole = Part { first: 0, length: SENT_BY_KERNEL };
         assert!(matches!(entry.plain().part(whole), ResponseBody::Full(bytes) if bytes.len() as u64 == SENT_BY_KERNEL));
-        assert!(matches!(frozen.plain().part(whole), ResponseBody::File(file) if file.length == SENT_BY_KERNEL));
-        assert!(frozen.frozen().is_none(), "once");
-        assert!(of(SENT_BY_KERNEL - 1).frozen().is_none(), "a plain write is cheaper");
+        // Of two the second lies behind the first, and both are what they were.
+        for frozen in [&frozen, &entry.frozen(Patience::Waits).unwrap().unwrap()] {
+            let ResponseBody::File(mut file) = frozen.plain().part(whole) else { panic!("sent by the kernel") };
+            assert_eq!(file.at_hand().unwrap(), vec![b'x'; SENT_BY_KERNEL as usize]);
+            assert_eq!(file.split_to(10).at_hand().unwrap(), [b'x'; 10][..]);
+            assert_eq!(file.at_hand().unwrap().len() as u64, SENT_BY_KERNEL - 10);
+        }
+        assert!(frozen.frozen(Patience::AtHand).unwrap().is_none(), "once");
+        assert!(of(SENT_BY_KERNEL - 1).frozen(Patience::AtHand).unwrap().is_none(), "a plain write is cheaper");
     }
 
     #[test]

@@ -299,7 +299,8 @@ impl Lookup {
                 let siblings = self.siblings(root, name, (&opened, keeping), known.patience);
                 let siblings = siblings.map_err(|errno| root.failed(name, errno))?;
                 if let Some(last) = known.last.filter(|last| last.is_still(&opened, &siblings, keeping)) {
-                    return Ok(Sought::File(last.frozen().map_or_else(|| Arc::clone(last), Arc::new)));
+                    let frozen = last.frozen(known.patience).map_err(|errno| root.failed(name, errno))?;
+                    return Ok(Sought::File(frozen.map_or_else(|| Arc::clone(last), Arc::new)));
                 }
                 let loaded = Entry::load((name, opened), siblings, &self.dress, keeping, known.patience);
                 match loaded.map_err(|source| root.failed(name, source))? {

@@ -55,7 +55,7 @@ async fn what_is_sent_out_of_memory_by_the_kernel_does_not_change_with_its_file(
     std::fs::write(site.path("some"), b"another").unwrap();
     assert_eq!(file.at_hand().as_deref(), Some(&content[..]));
     let mut sent = vec![0; content.len()];
-    std::fs::File::from(file.file.try_clone().unwrap()).read_exact_at(&mut sent, 0).unwrap();
+    std::fs::File::from(file.file.try_clone().unwrap()).read_exact_at(&mut sent, file.offset).unwrap();
     assert!(sent == content);
     assert!(rustix::fs::ftruncate(&*file.file, 0).is_err(), "nobody can");
     assert!(rustix::io::pwrite(&*file.file, b"x", 0).is_err());
