@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # What scripts/require installs for this tree alone lies in .tools.
 export PATH := $(CURDIR)/.tools/cargo/bin:$(PATH):$(HOME)/.cargo/bin
 PYTHON := .tools/venv/bin/python
-PYTHON_SOURCES := python tests examples bench/compare.py bench/scaling.py bench/profiling.py bench/workers.py bench/page.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
+PYTHON_SOURCES := python tests examples bench/compare.py bench/scaling.py bench/profiling.py bench/training.py bench/workers.py bench/page.py bench/comparison bench/xslt bench/applications $(wildcard crates/daemun/src/*/*.py)
 
 # No crate of its own (build.rs builds it), so cargo's tools do not see it.
 ACCELERATOR := crates/daemun/accelerator/lib.rs
@@ -50,7 +50,7 @@ lint: ## formatting, lints, types, dependencies; a warning is an error
 	$(PYTHON) -m ruff format --check $(PYTHON_SOURCES)
 	$(PYTHON) -m mypy
 	rustfmt --edition 2024 --check fuzz/src/lib.rs fuzz/fuzz_targets/fuzz.rs
-	bash -n scripts/require scripts/demo scripts/fuzz scripts/lint-accelerator .ci/run
+	bash -n scripts/require scripts/demo scripts/fuzz scripts/guided scripts/lint-accelerator .ci/run
 
 .PHONY: test-rust
 test-rust: ## unit tests, wire tests, gates
@@ -61,7 +61,7 @@ test-python: build ## the shim's tests and the tests of the whole program
 	$(PYTHON) -m pytest
 
 .PHONY: acceptance
-acceptance: require-test require-acceptance ## what takes minutes: both installations, Wagtail in a browser, every Python, reloads under load, random deaths, slow clients, crowds, fuzzing
+acceptance: require-test require-acceptance ## what takes minutes: three installations, Wagtail in a browser, every Python, reloads under load, random deaths, slow clients, crowds, fuzzing
 	cargo build --locked --release
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun $(PYTHON) -m pytest -s tests/acceptance
 	DAEMUN_BINARY=$(CURDIR)/target/release/daemun DAEMUN_KILL_SECONDS=60 $(PYTHON) -m pytest -s tests/system/test_killing.py
@@ -76,7 +76,7 @@ fuzz: ## the fuzz targets under libFuzzer; FUZZ='60 request_head', scripts/fuzz
 
 .PHONY: require-acceptance
 require-acceptance:
-	@scripts/require bench cgi-sites wikis dav systemd containers
+	@scripts/require bench guided cgi-sites wikis dav systemd containers
 
 .PHONY: compare-http
 compare-http: build ## the same bytes to nginx, Apache, lighttpd, h2o, and daemun: docs/conformance/http-peers.md
@@ -100,11 +100,11 @@ compare-wsgi: build ## the same WSGI application under gunicorn, waitress, uWSGI
 
 .PHONY: bench
 bench: ## figures beside thirteen other servers; BENCH='--scenario hello --rounds 9', see bench/README.md
-	@scripts/require rust python bench
-	cargo build --locked --release
-	python3 bench/compare.py --json .bench/figures.json --markdown .bench/figures.md $(BENCH)
+	@scripts/require rust python bench guided
+	scripts/guided
+	python3 bench/compare.py --daemun target/guided/daemun --json .bench/figures.json --markdown .bench/figures.md $(BENCH)
 	@# One scenario was asked for, or all: then the pictures too.
-	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --json .bench/scaling.json --plots .bench/plots)
+	$(if $(findstring --,$(BENCH)),,python3 bench/scaling.py --daemun target/guided/daemun --json .bench/scaling.json --plots .bench/plots)
 
 .PHONY: bench-publish
 bench-publish: ## put what `make bench` measured (all .bench/figures*.json and scaling*.json) into the papers and the pictures
@@ -125,9 +125,14 @@ fmt: ## format everything
 	$(PYTHON) -m ruff check --fix $(PYTHON_SOURCES)
 
 .PHONY: wheel
-wheel: ## the wheel in dist/
-	@scripts/require rust venv
-	$(PYTHON) -m maturin build --release --out dist
+wheel: ## the wheel in dist/, its program guided by a profile
+	@scripts/require rust venv guided
+	scripts/guided --wheel dist
+
+.PHONY: guided
+guided: ## the program as wheels carry it in target/guided/daemun: what runs often lies together, scripts/guided
+	@scripts/require rust python guided
+	scripts/guided
 
 .PHONY: clean
 clean: ## remove what was built and the demo; .tools stays

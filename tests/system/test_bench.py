@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from server import BINARY, DEADLINE, ROOT
 
 sys.path.insert(0, str(ROOT / "bench"))
 
-from comparison import document, extract, load, plots, report
+import training
+from comparison import document, extract, load, plots, report, scenarios
 from comparison.scenarios import RESTS, SCENARIOS
 
 BENCH = ROOT / "bench"
@@ -54,6 +56,20 @@ def test_every_sweep_is_answered_rightly_and_drawn(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     drawn = {path.stem for path in tmp_path.glob("*.svg")}
     assert drawn == {"connections", "files", "processes", "threads", "answers", "posts"}
+
+
+def test_the_traffic_that_a_build_is_guided_by_is_answered_rightly() -> None:
+    program = [sys.executable, str(BENCH / "training.py"), "--daemun", str(BINARY), "--seconds", "0.5"]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=3 * DEADLINE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.fullmatch(r"training: [1-9]\d+ requests were answered\n", done.stdout), done.stdout
+
+
+def test_training_asks_for_nothing_that_is_measured() -> None:
+    measured = {scenario.request.path for scenario in SCENARIOS.values()} - {"/"}
+    trained = {ask.path for ask in training.asks()} | set(training.OVER_HTTP2)
+    assert not measured & trained
+    assert not set(training.FILES.values()) & set(scenarios.FILES.values())
 
 
 def test_an_unknown_scenario_ends_with_the_known_ones() -> None:
